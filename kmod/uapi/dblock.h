@@ -1,0 +1,518 @@
+/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
+/*
+ * dblock: block devices that a process answers for.
+ *
+ * The whole contract between dblock.ko and a server, and nothing else. Rules:
+ *
+ * - Every structure has the same layout for 32-bit and 64-bit callers, has no
+ *   implicit padding and is a multiple of 8 bytes.
+ * - Fields marked "in" are read, "out" are written, "in/out" both. What is not
+ *   marked is "in". Reserved fields must be zero and are checked.
+ * - An ioctl that fails returns -1 with errno as always, and also writes the
+ *   errno (a positive number) to the structure's @error: callers that cannot
+ *   read errno reliably need not. @error stays untouched only when the
+ *   structure itself cannot be written (EFAULT) or the ioctl does not exist
+ *   (ENOTTY).
+ * - The kernel shares no memory. It copies a structure in once, checks its own
+ *   copy, and never looks at the caller's again.
+ */
+#ifndef _UAPI_DBLOCK_H
+#define _UAPI_DBLOCK_H
+
+#include <linux/types.h>
+#include <linux/ioctl.h>
+
+#define DBLOCK_ABI_VERSION		1
+#define DBLOCK_CONTROL_PATH		"/dev/dblockctl"
+
+/* Limits. Each count and size that a caller gives has one of these. */
+#define DBLOCK_NAME_BYTES		32	/* with the closing NUL */
+#define DBLOCK_QUEUE_COUNT_MAX		64
+#define DBLOCK_QUEUE_DEPTH_MAX		1024
+#define DBLOCK_BLOCK_BYTES_MIN		512
+#define DBLOCK_BLOCK_BYTES_MAX		4096
+#define DBLOCK_IO_BYTES_MIN		4096
+#define DBLOCK_IO_BYTES_MAX		(16U << 20)
+#define DBLOCK_SIZE_BYTES_MAX		(1ULL << 60)
+#define DBLOCK_TIMEOUT_MS_MIN		1000
+#define DBLOCK_TIMEOUT_MS_MAX		1200000
+#define DBLOCK_RANGE_BYTES_MAX		(1U << 31)	/* DISCARD, WRITE_ZEROES */
+
+/* Features: bit n of &struct dblock_version.features says that flag n of the
+ * same name is known to this module. A flag that is not known is refused.
+ */
+#define DBLOCK_FEATURE_READ_ONLY	(1ULL << 0)
+#define DBLOCK_FEATURE_WRITE_CACHE	(1ULL << 1)
+#define DBLOCK_FEATURE_FUA		(1ULL << 2)
+#define DBLOCK_FEATURE_DISCARD		(1ULL << 3)
+#define DBLOCK_FEATURE_WRITE_ZEROES	(1ULL << 4)
+#define DBLOCK_FEATURE_ROTATIONAL	(1ULL << 5)
+#define DBLOCK_FEATURE_DIRECT		(1ULL << 6)
+#define DBLOCK_FEATURE_ON_DEATH		(1ULL << 16)	/* FAIL and HOLD */
+#define DBLOCK_FEATURE_RESIZE		(1ULL << 17)
+
+/**
+ * struct dblock_version - what this module speaks (DBLOCK_IOC_VERSION)
+ * @error: out: 0 or errno
+ * @abi_version: out: DBLOCK_ABI_VERSION of the module
+ * @features: out: DBLOCK_FEATURE_*
+ * @queue_count_max: out: the most queues a device can have on this machine
+ *	(never more than possible CPUs)
+ * @device_count_max: out: the module's max_devices parameter
+ */
+struct dblock_version {
+	__u32 error;
+	__u32 abi_version;
+	__u64 features;
+	__u32 queue_count_max;
+	__u32 device_count_max;
+};
+
+/* &struct dblock_create.flags and &struct dblock_info.flags */
+#define DBLOCK_DEVICE_READ_ONLY		(1U << 0)	/* writes are refused by the block layer */
+#define DBLOCK_DEVICE_WRITE_CACHE	(1U << 1)	/* FLUSH is sent; without: an answered WRITE is durable */
+#define DBLOCK_DEVICE_FUA		(1U << 2)	/* FUA is sent as a flag; needs WRITE_CACHE */
+#define DBLOCK_DEVICE_DISCARD		(1U << 3)
+#define DBLOCK_DEVICE_WRITE_ZEROES	(1U << 4)
+#define DBLOCK_DEVICE_ROTATIONAL	(1U << 5)
+#define DBLOCK_DEVICE_DIRECT		(1U << 6)	/* completions name addresses; nothing is delivered */
+
+/**
+ * enum dblock_on_death - what becomes of a live device when its server dies
+ * @DBLOCK_ON_DEATH_REMOVE: everything gets EIO and the device goes
+ * @DBLOCK_ON_DEATH_FAIL: everything gets EIO until a server attaches
+ * @DBLOCK_ON_DEATH_HOLD: everything waits until a server attaches; requests
+ *	that were handed out and not answered are handed out again, flagged
+ *	DBLOCK_REQUEST_REPLAYED
+ */
+enum dblock_on_death {
+	DBLOCK_ON_DEATH_REMOVE	= 0,
+	DBLOCK_ON_DEATH_FAIL	= 1,
+	DBLOCK_ON_DEATH_HOLD	= 2,
+};
+
+/**
+ * struct dblock_create - make a device (DBLOCK_IOC_CREATE)
+ * @error: out: 0 or errno
+ * @flags: DBLOCK_DEVICE_*
+ * @name: the name of the node in /dev: a letter or digit, then letters,
+ *	digits, '.', '_' and '-', up to 31 in all, not ending in "-ctl"
+ * @size_bytes: @logical_block_bytes to DBLOCK_SIZE_BYTES_MAX, a multiple of
+ *	@logical_block_bytes
+ * @logical_block_bytes: 512, 1024, 2048 or 4096
+ * @physical_block_bytes: a power of two, @logical_block_bytes to 1 MiB
+ * @io_opt_bytes: preferred size of an I/O, a multiple of
+ *	@physical_block_bytes up to DBLOCK_IO_BYTES_MAX; 0: no preference
+ * @max_io_bytes: the largest READ or WRITE, DBLOCK_IO_BYTES_MIN to
+ *	DBLOCK_IO_BYTES_MAX, a multiple of 4096; also the size of a slot of the
+ *	delivered buffer
+ * @queue_count: in/out: 1 to DBLOCK_QUEUE_COUNT_MAX; the kernel lowers it to
+ *	&dblock_version.queue_count_max
+ * @queue_depth: requests per queue at once, 1 to DBLOCK_QUEUE_DEPTH_MAX
+ * @timeout_ms: 0 (off) or DBLOCK_TIMEOUT_MS_MIN to DBLOCK_TIMEOUT_MS_MAX
+ * @on_death: enum dblock_on_death
+ * @discard_granularity_bytes: with DISCARD: a power of two, from
+ *	@logical_block_bytes to 1 GiB; 0 otherwise
+ * @max_discard_bytes: with DISCARD: a multiple of @logical_block_bytes up to
+ *	DBLOCK_RANGE_BYTES_MAX; 0 otherwise
+ * @max_write_zeroes_bytes: the same for WRITE_ZEROES
+ * @minor: out: minor number of the device's server node
+ * @reserved: 0
+ *
+ * Errors: EPERM (no CAP_SYS_ADMIN), EINVAL (a field), EOPNOTSUPP (a flag),
+ * EEXIST (the name is in use), ENOSPC (max_devices reached), ENOMEM.
+ */
+struct dblock_create {
+	__u32 error;
+	__u32 flags;
+	char  name[DBLOCK_NAME_BYTES];
+	__u64 size_bytes;
+	__u32 logical_block_bytes;
+	__u32 physical_block_bytes;
+	__u32 io_opt_bytes;
+	__u32 max_io_bytes;
+	__u32 queue_count;
+	__u32 queue_depth;
+	__u32 timeout_ms;
+	__u32 on_death;
+	__u32 discard_granularity_bytes;
+	__u32 max_discard_bytes;
+	__u32 max_write_zeroes_bytes;
+	__u32 minor;
+	__u64 reserved[2];
+};
+
+#define DBLOCK_DESTROY_FORCE		(1U << 0)	/* even if somebody has it open */
+
+/**
+ * struct dblock_destroy - remove a device by name (DBLOCK_IOC_DESTROY)
+ * @error: out: 0 or errno
+ * @flags: DBLOCK_DESTROY_*
+ * @name: as in CREATE
+ * @open_count: out: how many have the disk open (mounts included)
+ * @reserved: 0
+ *
+ * Returns when the device is gone and the name is free. Errors: EPERM, EINVAL,
+ * ENOENT (no such device), EBUSY (it is open and FORCE is not given), EINTR
+ * (a signal ended the wait; the removal goes on by itself).
+ */
+struct dblock_destroy {
+	__u32 error;
+	__u32 flags;
+	char  name[DBLOCK_NAME_BYTES];
+	__u32 open_count;
+	__u32 reserved;
+};
+
+/**
+ * enum dblock_state - the life of a device, drawn in kmod/README.md
+ * @DBLOCK_STATE_CREATED: made; no disk yet
+ * @DBLOCK_STATE_STARTING: START is adding the disk; its first reads are served
+ * @DBLOCK_STATE_LIVE: the disk is there and served
+ * @DBLOCK_STATE_HELD: the server died; I/O waits for the next one
+ * @DBLOCK_STATE_FAILED: the server died; I/O gets EIO until the next one
+ * @DBLOCK_STATE_REMOVING: on its way out; I/O gets EIO
+ * @DBLOCK_STATE_GONE: only open files are left
+ */
+enum dblock_state {
+	DBLOCK_STATE_CREATED	= 0,
+	DBLOCK_STATE_STARTING	= 1,
+	DBLOCK_STATE_LIVE	= 2,
+	DBLOCK_STATE_HELD	= 3,
+	DBLOCK_STATE_FAILED	= 4,
+	DBLOCK_STATE_REMOVING	= 5,
+	DBLOCK_STATE_GONE	= 6,
+};
+
+/**
+ * enum dblock_operation - what a request asks for
+ * @DBLOCK_OPERATION_READ: data goes from the server to the request
+ * @DBLOCK_OPERATION_WRITE: data goes from the request to the server
+ * @DBLOCK_OPERATION_FLUSH: everything answered so far must become durable;
+ *	offset and length are 0
+ * @DBLOCK_OPERATION_DISCARD: the range is not needed any more
+ * @DBLOCK_OPERATION_WRITE_ZEROES: the range must read as zeroes
+ */
+enum dblock_operation {
+	DBLOCK_OPERATION_READ		= 0,
+	DBLOCK_OPERATION_WRITE		= 1,
+	DBLOCK_OPERATION_FLUSH		= 2,
+	DBLOCK_OPERATION_DISCARD	= 3,
+	DBLOCK_OPERATION_WRITE_ZEROES	= 4,
+};
+#define DBLOCK_OPERATION_COUNT		5
+
+/**
+ * struct dblock_info - everything about a device (DBLOCK_IOC_INFO, _LIST)
+ * @error: out: 0 or errno
+ * @flags: out: as created
+ * @name: in on the control node (which device), out elsewhere
+ * @size_bytes: out: as it is now
+ * @logical_block_bytes: out
+ * @physical_block_bytes: out
+ * @io_opt_bytes: out
+ * @max_io_bytes: out
+ * @queue_count: out
+ * @queue_depth: out
+ * @timeout_ms: out
+ * @on_death: out: enum dblock_on_death
+ * @discard_granularity_bytes: out
+ * @max_discard_bytes: out
+ * @max_write_zeroes_bytes: out
+ * @minor: out: minor number of the server node
+ * @state: out: enum dblock_state
+ * @open_count: out: how many have the disk open
+ * @server_pid: out: process id of the server that attached last; 0 without one
+ * @attached_count: out: queues that have a server
+ * @waiting_count: out: requests no server has seen yet
+ * @handed_count: out: requests a server is at
+ * @quarantined_count: out: slots whose request timed out with its answer due
+ * @disk_major: out: device number of the disk; 0 before START
+ * @disk_minor: out
+ * @death_count: out: servers that died
+ * @requests: out: answered requests by enum dblock_operation
+ * @bytes: out: the bytes of those
+ * @error_count: out: requests that ended with an error
+ * @timeout_count: out: requests ended by the timeout
+ * @stale_count: out: completions refused as stale
+ * @refused_count: out: completions refused for any reason
+ * @replayed_count: out: requests handed out again
+ * @batch_count: out: EXCHANGEs that handed out at least one request
+ * @handed_total: out: requests handed out, replays included
+ * @reserved: out: 0
+ */
+struct dblock_info {
+	__u32 error;
+	__u32 flags;
+	char  name[DBLOCK_NAME_BYTES];
+	__u64 size_bytes;
+	__u32 logical_block_bytes;
+	__u32 physical_block_bytes;
+	__u32 io_opt_bytes;
+	__u32 max_io_bytes;
+	__u32 queue_count;
+	__u32 queue_depth;
+	__u32 timeout_ms;
+	__u32 on_death;
+	__u32 discard_granularity_bytes;
+	__u32 max_discard_bytes;
+	__u32 max_write_zeroes_bytes;
+	__u32 minor;
+	__u32 state;
+	__u32 open_count;
+	__u32 server_pid;
+	__u32 attached_count;
+	__u32 waiting_count;
+	__u32 handed_count;
+	__u32 quarantined_count;
+	__u32 disk_major;
+	__u32 disk_minor;
+	__u32 death_count;
+	__u64 requests[DBLOCK_OPERATION_COUNT];
+	__u64 bytes[DBLOCK_OPERATION_COUNT];
+	__u64 error_count;
+	__u64 timeout_count;
+	__u64 stale_count;
+	__u64 refused_count;
+	__u64 replayed_count;
+	__u64 batch_count;
+	__u64 handed_total;
+	__u64 reserved[4];
+};
+
+/**
+ * struct dblock_list - all devices (DBLOCK_IOC_LIST)
+ * @error: out: 0 or errno
+ * @capacity: how many &struct dblock_info fit at @infos_address
+ * @count: out: how many were written
+ * @total: out: how many devices there are; more than @count: ask again
+ * @infos_address: user address of an array of &struct dblock_info
+ * @reserved: 0
+ */
+struct dblock_list {
+	__u32 error;
+	__u32 capacity;
+	__u32 count;
+	__u32 total;
+	__u64 infos_address;
+	__u64 reserved;
+};
+
+/*
+ * The ring: one piece of the server's memory per queue, 8-byte aligned:
+ *
+ *	struct dblock_ring_header	header;
+ *	struct dblock_request		requests[queue_depth];
+ *	struct dblock_completion	completions[queue_depth];
+ */
+
+/**
+ * struct dblock_ring_header - the outcome of an EXCHANGE
+ * @error: out: 0; or why there are fewer requests than hoped for: EAGAIN
+ *	(O_NONBLOCK and nothing is there), EINTR (a signal came); or why the
+ *	call failed: see DBLOCK_IOC_EXCHANGE
+ * @request_count: out: how many of requests[] were written
+ * @completion_count: out: how many of completions[] were looked at
+ * @refused_count: out: how many of those were refused or faulted; each says
+ *	why in its @status
+ * @state: out: enum dblock_state
+ * @reserved: not touched
+ */
+struct dblock_ring_header {
+	__u32 error;
+	__u32 request_count;
+	__u32 completion_count;
+	__u32 refused_count;
+	__u32 state;
+	__u32 reserved[3];
+};
+
+/* &struct dblock_request.flags */
+#define DBLOCK_REQUEST_FUA		(1U << 0)	/* answer only when durable */
+#define DBLOCK_REQUEST_REPLAYED		(1U << 1)	/* a server before may have done it */
+#define DBLOCK_REQUEST_NO_UNMAP		(1U << 2)	/* WRITE_ZEROES: keep the space allocated */
+
+/**
+ * struct dblock_request - what the server is to do
+ * @offset_bytes: where on the disk, a multiple of the logical block size
+ * @length_bytes: how much; 0 for FLUSH
+ * @generation: tells this use of @slot from every other; never 0
+ * @slot: 0 to queue_depth - 1; in delivered mode the data of a WRITE is at
+ *	buffer_address + slot * max_io_bytes
+ * @operation: enum dblock_operation
+ * @flags: DBLOCK_REQUEST_*
+ * @reserved: 0
+ */
+struct dblock_request {
+	__u64 offset_bytes;
+	__u32 length_bytes;
+	__u32 generation;
+	__u16 slot;
+	__u8  operation;
+	__u8  flags;
+	__u32 reserved;
+};
+
+/**
+ * enum dblock_status - what became of a completion
+ * @DBLOCK_STATUS_TAKEN: the request has ended
+ * @DBLOCK_STATUS_UNKNOWN: no such slot
+ * @DBLOCK_STATUS_STALE: the slot holds no such generation: answered before,
+ *	timed out, or never handed out
+ * @DBLOCK_STATUS_BAD_LENGTH: more bytes than the request has; it is still open
+ * @DBLOCK_STATUS_BAD_FIELD: @error out of range, or a reserved field not zero;
+ *	the request is still open
+ * @DBLOCK_STATUS_FAULT: the data could not be copied; the request ended in EIO
+ */
+enum dblock_status {
+	DBLOCK_STATUS_TAKEN		= 0,
+	DBLOCK_STATUS_UNKNOWN		= 1,
+	DBLOCK_STATUS_STALE		= 2,
+	DBLOCK_STATUS_BAD_LENGTH	= 3,
+	DBLOCK_STATUS_BAD_FIELD		= 4,
+	DBLOCK_STATUS_FAULT		= 5,
+};
+
+/**
+ * struct dblock_completion - the server's answer to a request
+ * @address: READ: where the data is; WRITE in direct mode: where the data is
+ *	to go; 0 in delivered mode: the request's slot of the buffer. Ignored
+ *	otherwise
+ * @length_bytes: how much was done: the length of the request. Less is a short
+ *	answer, and the request ends in EIO. Ignored with an error
+ * @generation: of the request
+ * @slot: of the request
+ * @status: out: enum dblock_status, written only when it is not TAKEN
+ * @error: 0 or a positive errno up to 4095; one that the block layer does not
+ *	know becomes EIO
+ */
+struct dblock_completion {
+	__u64 address;
+	__u32 length_bytes;
+	__u32 generation;
+	__u16 slot;
+	__u16 status;
+	__u32 error;
+};
+
+/**
+ * struct dblock_attach - this open file serves a queue (DBLOCK_IOC_ATTACH)
+ * @error: out: 0 or errno
+ * @flags: 0
+ * @queue: 0 to queue_count - 1
+ * @reserved: 0
+ * @ring_address: user address of the ring, a multiple of 8
+ * @ring_bytes: DBLOCK_RING_BYTES(queue_depth)
+ * @buffer_address: delivered mode: user address of queue_depth slots of
+ *	max_io_bytes each, a multiple of 4096; 0 in direct mode
+ * @buffer_bytes: queue_depth * max_io_bytes; 0 in direct mode
+ *
+ * Errors: EPERM, EINVAL (a field), EFAULT (an address), EBUSY (the queue has a
+ * server, or this file serves another queue), ENODEV (the device is going).
+ */
+struct dblock_attach {
+	__u32 error;
+	__u32 flags;
+	__u32 queue;
+	__u32 reserved;
+	__u64 ring_address;
+	__u64 ring_bytes;
+	__u64 buffer_address;
+	__u64 buffer_bytes;
+};
+
+#define DBLOCK_START_NO_WAIT		(1U << 0)	/* return at once; the ring header tells the state */
+
+/**
+ * struct dblock_start - the disk appears (DBLOCK_IOC_START)
+ * @error: out: 0 or errno
+ * @flags: DBLOCK_START_*
+ * @reserved: 0
+ *
+ * Every queue must be attached. The kernel reads the partition table, so the
+ * queues must be served while this runs. On a HELD or FAILED device with every
+ * queue attached again it sets I/O going. If the disk cannot be added the
+ * device is removed and its name is free.
+ *
+ * Errors: EPERM, EINVAL, ENOTCONN (a queue without a server), EALREADY (it is
+ * live), EINTR (the start goes on; the call can be made again), ENODEV, and
+ * what adding a disk may say (EEXIST, ENOMEM).
+ */
+struct dblock_start {
+	__u32 error;
+	__u32 flags;
+	__u64 reserved;
+};
+
+/**
+ * struct dblock_commit - completions only (DBLOCK_IOC_COMMIT)
+ * @error: out: 0 or errno, as EXCHANGE
+ * @count: how many, 0 to queue_depth
+ * @completion_count: out: how many were looked at
+ * @refused_count: out: how many of those were refused or faulted
+ * @completions_address: user address of the completions, a multiple of 8
+ * @reserved: 0
+ */
+struct dblock_commit {
+	__u32 error;
+	__u32 count;
+	__u32 completion_count;
+	__u32 refused_count;
+	__u64 completions_address;
+	__u64 reserved;
+};
+
+/**
+ * struct dblock_resize - a new size (DBLOCK_IOC_RESIZE)
+ * @error: out: 0 or errno
+ * @flags: 0
+ * @size_bytes: as in CREATE
+ *
+ * Errors: EPERM, EINVAL, ENODEV (not live).
+ */
+struct dblock_resize {
+	__u32 error;
+	__u32 flags;
+	__u64 size_bytes;
+};
+
+#define DBLOCK_IOC_TYPE			0xDB
+
+/* On /dev/dblockctl */
+#define DBLOCK_IOC_VERSION	_IOR(DBLOCK_IOC_TYPE, 0x00, struct dblock_version)
+#define DBLOCK_IOC_CREATE	_IOWR(DBLOCK_IOC_TYPE, 0x01, struct dblock_create)
+#define DBLOCK_IOC_DESTROY	_IOWR(DBLOCK_IOC_TYPE, 0x02, struct dblock_destroy)
+#define DBLOCK_IOC_LIST		_IOWR(DBLOCK_IOC_TYPE, 0x03, struct dblock_list)
+
+/* On /dev/dblockctl (by name) and on /dev/NAME-ctl */
+#define DBLOCK_IOC_INFO		_IOWR(DBLOCK_IOC_TYPE, 0x04, struct dblock_info)
+
+/* On /dev/NAME-ctl */
+#define DBLOCK_IOC_ATTACH	_IOWR(DBLOCK_IOC_TYPE, 0x10, struct dblock_attach)
+#define DBLOCK_IOC_START	_IOWR(DBLOCK_IOC_TYPE, 0x11, struct dblock_start)
+#define DBLOCK_IOC_COMMIT	_IOWR(DBLOCK_IOC_TYPE, 0x13, struct dblock_commit)
+#define DBLOCK_IOC_RESIZE	_IOWR(DBLOCK_IOC_TYPE, 0x14, struct dblock_resize)
+
+/*
+ * DBLOCK_IOC_EXCHANGE: "here are n completions; give me what is next".
+ *
+ * The argument is n itself, 0 to queue_depth: completions[0..n) of the ring
+ * are taken, then the call waits until a request is there, writes as many as
+ * there are to requests[] and the outcome to the header, and returns how many
+ * requests that is. It never restarts by itself; interrupted or (O_NONBLOCK)
+ * out of work it returns 0 with EINTR or EAGAIN in the header. A request that
+ * could not be written out is handed out by the next call.
+ *
+ * Errors: ENODEV (the device is gone: stop serving), ENOTCONN (this file
+ * serves no queue, or serves it no more), EPERM (another process attached),
+ * EBUSY (another thread is in EXCHANGE on this queue), EINVAL (n), EFAULT (the
+ * ring; completion_count may be lost).
+ */
+#define DBLOCK_IOC_EXCHANGE	_IO(DBLOCK_IOC_TYPE, 0x12)
+
+#define DBLOCK_RING_BYTES(queue_depth) \
+	(sizeof(struct dblock_ring_header) + \
+	 (__u64)(queue_depth) * (sizeof(struct dblock_request) + \
+				 sizeof(struct dblock_completion)))
+
+#endif /* _UAPI_DBLOCK_H */
