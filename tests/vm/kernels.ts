@@ -1,0 +1,135 @@
+/**
+ * The kernels the module is built for and tested on: which they are, where they come from, and how one is fetched.
+ * A kernel is a tree of unpacked Debian packages under `.build/kernels/`; nothing is installed on the system.
+ */
+import { join } from "node:path";
+import { Apt } from "./debian.ts";
+import { buildDir, exists, makeDirOnce, run, UserError } from "./host.ts";
+
+interface KernelSource {
+  /** What people type: `KERNEL=6.12`. */
+  readonly version: string;
+  /** Debian's suites that have it. */
+  readonly suites: readonly string[];
+  /** Names of its image packages; the newest that matches is taken. */
+  readonly image: RegExp;
+  /** Packages of the compiler it wants, where the compiler of Debian 12 will not do. The build then runs inside the kernel's tree. */
+  readonly toolchain?: readonly string[];
+}
+
+const kernelSources: readonly KernelSource[] = [
+  {
+    version: "5.10",
+    suites: ["bullseye", "bullseye-security"],
+    image: /^linux-image-5\.10\.0-\d+-cloud-amd64$/,
+  },
+  {
+    version: "6.1",
+    suites: ["bookworm", "bookworm-security"],
+    image: /^linux-image-6\.1\.0-\d+-cloud-amd64$/,
+  },
+  {
+    version: "6.12",
+    suites: ["bookworm-backports", "bookworm", "bookworm-security"],
+    image: /^linux-image-6\.12\.\d+\+deb12(\.\d+)?-cloud-amd64$/,
+  },
+  {
+    version: "7.2",
+    suites: ["sid"],
+    image: /^linux-image-7\.2\.\d+\+deb\d+(\.\d+)?-cloud-amd64$/,
+    toolchain: ["?essential", "gcc-16", "make", "pahole", "sparse", "dpkg-dev"],
+  },
+];
+
+/** The kernel taken where none is named. */
+export const defaultKernel = "6.12";
+
+/** Versions of all known kernels, oldest first. */
+export const kernelVersions: readonly string[] = kernelSources.map((source) => source.version);
+
+/** A kernel that is unpacked and ready to be built for and booted. */
+export interface Kernel {
+  readonly version: string;
+  /** What `uname -r` says in it. */
+  readonly release: string;
+  /** The tree its packages are unpacked in. */
+  readonly rootDir: string;
+  /** True if modules are built inside that tree, with the compiler in it. */
+  readonly hasToolchain: boolean;
+  readonly headersDir: string;
+  readonly modulesDir: string;
+  readonly imageFile: string;
+}
+
+/** Makes a kernel ready: downloads and unpacks it unless that was done before. */
+export async function fetchKernel(version: string): Promise<Kernel> {
+  const source = kernelSources.find((candidate) => candidate.version === version);
+  if (source === undefined) {
+    throw new UserError(`Cannot use kernel "${version}": known are ${kernelVersions.join(", ")}`);
+  }
+  const rootDir = join(buildDir, "kernels", version);
+  await makeDirOnce(rootDir, (temporaryDir) => unpackKernel(source, temporaryDir));
+  const release = await Deno.readTextFile(join(rootDir, "release"));
+  const modulesDir = join(rootDir, "usr/lib/modules", release);
+  const images = [join(rootDir, "boot", `vmlinuz-${release}`), join(modulesDir, "vmlinuz")];
+  return {
+    version,
+    release,
+    rootDir,
+    hasToolchain: source.toolchain !== undefined,
+    headersDir: join(rootDir, "usr/src", `linux-headers-${release}`),
+    modulesDir,
+    imageFile: images.find(exists)!,
+  };
+}
+
+async function unpackKernel(source: KernelSource, rootDir: string): Promise<void> {
+  const apt = new Apt(`kernel-${source.version}`, source.suites);
+  const images = (await apt.search(source.image)).sort(compareNumbers);
+  const image = images.at(-1);
+  if (image === undefined) {
+    throw new UserError(
+      `Cannot find kernel ${source.version}: no package in ${source.suites.join(", ")} matches ${source.image} ` +
+        `(Debian has moved on; tests/vm/kernels.ts names the packages)`,
+    );
+  }
+  const release = image.replace("linux-image-", "");
+  console.error(`unpacking Debian's kernel ${release}`);
+  const packages = new Set<string>();
+  const pending = [image, `linux-headers-${release}`];
+  for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
+    if (packages.has(name)) continue;
+    packages.add(name);
+    const wanted = /^linux-(headers|kbuild|binary|modules)-/;
+    pending.push(...(await apt.depends(name)).filter((dependency) => wanted.test(dependency)));
+  }
+  await apt.unpack([...packages], rootDir);
+  if (source.toolchain === undefined) {
+    await relocateHeaders(rootDir, release);
+  } else {
+    await apt.unpackClosure(source.toolchain, rootDir);
+    // Packages' maintainer scripts do not run here; this is the one alternative that builds ask for.
+    await run(["ln", "-sf", "mawk", join(rootDir, "usr/bin/awk")]);
+  }
+  await run(["depmod", "--basedir", rootDir, release]);
+  await Deno.writeTextFile(join(rootDir, "release"), release);
+}
+
+/** Makes the headers' makefile find its other half relative to itself instead of in the system's /usr/src. */
+async function relocateHeaders(rootDir: string, release: string): Promise<void> {
+  const makefile = join(rootDir, "usr/src", `linux-headers-${release}`, "Makefile");
+  const text = await Deno.readTextFile(makefile);
+  const relocated = text.replaceAll("/usr/src/", "$(dir $(abspath $(lastword $(MAKEFILE_LIST))))../");
+  await Deno.writeTextFile(makefile, relocated);
+}
+
+/** Orders names by the numbers in them, as versions are ordered. */
+function compareNumbers(a: string, b: string): number {
+  const numbers = (text: string) => (text.match(/\d+/g) ?? []).map(Number);
+  const [left, right] = [numbers(a), numbers(b)];
+  for (let i = 0; i < Math.max(left.length, right.length); i++) {
+    const difference = (left[i] ?? -1) - (right[i] ?? -1);
+    if (difference !== 0) return difference;
+  }
+  return 0;
+}
