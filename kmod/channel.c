@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * /dev/NAME-ctl: a server's open file of a device. It serves one queue at most:
+ * EXCHANGE takes the server's answers and gives it what is next. When the
+ * process that attached it loses it, the server is dead.
+ */
+#include <linux/capability.h>
+#include <linux/fdtable.h>
+#include <linux/module.h>
+#include <linux/poll.h>
+#include <linux/sched.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "dblock.h"
+
+static int dblock_channel_open(struct inode *inode, struct file *file)
+{
+	struct dblock_channel *channel;
+	struct dblock_device *device;
+
+	device = dblock_device_by_minor(iminor(inode));
+	if (!device)
+		return -ENXIO;
+	channel = kzalloc(sizeof(*channel), GFP_KERNEL);
+	if (!channel) {
+		dblock_device_put(device);
+		return -ENOMEM;
+	}
+	channel->device = device;
+	file->private_data = channel;
+	return stream_open(inode, file);
+}
+
+static void dblock_channel_detach(struct dblock_channel *channel)
+{
+	struct dblock_device *device = channel->device;
+
+	mutex_lock(&device->lock);
+	if (channel->queue && dblock_queue_detach(channel->queue, channel)) {
+		device->attached_count--;
+		dblock_device_server_died(device);
+	}
+	mutex_unlock(&device->lock);
+}
+
+static int dblock_same_file(const void *wanted, struct file *file,
+			    unsigned int fd)
+{
+	return file == wanted;
+}
+
+/* Called whenever a process closes a descriptor of this file, also when it
+ * exits. A child that inherited one must not keep a dead server alive, so what
+ * counts is the process that attached: gone, or without a descriptor.
+ */
+static int dblock_channel_flush(struct file *file, fl_owner_t id)
+{
+	struct dblock_channel *channel = file->private_data;
+
+	if (READ_ONCE(channel->files) != id)
+		return 0;
+	if (current->flags & PF_EXITING ||
+	    !iterate_fd(current->files, 0, dblock_same_file, file))
+		dblock_channel_detach(channel);
+	return 0;
+}
+
+static int dblock_channel_release(struct inode *inode, struct file *file)
+{
+	struct dblock_channel *channel = file->private_data;
+
+	dblock_channel_detach(channel);
+	if (channel->mm)
+		mmdrop(channel->mm);
+	dblock_device_put(channel->device);
+	kfree(channel);
+	return 0;
+}
+
+static __poll_t dblock_channel_poll(struct file *file, poll_table *table)
+{
+	struct dblock_channel *channel = file->private_data;
+	struct dblock_queue *queue = smp_load_acquire(&channel->queue);
+
+	if (!queue)
+		return EPOLLERR;
+	poll_wait(file, &queue->wait, table);
+	if (READ_ONCE(queue->gone) || READ_ONCE(queue->channel) != channel)
+		return EPOLLIN | EPOLLRDNORM | EPOLLHUP;
+	return dblock_queue_ready(queue, channel) ? EPOLLIN | EPOLLRDNORM : 0;
+}
+
+static bool dblock_attach_valid(const struct dblock_device *device,
+				const struct dblock_attach *p)
+{
+	const struct dblock_create *params = &device->params;
+	u64 buffer_bytes = 0;
+
+	if (!(params->flags & DBLOCK_DEVICE_DIRECT))
+		buffer_bytes = (u64)params->queue_depth * params->max_io_bytes;
+	return !p->flags && !p->reserved && p->queue < params->queue_count &&
+	       p->ring_bytes == DBLOCK_RING_BYTES(params->queue_depth) &&
+	       p->ring_address % 8 == 0 && p->buffer_address % 4096 == 0 &&
+	       p->buffer_bytes == buffer_bytes &&
+	       !p->buffer_address == !buffer_bytes;
+}
+
+/* Under the device's lock, with the channel's EXCHANGE kept out. */
+static int dblock_attach_locked(struct dblock_channel *channel,
+				const struct dblock_attach *p)
+{
+	struct dblock_device *device = channel->device;
+	struct dblock_queue *queue = &device->queues[p->queue];
+	char __user *ring = u64_to_user_ptr(p->ring_address);
+	u32 depth = device->params.queue_depth;
+	bool first = queue->channel != channel;
+	int err;
+
+	if (device->state >= DBLOCK_STATE_REMOVING)
+		return -ENODEV;
+	if (channel->queue && (channel->queue != queue || first ||
+			       channel->mm != current->mm))
+		return -EBUSY;
+	if (queue->channel && first)
+		return -EBUSY;
+	if (!channel->mm) {
+		channel->mm = current->mm;
+		mmgrab(channel->mm);
+	}
+	WRITE_ONCE(channel->files, current->files);
+	channel->header = (void __user *)ring;
+	ring += sizeof(struct dblock_ring_header);
+	channel->requests = (void __user *)ring;
+	ring += depth * sizeof(struct dblock_request);
+	channel->completions = (void __user *)ring;
+	channel->buffer_address = p->buffer_address;
+	err = dblock_queue_attach(queue, channel);
+	if (err)
+		return err;
+	device->attached_count += first;
+	device->server_pid = task_tgid_nr(current);
+	smp_store_release(&channel->queue, queue);
+	return 0;
+}
+
+static int dblock_attach(struct dblock_channel *channel,
+			 struct dblock_attach *p)
+{
+	struct dblock_device *device = channel->device;
+	int err;
+
+	if (p->flags)
+		return -EOPNOTSUPP;
+	if (!dblock_attach_valid(device, p))
+		return -EINVAL;
+	if (!access_ok(u64_to_user_ptr(p->ring_address), p->ring_bytes) ||
+	    !access_ok(u64_to_user_ptr(p->buffer_address), p->buffer_bytes) ||
+	    clear_user(u64_to_user_ptr(p->ring_address),
+		       sizeof(struct dblock_ring_header)))
+		return -EFAULT;
+	if (test_and_set_bit_lock(0, &channel->exchanging))
+		return -EBUSY;
+	mutex_lock(&device->lock);
+	err = dblock_attach_locked(channel, p);
+	mutex_unlock(&device->lock);
+	clear_bit_unlock(0, &channel->exchanging);
+	return err;
+}
+
+static int dblock_resize(struct dblock_device *device, struct dblock_resize *p)
+{
+	int err = -ENODEV;
+
+	if (p->flags)
+		return -EOPNOTSUPP;
+	if (!p->size_bytes || p->size_bytes > DBLOCK_SIZE_BYTES_MAX ||
+	    p->size_bytes & (device->params.logical_block_bytes - 1))
+		return -EINVAL;
+	mutex_lock(&device->lock);
+	if (device->state >= DBLOCK_STATE_LIVE &&
+	    device->state < DBLOCK_STATE_REMOVING)
+		err = dblock_disk_resize(device, p->size_bytes);
+	mutex_unlock(&device->lock);
+	return err;
+}
+
+/*
+ * EXCHANGE and COMMIT
+ */
+
+/* Takes @count completions from the server's memory.
+ *
+ * Return: 0 or an errno; @taken and @refused count up in any case.
+ */
+static int dblock_take(struct dblock_channel *channel,
+		       struct dblock_completion __user *from, u32 count,
+		       u32 *taken, u32 *refused)
+{
+	struct dblock_completion chunk[DBLOCK_CHUNK];
+	u32 i, n;
+	int err;
+
+	while (*taken < count) {
+		n = min_t(u32, count - *taken, DBLOCK_CHUNK);
+		if (copy_from_user(chunk, from + *taken, n * sizeof(*chunk)))
+			return -EFAULT;
+		for (i = 0; i < n; i++)
+			chunk[i].status = DBLOCK_STATUS_TAKEN;
+		err = dblock_queue_complete(channel, chunk, n);
+		if (err)
+			return err;
+		for (i = 0; i < n; i++) {
+			if (chunk[i].status == DBLOCK_STATUS_TAKEN)
+				continue;
+			(*refused)++;
+			if (put_user(chunk[i].status,
+				     &from[*taken + i].status))
+				err = -EFAULT;
+		}
+		*taken += n;
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Writes requests to the server's memory, data first.
+ *
+ * Return: how many it was told of, or an errno if that is none.
+ */
+static int dblock_tell(struct dblock_channel *channel,
+		       struct dblock_request __user *to,
+		       const struct dblock_request *requests,
+		       unsigned int count)
+{
+	bool direct = channel->device->params.flags & DBLOCK_DEVICE_DIRECT;
+	unsigned int good = count;
+	unsigned int i;
+	int err = 0;
+
+	for (i = 0; i < count && !direct && !err; i++) {
+		if (requests[i].operation != DBLOCK_OPERATION_WRITE)
+			continue;
+		err = dblock_queue_deliver(channel, &requests[i]);
+		if (err)
+			good = i;
+	}
+	if (good && copy_to_user(to, requests, good * sizeof(*requests))) {
+		good = 0;
+		err = -EFAULT;
+	}
+	if (good < count)
+		dblock_queue_hand_back(channel, requests + good, count - good);
+	return good ?: err;
+}
+
+/* Hands out what waits, up to the ring's size.
+ *
+ * Return: how many, 0 if there is nothing; an errno only if it is none.
+ */
+static int dblock_give(struct dblock_channel *channel)
+{
+	struct dblock_request chunk[DBLOCK_CHUNK];
+	u32 depth = channel->device->params.queue_depth;
+	u32 given = 0;
+	int count, told;
+
+	while (given < depth) {
+		count = dblock_queue_hand_out(channel, chunk,
+					      min_t(u32, depth - given,
+						    DBLOCK_CHUNK), !given);
+		if (count <= 0)
+			return given ?: count;
+		told = dblock_tell(channel, channel->requests + given, chunk,
+				   count);
+		if (told < 0)
+			return given ?: told;
+		given += told;
+		if (told < DBLOCK_CHUNK)
+			break;
+	}
+	return given;
+}
+
+/* Waits for requests and hands them out. What ends the wait without one is no
+ * error of the call: @why says it.
+ */
+static int dblock_await(struct dblock_channel *channel, bool nonblock, u32 *why)
+{
+	struct dblock_queue *queue = channel->queue;
+	int given;
+
+	for (;;) {
+		given = dblock_give(channel);
+		if (given)
+			return given;
+		if (nonblock) {
+			*why = EAGAIN;
+			return 0;
+		}
+		if (wait_event_interruptible(queue->wait,
+					     dblock_queue_ready(queue,
+								channel))) {
+			*why = EINTR;
+			return 0;
+		}
+	}
+}
+
+static long dblock_exchange(struct file *file, unsigned long count)
+{
+	struct dblock_channel *channel = file->private_data;
+	struct dblock_device *device = channel->device;
+	struct dblock_ring_header header = { };
+	int ret;
+
+	if (!smp_load_acquire(&channel->queue))
+		return -ENOTCONN;
+	if (channel->mm != current->mm)
+		return -EPERM;
+	if (test_and_set_bit_lock(0, &channel->exchanging))
+		return -EBUSY;
+	ret = -EINVAL;
+	if (count <= device->params.queue_depth)
+		ret = dblock_take(channel, channel->completions, count,
+				  &header.completion_count,
+				  &header.refused_count);
+	if (!ret)
+		ret = dblock_await(channel, file->f_flags & O_NONBLOCK,
+				   &header.error);
+	if (ret < 0)
+		header.error = -ret;
+	else
+		header.request_count = ret;
+	header.state = READ_ONCE(device->state);
+	if (copy_to_user(channel->header, &header,
+			 offsetof(struct dblock_ring_header, reserved)))
+		ret = -EFAULT;
+	clear_bit_unlock(0, &channel->exchanging);
+	return ret;
+}
+
+static int dblock_commit(struct dblock_channel *channel,
+			 struct dblock_commit *p)
+{
+	p->completion_count = 0;
+	p->refused_count = 0;
+	if (p->reserved || p->completions_address % 8 ||
+	    p->count > channel->device->params.queue_depth)
+		return -EINVAL;
+	if (!smp_load_acquire(&channel->queue))
+		return -ENOTCONN;
+	if (channel->mm != current->mm)
+		return -EPERM;
+	if (READ_ONCE(channel->queue->gone))
+		return -ENODEV;
+	return dblock_take(channel, u64_to_user_ptr(p->completions_address),
+			   p->count, &p->completion_count, &p->refused_count);
+}
+
+static int dblock_start(struct dblock_device *device, struct dblock_start *p)
+{
+	if (p->flags & ~DBLOCK_START_NO_WAIT)
+		return -EOPNOTSUPP;
+	if (p->reserved)
+		return -EINVAL;
+	return dblock_device_start(device, !(p->flags & DBLOCK_START_NO_WAIT));
+}
+
+static long dblock_channel_ioctl(struct file *file, unsigned int command,
+				 unsigned long argument)
+{
+	struct dblock_channel *channel = file->private_data;
+	union {
+		u32 error;
+		struct dblock_attach attach;
+		struct dblock_start start;
+		struct dblock_commit commit;
+		struct dblock_resize resize;
+		struct dblock_info info;
+	} p;
+	void __user *user = (void __user *)argument;
+	size_t size = _IOC_SIZE(command);
+	int err;
+
+	switch (command) {
+	case DBLOCK_IOC_EXCHANGE:
+		return dblock_exchange(file, argument);
+	case DBLOCK_IOC_ATTACH:
+	case DBLOCK_IOC_START:
+	case DBLOCK_IOC_COMMIT:
+	case DBLOCK_IOC_RESIZE:
+	case DBLOCK_IOC_INFO:
+		break;
+	default:
+		return -ENOTTY;
+	}
+	if (copy_from_user(&p, user, size))
+		return -EFAULT;
+	if (command == DBLOCK_IOC_COMMIT) {
+		err = dblock_commit(channel, &p.commit);
+	} else if (!capable(CAP_SYS_ADMIN)) {
+		err = -EPERM;
+	} else if (command == DBLOCK_IOC_ATTACH) {
+		err = dblock_attach(channel, &p.attach);
+	} else if (command == DBLOCK_IOC_START) {
+		err = dblock_start(channel->device, &p.start);
+	} else if (command == DBLOCK_IOC_RESIZE) {
+		err = dblock_resize(channel->device, &p.resize);
+	} else {
+		dblock_device_info(channel->device, &p.info);
+		err = 0;
+	}
+	p.error = -err;
+	if (copy_to_user(user, &p, size))
+		return -EFAULT;
+	return err;
+}
+
+const struct file_operations dblock_channel_fops = {
+	.owner		= THIS_MODULE,
+	.open		= dblock_channel_open,
+	.flush		= dblock_channel_flush,
+	.release	= dblock_channel_release,
+	.poll		= dblock_channel_poll,
+	.unlocked_ioctl	= dblock_channel_ioctl,
+	.compat_ioctl	= compat_ptr_ioctl,
+	.llseek		= noop_llseek,
+};

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What changed in the kernel between 5.10 and 7.2, as far as dblock meets it.
+ * The only file with conditions on kernel versions; each names the version and
+ * what changed in it. The rest of the module is written for the newest kernel.
+ */
+#ifndef _DBLOCK_COMPAT_H
+#define _DBLOCK_COMPAT_H
+
+#include <linux/blk-mq.h>
+#include <linux/blkdev.h>
+#include <linux/device.h>
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0)
+#error "dblock needs Linux 5.10 or newer"
+#endif
+
+/* Pages are copied through their linear addresses. */
+#ifdef CONFIG_HIGHMEM
+#error "dblock needs a kernel without CONFIG_HIGHMEM"
+#endif
+
+/* 5.16 moved struct gendisk to blkdev.h. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)
+#include <linux/genhd.h>
+#endif
+
+/* 6.0 dropped the "reserved" argument of blk_mq_ops.timeout. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 0, 0)
+#define DBLOCK_TIMEOUT_ARGS(rq)	struct request *rq, bool reserved
+#else
+#define DBLOCK_TIMEOUT_ARGS(rq)	struct request *rq
+#endif
+
+/* 6.5 gave block_device_operations.open the disk, and release no mode. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
+#define DBLOCK_OPEN_ARGS	struct block_device *bdev, fmode_t mode
+#define DBLOCK_OPEN_DISK	(bdev->bd_disk)
+#define DBLOCK_RELEASE_ARGS(disk)	struct gendisk *disk, fmode_t mode
+#else
+#define DBLOCK_OPEN_ARGS	struct gendisk *opened, blk_mode_t mode
+#define DBLOCK_OPEN_DISK	opened
+#define DBLOCK_RELEASE_ARGS(disk)	struct gendisk *disk
+#endif
+
+/* 5.15 brought a flag against a default I/O scheduler; 6.14 dropped the one
+ * that asks for merging, which is always done since.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
+#define DBLOCK_TAG_SET_FLAGS	BLK_MQ_F_SHOULD_MERGE
+#elif LINUX_VERSION_CODE < KERNEL_VERSION(6, 14, 0)
+#define DBLOCK_TAG_SET_FLAGS \
+	(BLK_MQ_F_SHOULD_MERGE | BLK_MQ_F_NO_SCHED_BY_DEFAULT)
+#else
+#define DBLOCK_TAG_SET_FLAGS	BLK_MQ_F_NO_SCHED_BY_DEFAULT
+#endif
+
+/* 6.4 dropped the owner of a class. */
+static inline struct class *dblock_class_create(const char *name)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+	return class_create(THIS_MODULE, name);
+#else
+	return class_create(name);
+#endif
+}
+
+/* 6.9 takes the limits when a disk is made, and 6.11 its features among them;
+ * before, each has a setter. This structure stands for both.
+ */
+struct dblock_limits {
+	unsigned int logical_block_bytes;
+	unsigned int physical_block_bytes;
+	unsigned int io_opt_bytes;
+	unsigned int max_io_bytes;
+	unsigned int discard_granularity_bytes;
+	unsigned int max_discard_bytes;
+	unsigned int max_write_zeroes_bytes;
+	bool write_cache;
+	bool fua;
+	bool rotational;
+};
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
+static inline void dblock_set_features(struct request_queue *q,
+				       const struct dblock_limits *l)
+{
+	blk_queue_write_cache(q, l->write_cache, l->fua);
+	if (l->rotational)
+		blk_queue_flag_clear(QUEUE_FLAG_NONROT, q);
+	else
+		blk_queue_flag_set(QUEUE_FLAG_NONROT, q);
+}
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 9, 0)
+static inline void dblock_set_limits(struct request_queue *q,
+				     const struct dblock_limits *l)
+{
+	blk_queue_logical_block_size(q, l->logical_block_bytes);
+	blk_queue_physical_block_size(q, l->physical_block_bytes);
+	blk_queue_io_min(q, l->physical_block_bytes);
+	blk_queue_io_opt(q, l->io_opt_bytes);
+	blk_queue_max_hw_sectors(q, l->max_io_bytes >> SECTOR_SHIFT);
+	blk_queue_max_segments(q, USHRT_MAX);
+	blk_queue_max_segment_size(q, UINT_MAX);
+	q->limits.discard_granularity = l->discard_granularity_bytes;
+	blk_queue_max_discard_sectors(q, l->max_discard_bytes >> SECTOR_SHIFT);
+	blk_queue_max_write_zeroes_sectors(q, l->max_write_zeroes_bytes >>
+					      SECTOR_SHIFT);
+	/* 5.19 derives it from the maximum. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 19, 0)
+	if (l->max_discard_bytes)
+		blk_queue_flag_set(QUEUE_FLAG_DISCARD, q);
+#endif
+}
+#else
+static inline void dblock_fill_limits(struct queue_limits *lim,
+				      const struct dblock_limits *l)
+{
+	lim->logical_block_size = l->logical_block_bytes;
+	lim->physical_block_size = l->physical_block_bytes;
+	lim->io_min = l->physical_block_bytes;
+	lim->io_opt = l->io_opt_bytes;
+	lim->max_hw_sectors = l->max_io_bytes >> SECTOR_SHIFT;
+	lim->max_segments = USHRT_MAX;
+	lim->max_segment_size = UINT_MAX;
+	lim->discard_granularity = l->discard_granularity_bytes;
+	lim->max_hw_discard_sectors = l->max_discard_bytes >> SECTOR_SHIFT;
+	lim->max_write_zeroes_sectors = l->max_write_zeroes_bytes >>
+					SECTOR_SHIFT;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
+	if (l->write_cache)
+		lim->features |= BLK_FEAT_WRITE_CACHE;
+	if (l->fua)
+		lim->features |= BLK_FEAT_FUA;
+	if (l->rotational)
+		lim->features |= BLK_FEAT_ROTATIONAL;
+#endif
+}
+#endif
+
+/* 5.15 makes disk and queue in one. */
+static inline struct gendisk *
+dblock_gendisk_alloc(struct blk_mq_tag_set *set, const struct dblock_limits *l)
+{
+	struct gendisk *disk;
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
+	struct request_queue *q = blk_mq_init_queue(set);
+
+	if (IS_ERR(q))
+		return ERR_CAST(q);
+	disk = alloc_disk(0);
+	if (!disk) {
+		blk_cleanup_queue(q);
+		return ERR_PTR(-ENOMEM);
+	}
+	disk->queue = q;
+	disk->flags |= GENHD_FL_EXT_DEVT;
+#elif LINUX_VERSION_CODE < KERNEL_VERSION(6, 9, 0)
+	disk = blk_mq_alloc_disk(set, NULL);
+	if (IS_ERR(disk))
+		return disk;
+#else
+	struct queue_limits lim = { };
+
+	dblock_fill_limits(&lim, l);
+	disk = blk_mq_alloc_disk(set, &lim, NULL);
+	if (IS_ERR(disk))
+		return disk;
+#endif
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 9, 0)
+	dblock_set_limits(disk->queue, l);
+#endif
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
+	dblock_set_features(disk->queue, l);
+#endif
+	return disk;
+}
+
+/* 5.15 made device_add_disk() able to fail. */
+static inline int dblock_gendisk_add(struct gendisk *disk,
+				     const struct attribute_group **groups)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
+	device_add_disk(NULL, disk, groups);
+	return 0;
+#else
+	return device_add_disk(NULL, disk, groups);
+#endif
+}
+
+/* Before 6.0 the queue of a removed disk is shut down separately. */
+static inline void dblock_gendisk_del(struct gendisk *disk)
+{
+	del_gendisk(disk);
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 0, 0)
+	blk_cleanup_queue(disk->queue);
+#endif
+}
+
+/* Drops the last reference of a disk. From 5.15 to 5.19 a disk that was never
+ * added has a function of its own; before, its queue is separate.
+ */
+static inline void dblock_gendisk_put(struct gendisk *disk, bool was_added)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
+	if (!was_added) {
+		blk_cleanup_queue(disk->queue);
+		/* put_disk() of a disk never added must not drop the queue. */
+		disk->queue = NULL;
+	}
+	put_disk(disk);
+#elif LINUX_VERSION_CODE < KERNEL_VERSION(6, 0, 0)
+	if (was_added)
+		put_disk(disk);
+	else
+		blk_cleanup_disk(disk);
+#else
+	put_disk(disk);
+#endif
+}
+
+#endif /* _DBLOCK_COMPAT_H */

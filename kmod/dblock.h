@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the files of the module share: the objects, the locks that guard them,
+ * and each file's functions under its name. What user space sees is in
+ * uapi/dblock.h.
+ *
+ * Locks, in the order in which they are taken:
+ *
+ *	(the block layer's open_mutex, in disk open and release)
+ *	dblock_registry_lock	mutex: names, minor numbers, who may look up whom
+ *	dblock_device.lock	mutex: state, attachment, open count, size
+ *	dblock_queue.lock	spinlock: waiting requests, slots, counters
+ *
+ * None of them is held while user memory is touched.
+ */
+#ifndef _DBLOCK_H
+#define _DBLOCK_H
+
+#include <linux/blk-mq.h>
+#include <linux/blkdev.h>
+#include <linux/completion.h>
+#include <linux/fs.h>
+#include <linux/kref.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+
+#include "uapi/dblock.h"
+
+#define DBLOCK_NO_SLOT		U32_MAX
+/* How many requests or completions are worked on between two lock rounds. They
+ * lie on the stack: 24 bytes each, and a pointer.
+ */
+#define DBLOCK_CHUNK		16
+
+struct dblock_channel;
+struct dblock_device;
+
+/**
+ * enum dblock_slot_state - who has a slot; guarded by the queue's lock
+ * @DBLOCK_SLOT_FREE: nobody; it is on the free stack
+ * @DBLOCK_SLOT_HANDED: the server; the timeout, a force destroy or the server's
+ *	death may take the request away
+ * @DBLOCK_SLOT_COPYING: a thread that copies the request's data. It never
+ *	sleeps in this state, and nobody else touches the request until it ends
+ * @DBLOCK_SLOT_QUARANTINED: the server, but its request has ended. Given free
+ *	when the late answer comes, or the server dies
+ */
+enum dblock_slot_state {
+	DBLOCK_SLOT_FREE,
+	DBLOCK_SLOT_HANDED,
+	DBLOCK_SLOT_COPYING,
+	DBLOCK_SLOT_QUARANTINED,
+};
+
+struct dblock_slot {
+	struct request *rq;		/* while HANDED or COPYING */
+	u32 generation;			/* of the last hand-out */
+	enum dblock_slot_state state;
+};
+
+/* What blk-mq keeps for us behind each request; guarded by the queue's lock. */
+struct dblock_io {
+	struct list_head node;		/* on dblock_queue.waiting, or empty */
+	u32 slot;			/* or DBLOCK_NO_SLOT */
+	bool replayed;
+};
+
+/**
+ * enum dblock_mode - what a queue does with requests; follows the device state
+ * @DBLOCK_MODE_HOLD: they wait and are not handed out
+ * @DBLOCK_MODE_SERVE: they are handed out
+ * @DBLOCK_MODE_FAIL: they get EIO at once
+ */
+enum dblock_mode {
+	DBLOCK_MODE_HOLD,
+	DBLOCK_MODE_SERVE,
+	DBLOCK_MODE_FAIL,
+};
+
+struct dblock_queue {
+	spinlock_t lock;
+	enum dblock_mode mode;
+	bool gone;			/* the device is on its way out */
+	struct dblock_channel *channel;	/* who serves; only compared */
+	struct list_head waiting;	/* dblock_io.node */
+	u32 waiting_count;
+	u32 handed_count;		/* HANDED and COPYING */
+	u32 quarantined_count;
+	u32 free_count;
+	u16 *free;			/* stack of free slots */
+	struct dblock_slot *slots;	/* queue_depth of them */
+	wait_queue_head_t wait;		/* EXCHANGE and poll */
+	struct dblock_device *device;
+
+	/* Counters for INFO, under @lock. */
+	u64 requests[DBLOCK_OPERATION_COUNT];
+	u64 bytes[DBLOCK_OPERATION_COUNT];
+	u64 error_count;
+	u64 timeout_count;
+	u64 stale_count;
+	u64 refused_count;
+	u64 replayed_count;
+	u64 batch_count;
+	u64 handed_total;
+} ____cacheline_aligned_in_smp;
+
+struct dblock_device {
+	struct kref ref;		/* registry, channels, openers, lookups */
+	struct dblock_create params;	/* as checked; size_bytes under @lock */
+	struct mutex lock;
+	enum dblock_state state;
+	unsigned int open_count;
+	unsigned int attached_count;
+	unsigned int death_count;
+	pid_t server_pid;
+	int start_error;
+	struct completion started;	/* START has an outcome */
+	struct completion removed;	/* the name is free */
+	struct work_struct start_work;
+	struct work_struct remove_work;
+	struct blk_mq_tag_set tag_set;
+	struct gendisk *disk;		/* from START on */
+	bool tag_set_ready;
+	bool disk_added;
+	struct dblock_queue *queues;	/* params.queue_count of them */
+};
+
+/**
+ * struct dblock_channel - an open file of /dev/NAME-ctl
+ * @queue: the queue it serves, or NULL; set once, under the device's lock. It
+ *	serves as long as queue->channel points back here
+ * @mm: whose addresses the rest is in; compared, never used
+ * @files: the server's file table; compared, never used
+ */
+struct dblock_channel {
+	struct dblock_device *device;
+	struct dblock_queue *queue;
+	unsigned long exchanging;	/* bit 0: a thread is in EXCHANGE */
+	struct mm_struct *mm;
+	fl_owner_t files;
+	struct dblock_ring_header __user *header;
+	struct dblock_request __user *requests;
+	struct dblock_completion __user *completions;
+	u64 buffer_address;		/* delivered mode */
+};
+
+/* main.c */
+extern struct workqueue_struct *dblock_workqueue;
+
+/* control.c */
+int dblock_control_init(void);
+void dblock_control_exit(void);
+
+/* device.c */
+int dblock_registry_init(void);
+void dblock_registry_exit(void);
+struct dblock_device *dblock_device_create(const struct dblock_create *params);
+struct dblock_device *dblock_device_by_name(const char *name);
+struct dblock_device *dblock_device_by_minor(unsigned int minor);
+struct dblock_device *dblock_device_next(unsigned int *minor);
+unsigned int dblock_device_count_max(void);
+bool dblock_device_get_disk(struct gendisk *disk);
+void dblock_device_put(struct dblock_device *device);
+void dblock_device_set_state(struct dblock_device *device,
+			     enum dblock_state state);
+void dblock_device_remove(struct dblock_device *device);
+int dblock_device_destroy(struct dblock_device *device, bool force,
+			  unsigned int *open_count);
+int dblock_device_start(struct dblock_device *device, bool wait);
+void dblock_device_server_died(struct dblock_device *device);
+void dblock_device_info(struct dblock_device *device, struct dblock_info *info);
+
+/* disk.c */
+int dblock_disk_alloc(struct dblock_device *device);
+int dblock_disk_add(struct dblock_device *device);
+void dblock_disk_del(struct dblock_device *device);
+void dblock_disk_free(struct dblock_device *device);
+int dblock_disk_resize(struct dblock_device *device, u64 size_bytes);
+
+/* queue.c */
+extern const struct blk_mq_ops dblock_mq_ops;
+int dblock_queue_init(struct dblock_queue *queue, struct dblock_device *device);
+void dblock_queue_free(struct dblock_queue *queue);
+void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
+			   bool gone);
+int dblock_queue_attach(struct dblock_queue *queue,
+			struct dblock_channel *channel);
+bool dblock_queue_detach(struct dblock_queue *queue,
+			 struct dblock_channel *channel);
+bool dblock_queue_ready(struct dblock_queue *queue,
+			struct dblock_channel *channel);
+int dblock_queue_hand_out(struct dblock_channel *channel,
+			  struct dblock_request *requests, unsigned int max,
+			  bool first);
+void dblock_queue_hand_back(struct dblock_channel *channel,
+			    const struct dblock_request *requests,
+			    unsigned int count);
+int dblock_queue_deliver(struct dblock_channel *channel,
+			 const struct dblock_request *request);
+int dblock_queue_complete(struct dblock_channel *channel,
+			  struct dblock_completion *completions,
+			  unsigned int count);
+
+/* channel.c */
+extern const struct file_operations dblock_channel_fops;
+
+/* data.c */
+size_t dblock_data_copy(struct request *rq, u64 address, size_t done);
+int dblock_data_fault_in(u64 address, size_t bytes, bool write);
+
+#endif /* _DBLOCK_H */

@@ -1,0 +1,545 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A device from CREATE to gone: the registry of names and minor numbers, the
+ * state and what follows from it, and the works that add and remove the disk.
+ * README.md draws the states.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/bitops.h>
+#include <linux/cdev.h>
+#include <linux/device.h>
+#include <linux/idr.h>
+#include <linux/module.h>
+#include <linux/namei.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "compat.h"
+#include "dblock.h"
+
+#define DBLOCK_MINORS	65536
+
+static unsigned int max_devices = 1024;
+module_param(max_devices, uint, 0644);
+MODULE_PARM_DESC(max_devices, "How many devices may exist at once (default 1024, at most 65536)");
+
+static DEFINE_MUTEX(dblock_registry_lock);
+static DEFINE_IDR(dblock_devices);	/* by minor of the server node */
+static unsigned int dblock_devices_count;
+static struct class *dblock_class;
+static struct cdev dblock_cdev;
+static dev_t dblock_devt;
+
+/*
+ * Registry
+ */
+
+int dblock_registry_init(void)
+{
+	int err;
+
+	err = alloc_chrdev_region(&dblock_devt, 0, DBLOCK_MINORS, "dblock");
+	if (err)
+		return err;
+	dblock_class = dblock_class_create("dblock");
+	if (IS_ERR(dblock_class)) {
+		err = PTR_ERR(dblock_class);
+		goto unregister_region;
+	}
+	cdev_init(&dblock_cdev, &dblock_channel_fops);
+	dblock_cdev.owner = THIS_MODULE;
+	err = cdev_add(&dblock_cdev, dblock_devt, DBLOCK_MINORS);
+	if (err)
+		goto destroy_class;
+	return 0;
+
+destroy_class:
+	class_destroy(dblock_class);
+unregister_region:
+	unregister_chrdev_region(dblock_devt, DBLOCK_MINORS);
+	return err;
+}
+
+void dblock_registry_exit(void)
+{
+	cdev_del(&dblock_cdev);
+	class_destroy(dblock_class);
+	unregister_chrdev_region(dblock_devt, DBLOCK_MINORS);
+	idr_destroy(&dblock_devices);
+}
+
+unsigned int dblock_device_count_max(void)
+{
+	return min_t(unsigned int, READ_ONCE(max_devices), DBLOCK_MINORS);
+}
+
+static struct dblock_device *dblock_registry_find(const char *name)
+{
+	struct dblock_device *device;
+	int minor;
+
+	lockdep_assert_held(&dblock_registry_lock);
+	idr_for_each_entry(&dblock_devices, device, minor)
+		if (!strcmp(device->params.name, name))
+			return device;
+	return NULL;
+}
+
+/* Whether /dev has such a node of somebody else's. A courtesy, for a clear
+ * error before anything is done; the block layer has the last word.
+ */
+static bool dblock_node_exists(const char *name, const char *suffix)
+{
+	char path[sizeof("/dev/") + DBLOCK_NAME_BYTES + sizeof("-ctl")];
+	struct path found;
+
+	snprintf(path, sizeof(path), "/dev/%s%s", name, suffix);
+	if (kern_path(path, 0, &found))
+		return false;
+	path_put(&found);
+	return true;
+}
+
+/* Name and minor are taken, and /dev/NAME-ctl appears. */
+static int dblock_registry_add(struct dblock_device *device)
+{
+	const char *name = device->params.name;
+	struct device *node;
+	int minor;
+	int err;
+
+	mutex_lock(&dblock_registry_lock);
+	err = -EEXIST;
+	if (dblock_registry_find(name) || dblock_node_exists(name, "") ||
+	    dblock_node_exists(name, "-ctl"))
+		goto unlock;
+	err = -ENOSPC;
+	if (dblock_devices_count >= dblock_device_count_max())
+		goto unlock;
+	minor = idr_alloc(&dblock_devices, device, 0, DBLOCK_MINORS,
+			  GFP_KERNEL);
+	err = minor;
+	if (minor < 0)
+		goto unlock;
+	device->params.minor = minor;
+	node = device_create(dblock_class, NULL,
+			     MKDEV(MAJOR(dblock_devt), minor), NULL, "%s-ctl",
+			     name);
+	if (IS_ERR(node)) {
+		err = PTR_ERR(node);
+		idr_remove(&dblock_devices, minor);
+		goto unlock;
+	}
+	dblock_devices_count++;
+	err = 0;
+unlock:
+	mutex_unlock(&dblock_registry_lock);
+	return err;
+}
+
+static void dblock_registry_remove(struct dblock_device *device)
+{
+	mutex_lock(&dblock_registry_lock);
+	device_destroy(dblock_class,
+		       MKDEV(MAJOR(dblock_devt), device->params.minor));
+	idr_remove(&dblock_devices, device->params.minor);
+	dblock_devices_count--;
+	mutex_unlock(&dblock_registry_lock);
+}
+
+/* The look-ups return a reference, or NULL. */
+struct dblock_device *dblock_device_by_name(const char *name)
+{
+	struct dblock_device *device;
+
+	mutex_lock(&dblock_registry_lock);
+	device = dblock_registry_find(name);
+	if (device)
+		kref_get(&device->ref);
+	mutex_unlock(&dblock_registry_lock);
+	return device;
+}
+
+struct dblock_device *dblock_device_by_minor(unsigned int minor)
+{
+	struct dblock_device *device;
+
+	mutex_lock(&dblock_registry_lock);
+	device = idr_find(&dblock_devices, minor);
+	if (device)
+		kref_get(&device->ref);
+	mutex_unlock(&dblock_registry_lock);
+	return device;
+}
+
+/* The first device at or after *minor, which is set to its own. */
+struct dblock_device *dblock_device_next(unsigned int *minor)
+{
+	struct dblock_device *device;
+	int next = *minor;
+
+	mutex_lock(&dblock_registry_lock);
+	device = idr_get_next(&dblock_devices, &next);
+	if (device)
+		kref_get(&device->ref);
+	mutex_unlock(&dblock_registry_lock);
+	*minor = next;
+	return device;
+}
+
+/* For an open of the disk. An old kernel may open one that has just been
+ * removed; its private_data is NULL once the device is freed.
+ */
+bool dblock_device_get_disk(struct gendisk *disk)
+{
+	struct dblock_device *device;
+	bool got;
+
+	mutex_lock(&dblock_registry_lock);
+	device = disk->private_data;
+	got = device && kref_get_unless_zero(&device->ref);
+	mutex_unlock(&dblock_registry_lock);
+	return got;
+}
+
+/*
+ * Birth and death
+ */
+
+static void dblock_device_free(struct dblock_device *device)
+{
+	u32 i;
+
+	dblock_disk_free(device);
+	for (i = 0; device->queues && i < device->params.queue_count; i++)
+		dblock_queue_free(&device->queues[i]);
+	kvfree(device->queues);
+	mutex_destroy(&device->lock);
+	kfree(device);
+	module_put(THIS_MODULE);
+}
+
+static void dblock_device_release(struct kref *ref)
+{
+	struct dblock_device *device = container_of(ref, struct dblock_device,
+						    ref);
+
+	if (device->disk) {
+		mutex_lock(&dblock_registry_lock);
+		device->disk->private_data = NULL;
+		mutex_unlock(&dblock_registry_lock);
+	}
+	dblock_device_free(device);
+}
+
+void dblock_device_put(struct dblock_device *device)
+{
+	kref_put(&device->ref, dblock_device_release);
+}
+
+static void dblock_start_work(struct work_struct *work)
+{
+	struct dblock_device *device = container_of(work, struct dblock_device,
+						    start_work);
+	int err = dblock_disk_alloc(device);
+
+	if (!err)
+		err = dblock_disk_add(device);
+	mutex_lock(&device->lock);
+	device->start_error = err;
+	if (device->state == DBLOCK_STATE_STARTING) {
+		if (!err) {
+			dblock_device_set_state(device, DBLOCK_STATE_LIVE);
+		} else {
+			pr_err("%s: the disk cannot be added (error %d); the device is removed\n",
+			       device->params.name, err);
+			dblock_device_remove(device);
+		}
+	} else if (!err) {
+		device->start_error = -ENODEV;
+	}
+	mutex_unlock(&device->lock);
+	complete_all(&device->started);
+}
+
+static void dblock_remove_work(struct work_struct *work)
+{
+	struct dblock_device *device = container_of(work, struct dblock_device,
+						    remove_work);
+
+	/* Every request fails since REMOVING, so a start comes to its end. */
+	flush_work(&device->start_work);
+	dblock_disk_del(device);
+	dblock_registry_remove(device);
+	mutex_lock(&device->lock);
+	dblock_device_set_state(device, DBLOCK_STATE_GONE);
+	mutex_unlock(&device->lock);
+	complete_all(&device->started);
+	complete_all(&device->removed);
+	dblock_device_put(device);
+}
+
+/**
+ * dblock_device_create() - make a device and its server node
+ * @params: checked by the caller
+ *
+ * Return: the device with a reference for the caller, or an error pointer.
+ */
+struct dblock_device *dblock_device_create(const struct dblock_create *params)
+{
+	struct dblock_device *device;
+	int err = -ENOMEM;
+	u32 i;
+
+	device = kzalloc(sizeof(*device), GFP_KERNEL);
+	if (!device)
+		return ERR_PTR(-ENOMEM);
+	/* The caller is in an ioctl of ours, so the module is held already. */
+	__module_get(THIS_MODULE);
+	kref_init(&device->ref);
+	mutex_init(&device->lock);
+	init_completion(&device->started);
+	init_completion(&device->removed);
+	INIT_WORK(&device->start_work, dblock_start_work);
+	INIT_WORK(&device->remove_work, dblock_remove_work);
+	device->params = *params;
+	device->queues = kvcalloc(params->queue_count, sizeof(*device->queues),
+				  GFP_KERNEL);
+	if (!device->queues)
+		goto free;
+	for (i = 0; i < params->queue_count; i++) {
+		err = dblock_queue_init(&device->queues[i], device);
+		if (err)
+			goto free;
+	}
+	kref_get(&device->ref);
+	err = dblock_registry_add(device);
+	if (err)
+		goto free;
+	return device;
+
+free:
+	dblock_device_free(device);
+	return ERR_PTR(err);
+}
+
+/*
+ * State
+ */
+
+static const unsigned long dblock_next_states[] = {
+	[DBLOCK_STATE_CREATED]	= BIT(DBLOCK_STATE_STARTING) |
+				  BIT(DBLOCK_STATE_REMOVING),
+	[DBLOCK_STATE_STARTING]	= BIT(DBLOCK_STATE_LIVE) |
+				  BIT(DBLOCK_STATE_REMOVING),
+	[DBLOCK_STATE_LIVE]	= BIT(DBLOCK_STATE_HELD) |
+				  BIT(DBLOCK_STATE_FAILED) |
+				  BIT(DBLOCK_STATE_REMOVING),
+	[DBLOCK_STATE_HELD]	= BIT(DBLOCK_STATE_LIVE) |
+				  BIT(DBLOCK_STATE_REMOVING),
+	[DBLOCK_STATE_FAILED]	= BIT(DBLOCK_STATE_LIVE) |
+				  BIT(DBLOCK_STATE_REMOVING),
+	[DBLOCK_STATE_REMOVING]	= BIT(DBLOCK_STATE_GONE),
+	[DBLOCK_STATE_GONE]	= 0,
+};
+
+static const enum dblock_mode dblock_modes[] = {
+	[DBLOCK_STATE_CREATED]	= DBLOCK_MODE_HOLD,
+	[DBLOCK_STATE_STARTING]	= DBLOCK_MODE_SERVE,
+	[DBLOCK_STATE_LIVE]	= DBLOCK_MODE_SERVE,
+	[DBLOCK_STATE_HELD]	= DBLOCK_MODE_HOLD,
+	[DBLOCK_STATE_FAILED]	= DBLOCK_MODE_FAIL,
+	[DBLOCK_STATE_REMOVING]	= DBLOCK_MODE_FAIL,
+	[DBLOCK_STATE_GONE]	= DBLOCK_MODE_FAIL,
+};
+
+/* The only place that changes the state; the queues follow. */
+void dblock_device_set_state(struct dblock_device *device,
+			     enum dblock_state state)
+{
+	u32 i;
+
+	lockdep_assert_held(&device->lock);
+	WARN_ON_ONCE(!(dblock_next_states[device->state] & BIT(state)));
+	pr_debug("%s: state %d to %d\n", device->params.name, device->state,
+		 state);
+	device->state = state;
+	for (i = 0; i < device->params.queue_count; i++)
+		dblock_queue_set_mode(&device->queues[i], dblock_modes[state],
+				      state >= DBLOCK_STATE_REMOVING);
+}
+
+/* Everything in flight gets EIO now; disk and name go soon after. */
+void dblock_device_remove(struct dblock_device *device)
+{
+	lockdep_assert_held(&device->lock);
+	if (device->state >= DBLOCK_STATE_REMOVING)
+		return;
+	dblock_device_set_state(device, DBLOCK_STATE_REMOVING);
+	queue_work(dblock_workqueue, &device->remove_work);
+}
+
+/**
+ * dblock_device_destroy() - remove a device and wait until it is gone
+ * @device: the device; the caller has a reference
+ * @force: even if the disk is open
+ * @open_count: out: how many have it open
+ *
+ * Return: 0, also if somebody else removed it; -EBUSY if it is open and @force
+ * is not set; -EINTR if a signal ended the wait.
+ */
+int dblock_device_destroy(struct dblock_device *device, bool force,
+			  unsigned int *open_count)
+{
+	mutex_lock(&device->lock);
+	*open_count = device->open_count;
+	if (device->open_count && !force &&
+	    device->state < DBLOCK_STATE_REMOVING) {
+		mutex_unlock(&device->lock);
+		return -EBUSY;
+	}
+	dblock_device_remove(device);
+	mutex_unlock(&device->lock);
+	if (wait_for_completion_interruptible(&device->removed))
+		return -EINTR;
+	/* Its last line drops a reference; without it rmmod may be refused. */
+	flush_work(&device->remove_work);
+	return 0;
+}
+
+static bool dblock_device_attached(struct dblock_device *device)
+{
+	return device->attached_count == device->params.queue_count;
+}
+
+/**
+ * dblock_device_start() - the disk appears, or I/O goes on after a server's
+ * death
+ * @device: the device; the caller has a reference
+ * @wait: until the disk is there
+ *
+ * Return: 0 or the errors of DBLOCK_IOC_START.
+ */
+int dblock_device_start(struct dblock_device *device, bool wait)
+{
+	int err = 0;
+
+	mutex_lock(&device->lock);
+	if (device->state == DBLOCK_STATE_LIVE)
+		err = -EALREADY;
+	else if (device->state >= DBLOCK_STATE_REMOVING)
+		err = -ENODEV;
+	else if (!dblock_device_attached(device))
+		err = -ENOTCONN;
+	else if (device->state == DBLOCK_STATE_CREATED) {
+		dblock_device_set_state(device, DBLOCK_STATE_STARTING);
+		queue_work(dblock_workqueue, &device->start_work);
+	} else if (device->state != DBLOCK_STATE_STARTING) {
+		dblock_device_set_state(device, DBLOCK_STATE_LIVE);
+		pr_info("%s: served again, by process %d\n",
+			device->params.name, device->server_pid);
+		wait = false;
+	}
+	mutex_unlock(&device->lock);
+	if (err || !wait)
+		return err;
+	if (wait_for_completion_interruptible(&device->started))
+		return -EINTR;
+	return READ_ONCE(device->start_error);
+}
+
+/* A queue has lost its server. A disk that was never live goes in any case. */
+void dblock_device_server_died(struct dblock_device *device)
+{
+	const char *name = device->params.name;
+
+	lockdep_assert_held(&device->lock);
+	if (device->state == DBLOCK_STATE_CREATED ||
+	    device->state == DBLOCK_STATE_STARTING) {
+		dblock_device_remove(device);
+		return;
+	}
+	if (device->state != DBLOCK_STATE_LIVE)
+		return;
+	device->death_count++;
+	switch (device->params.on_death) {
+	case DBLOCK_ON_DEATH_HOLD:
+		pr_warn_ratelimited("%s: the server (process %d) is gone; I/O waits until another attaches\n",
+				    name, device->server_pid);
+		dblock_device_set_state(device, DBLOCK_STATE_HELD);
+		break;
+	case DBLOCK_ON_DEATH_FAIL:
+		pr_warn_ratelimited("%s: the server (process %d) is gone; I/O gets EIO until another attaches\n",
+				    name, device->server_pid);
+		dblock_device_set_state(device, DBLOCK_STATE_FAILED);
+		break;
+	default:
+		pr_warn_ratelimited("%s: the server (process %d) is gone; I/O gets EIO and the device is removed\n",
+				    name, device->server_pid);
+		dblock_device_remove(device);
+	}
+}
+
+/*
+ * What there is to tell
+ */
+
+static void dblock_queue_info(struct dblock_queue *queue,
+			      struct dblock_info *info)
+{
+	int i;
+
+	spin_lock(&queue->lock);
+	info->waiting_count += queue->waiting_count;
+	info->handed_count += queue->handed_count;
+	info->quarantined_count += queue->quarantined_count;
+	for (i = 0; i < DBLOCK_OPERATION_COUNT; i++) {
+		info->requests[i] += queue->requests[i];
+		info->bytes[i] += queue->bytes[i];
+	}
+	info->error_count += queue->error_count;
+	info->timeout_count += queue->timeout_count;
+	info->stale_count += queue->stale_count;
+	info->refused_count += queue->refused_count;
+	info->replayed_count += queue->replayed_count;
+	info->batch_count += queue->batch_count;
+	info->handed_total += queue->handed_total;
+	spin_unlock(&queue->lock);
+}
+
+void dblock_device_info(struct dblock_device *device, struct dblock_info *info)
+{
+	const struct dblock_create *p = &device->params;
+	u32 i;
+
+	memset(info, 0, sizeof(*info));
+	mutex_lock(&device->lock);
+	info->flags = p->flags;
+	memcpy(info->name, p->name, sizeof(info->name));
+	info->size_bytes = p->size_bytes;
+	info->logical_block_bytes = p->logical_block_bytes;
+	info->physical_block_bytes = p->physical_block_bytes;
+	info->io_opt_bytes = p->io_opt_bytes;
+	info->max_io_bytes = p->max_io_bytes;
+	info->queue_count = p->queue_count;
+	info->queue_depth = p->queue_depth;
+	info->timeout_ms = p->timeout_ms;
+	info->on_death = p->on_death;
+	info->discard_granularity_bytes = p->discard_granularity_bytes;
+	info->max_discard_bytes = p->max_discard_bytes;
+	info->max_write_zeroes_bytes = p->max_write_zeroes_bytes;
+	info->minor = p->minor;
+	info->state = device->state;
+	info->open_count = device->open_count;
+	info->server_pid = device->attached_count ? device->server_pid : 0;
+	info->attached_count = device->attached_count;
+	info->death_count = device->death_count;
+	if (device->state >= DBLOCK_STATE_LIVE && device->disk_added) {
+		info->disk_major = device->disk->major;
+		info->disk_minor = device->disk->first_minor;
+	}
+	for (i = 0; i < p->queue_count; i++)
+		dblock_queue_info(&device->queues[i], info);
+	mutex_unlock(&device->lock);
+}

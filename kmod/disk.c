@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The disk that everybody else sees: the block layer's gendisk and tag set of a
+ * device, made from what CREATE asked for. Requests are in queue.c.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/module.h>
+
+#include "compat.h"
+#include "dblock.h"
+
+static int dblock_disk_open(DBLOCK_OPEN_ARGS)
+{
+	struct dblock_device *device;
+	int err = 0;
+
+	if (!dblock_device_get_disk(DBLOCK_OPEN_DISK))
+		return -ENXIO;
+	device = DBLOCK_OPEN_DISK->private_data;
+	mutex_lock(&device->lock);
+	if (device->state >= DBLOCK_STATE_REMOVING)
+		err = -ENXIO;
+	else
+		device->open_count++;
+	mutex_unlock(&device->lock);
+	if (err)
+		dblock_device_put(device);
+	return err;
+}
+
+static void dblock_disk_release(DBLOCK_RELEASE_ARGS(disk))
+{
+	struct dblock_device *device = disk->private_data;
+
+	mutex_lock(&device->lock);
+	device->open_count--;
+	mutex_unlock(&device->lock);
+	dblock_device_put(device);
+}
+
+static const struct block_device_operations dblock_disk_fops = {
+	.owner		= THIS_MODULE,
+	.open		= dblock_disk_open,
+	.release	= dblock_disk_release,
+};
+
+/**
+ * dblock_disk_alloc() - make the disk, not visible yet
+ * @device: what CREATE asked for
+ *
+ * Return: 0 or -ENOMEM and the like; dblock_disk_free() cleans up either way.
+ */
+int dblock_disk_alloc(struct dblock_device *device)
+{
+	const struct dblock_create *p = &device->params;
+	const struct dblock_limits limits = {
+		.logical_block_bytes = p->logical_block_bytes,
+		.physical_block_bytes = p->physical_block_bytes,
+		.io_opt_bytes = p->io_opt_bytes,
+		.max_io_bytes = p->max_io_bytes,
+		.discard_granularity_bytes = p->discard_granularity_bytes,
+		.max_discard_bytes = p->max_discard_bytes,
+		.max_write_zeroes_bytes = p->max_write_zeroes_bytes,
+		.write_cache = p->flags & DBLOCK_DEVICE_WRITE_CACHE,
+		.fua = p->flags & DBLOCK_DEVICE_FUA,
+		.rotational = p->flags & DBLOCK_DEVICE_ROTATIONAL,
+	};
+	struct blk_mq_tag_set *set = &device->tag_set;
+	struct gendisk *disk;
+	int err;
+
+	set->ops = &dblock_mq_ops;
+	set->nr_hw_queues = p->queue_count;
+	set->queue_depth = p->queue_depth;
+	set->numa_node = NUMA_NO_NODE;
+	set->cmd_size = sizeof(struct dblock_io);
+	set->flags = DBLOCK_TAG_SET_FLAGS;
+	set->driver_data = device;
+	/* Off means that dblock_timeout() looks now and then and says no. */
+	set->timeout = p->timeout_ms ? msecs_to_jiffies(p->timeout_ms) :
+				       3600 * HZ;
+	err = blk_mq_alloc_tag_set(set);
+	if (err)
+		return err;
+	device->tag_set_ready = true;
+
+	disk = dblock_gendisk_alloc(set, &limits);
+	if (IS_ERR(disk))
+		return PTR_ERR(disk);
+	strscpy(disk->disk_name, p->name, sizeof(disk->disk_name));
+	disk->fops = &dblock_disk_fops;
+	disk->private_data = device;
+	set_capacity(disk, p->size_bytes >> SECTOR_SHIFT);
+	if (p->flags & DBLOCK_DEVICE_READ_ONLY)
+		set_disk_ro(disk, true);
+	device->disk = disk;
+	return 0;
+}
+
+/**
+ * dblock_disk_add() - the disk appears, and its partition table is read
+ * @device: after dblock_disk_alloc()
+ *
+ * Context: sleeps until the server has answered the first reads.
+ */
+int dblock_disk_add(struct dblock_device *device)
+{
+	int err = dblock_gendisk_add(device->disk, NULL);
+
+	device->disk_added = !err;
+	return err;
+}
+
+/* The disk disappears. Every request must fail by now, or this waits. */
+void dblock_disk_del(struct dblock_device *device)
+{
+	if (device->disk_added)
+		dblock_gendisk_del(device->disk);
+}
+
+/* Last, when nobody has it open any more. */
+void dblock_disk_free(struct dblock_device *device)
+{
+	if (device->disk)
+		dblock_gendisk_put(device->disk, device->disk_added);
+	if (device->tag_set_ready)
+		blk_mq_free_tag_set(&device->tag_set);
+}
+
+/* Tells the block layer, mounted file systems and udev of a new size. */
+int dblock_disk_resize(struct dblock_device *device, u64 size_bytes)
+{
+	lockdep_assert_held(&device->lock);
+	device->params.size_bytes = size_bytes;
+	set_capacity_and_notify(device->disk, size_bytes >> SECTOR_SHIFT);
+	return 0;
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * dblock: block devices that a process answers for. The module's beginning and
+ * end; what it does is in the other files, README.md says in which.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/module.h>
+
+#include "dblock.h"
+
+/* Starts and removes disks, so that neither runs in a server's own thread. */
+struct workqueue_struct *dblock_workqueue;
+
+static int __init dblock_init(void)
+{
+	int err;
+
+	dblock_workqueue = alloc_workqueue("dblock", WQ_UNBOUND, 0);
+	if (!dblock_workqueue)
+		return -ENOMEM;
+	err = dblock_registry_init();
+	if (err)
+		goto destroy_workqueue;
+	err = dblock_control_init();
+	if (err)
+		goto exit_registry;
+	return 0;
+
+exit_registry:
+	dblock_registry_exit();
+destroy_workqueue:
+	destroy_workqueue(dblock_workqueue);
+	return err;
+}
+
+/* Every device and every open file holds the module, so none is left here; a
+ * work that dropped the last device may still be on its last lines.
+ */
+static void __exit dblock_exit(void)
+{
+	dblock_control_exit();
+	destroy_workqueue(dblock_workqueue);
+	dblock_registry_exit();
+}
+
+module_init(dblock_init);
+module_exit(dblock_exit);
+
+MODULE_DESCRIPTION("Block devices answered by a process");
+MODULE_AUTHOR("The dblock developers");
+MODULE_LICENSE("GPL");
+MODULE_VERSION("1");
