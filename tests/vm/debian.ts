@@ -92,7 +92,10 @@ export class Apt {
     await Deno.writeTextFile(join(dir, "apt.conf"), text);
     await run(["apt-get", "update", "--error-on=any"], {
       env: { APT_CONFIG: join(dir, "apt.conf") },
-      hint: `Needed for Debian's ${this.#suites.join(", ")}. A missing signature key means an old debian-archive-keyring: ` +
+      hint:
+        `Needed for Debian's ${
+          this.#suites.join(", ")
+        }. A missing signature key means an old debian-archive-keyring: ` +
         `"apt-get install debian-archive-keyring" brings the present one.`,
     });
     this.#updated = true;
@@ -122,13 +125,18 @@ async function findMirrors(): Promise<{ readonly main: string; readonly security
     let main: string | undefined;
     let security: string | undefined;
     for (const [, base, suite] of uris.matchAll(/^'(.*)\/dists\/([^/]+)\/(?:In)?Release'/gm)) {
-      const codename = /^(stable|testing|oldstable|oldoldstable|sid|unstable|bullseye|bookworm|trixie|forky)(-security)?$/.exec(suite!);
+      const codename =
+        /^(stable|testing|oldstable|oldoldstable|sid|unstable|bullseye|bookworm|trixie|forky)(-security)?$/.exec(
+          suite!,
+        );
       if (codename === null) continue;
       if (codename[2] === "-security") security ??= base!;
       else main ??= base!;
     }
     if (main === undefined) {
-      throw new UserError("Cannot find Debian's archive in this machine's apt sources: kernels for the tests come from there");
+      throw new UserError(
+        "Cannot find Debian's archive in this machine's apt sources: kernels for the tests come from there",
+      );
     }
     return { main, security: security ?? join(dirname(main), "debian-security").replace(/^(\w+):\/(?!\/)/, "$1://") };
   } finally {
@@ -137,7 +145,11 @@ async function findMirrors(): Promise<{ readonly main: string; readonly security
 }
 
 /** A tree of packages with all they depend on, made once per list of packages. Returns its folder. */
-export async function debianTree(name: string, suites: readonly string[], packages: readonly string[]): Promise<string> {
+export async function debianTree(
+  name: string,
+  suites: readonly string[],
+  packages: readonly string[],
+): Promise<string> {
   const dir = join(buildDir, "trees", name);
   const stamp = `${suites.join(" ")}\n${packages.join(" ")}\n`;
   const stampFile = join(dir, ".packages");

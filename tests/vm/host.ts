@@ -19,12 +19,12 @@ export class UserError extends Error {
 
 /** Options of {@linkcode run}. */
 export interface RunOptions {
-  readonly cwd?: string;
-  readonly env?: Readonly<Record<string, string>>;
+  readonly cwd?: string | undefined;
+  readonly env?: Readonly<Record<string, string>> | undefined;
   /** Called with the whole output when the command fails; says what to do about it. */
-  readonly hint?: string;
+  readonly hint?: string | undefined;
   /** Names a file in which the output is kept. */
-  readonly logFile?: string;
+  readonly logFile?: string | undefined;
 }
 
 /** Runs a command to its end and returns its standard output. Throws with the output's tail when it fails. */
@@ -34,7 +34,7 @@ export async function run(command: readonly string[], options: RunOptions = {}):
   try {
     output = await new Deno.Command(program!, {
       args,
-      cwd: options.cwd,
+      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       env: { LC_ALL: "C.UTF-8", ...options.env },
       stdin: "null",
       stdout: "piped",

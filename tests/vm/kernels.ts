@@ -100,7 +100,7 @@ async function unpackKernel(source: KernelSource, rootDir: string): Promise<void
   for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
     if (packages.has(name)) continue;
     packages.add(name);
-    const wanted = /^linux-(headers|kbuild|binary|modules)-/;
+    const wanted = /^linux-(headers|kbuild|binary|modules|base-\d)/;
     pending.push(...(await apt.depends(name)).filter((dependency) => wanted.test(dependency)));
   }
   await apt.unpack([...packages], rootDir);

@@ -13,7 +13,7 @@ interface Target {
   readonly release: string;
   readonly headersDir: string;
   /** The tree to build inside, when the kernel brings its compiler. */
-  readonly chrootDir?: string;
+  readonly chrootDir?: string | undefined;
   /** Warnings fail the build; off on machines of others, whose compilers we have not seen. */
   readonly strict: boolean;
 }
@@ -21,9 +21,9 @@ interface Target {
 /** Options of {@linkcode buildModule}. */
 export interface ModuleOptions {
   /** The folder of sources with its Kbuild. @default kmod/ of the checkout */
-  readonly sourceDir?: string;
+  readonly sourceDir?: string | undefined;
   /** The module's name. @default "dblock" */
-  readonly name?: string;
+  readonly name?: string | undefined;
   /** Check with sparse instead of building. @default false */
   readonly sparse?: boolean;
 }
@@ -42,7 +42,9 @@ async function buildFor(target: Target, options: ModuleOptions): Promise<string>
   const { sourceDir = join(projectDir, "kmod"), name = "dblock", sparse = false } = options;
   const dir = join(buildDir, name === "dblock" ? "kmod" : `kmod-${name}`, target.release + (sparse ? "-sparse" : ""));
   const module = join(dir, `${name}.ko`);
-  const sources = listFiles(sourceDir).filter((file) => /(\.[ch]|(^|\/)Kbuild)$/.test(file) && !file.endsWith(".mod.c"));
+  const sources = listFiles(sourceDir).filter((file) =>
+    /(\.[ch]|(^|\/)Kbuild)$/.test(file) && !file.endsWith(".mod.c")
+  );
   if (!sources.includes("Kbuild")) throw new UserError(`Cannot build ${name}: ${sourceDir} has no Kbuild`);
   const makeArguments = makeCommand(target, sparse, join(dir, "build"));
   const hash = contentHash(sources.map((file) => join(sourceDir, file)), [target.release, ...makeArguments]);
@@ -86,7 +88,8 @@ function makeCommand(target: Target, sparse: boolean, moduleDir: string): string
     return [...command(headersDir, moduleDir), ...(target.strict ? ["CC=gcc-12"] : [])];
   }
   const headersDir = target.headersDir.slice(target.chrootDir.length);
-  const script = 'mkdir -p "$1/build" "$1/dev" "$1/proc" && mount --rbind /dev "$1/dev" && mount -t proc proc "$1/proc" && ' +
+  const script =
+    'mkdir -p "$1/build" "$1/dev" "$1/proc" && mount --rbind /dev "$1/dev" && mount -t proc proc "$1/proc" && ' +
     'mount --bind "$2" "$1/build" && cd "$1" && shift 2 && exec chroot . "$@"';
   const inside = ["/usr/bin/env", "PATH=/usr/sbin:/usr/bin", ...command(headersDir, "/build")];
   const unshare = ["unshare", "--mount", ...(Deno.uid() === 0 ? [] : ["--map-root-user"])];
@@ -103,7 +106,9 @@ async function refuseWarnings(logFile: string): Promise<void> {
   });
   if (warnings.length === 0) return;
   await Deno.writeTextFile(logFile, lines.join("\n"));
-  throw new UserError(`${warnings.length} warnings, all of them errors here:\n${warnings.map((line) => `    ${line}`).join("\n")}`);
+  throw new UserError(
+    `${warnings.length} warnings, all of them errors here:\n${warnings.map((line) => `    ${line}`).join("\n")}`,
+  );
 }
 
 /** The headers of the kernel this machine runs, if it has them. */

@@ -1,0 +1,172 @@
+/**
+ * What a VM boots from: read-only disk images that are made once per content, and a small initramfs made for each run.
+ *
+ * The userland (Debian programs and deno) and the kernel's modules are ext4 images, so that their pages are read on demand
+ * and can be dropped again: a VM with 256 MB of memory runs the same programs as one with 4 GiB. The initramfs has the
+ * init script, the drivers for those disks, and the project's own files, which change with every edit.
+ */
+import { join } from "node:path";
+import { contentHash, exists, listFiles, makeDirOnce, projectDir, run } from "./host.ts";
+import { buildDir } from "./host.ts";
+import { Cpio } from "./cpio.ts";
+import { debianTree } from "./debian.ts";
+import type { Kernel } from "./kernels.ts";
+
+/** Programs the VM has; what they depend on comes with them. */
+const guestPackages = [
+  "?essential",
+  "busybox-static",
+  "e2fsprogs",
+  "fdisk",
+  "fio",
+  "kmod",
+  "mount",
+  "procps",
+  "psmisc",
+  "strace",
+  "util-linux-extra",
+  "xfsprogs",
+];
+
+/** A disk image for the VM, found there by its name. */
+export interface DiskImage {
+  readonly name: string;
+  readonly file: string;
+}
+
+/** The userland: a Debian tree with deno in /usr/local/bin. */
+export async function userlandImage(): Promise<DiskImage> {
+  const tree = await debianTree("guest", ["bookworm", "bookworm-security"], guestPackages);
+  const deno = Deno.realPathSync(Deno.execPath());
+  const key = contentHash([join(tree, ".packages"), deno]);
+  return await makeImage("userland", key, async (dir) => {
+    // Hard links: the image is made from them at once, and they cost nothing.
+    await run(["cp", "--archive", "--link", `${tree}/.`, dir]);
+    for (const folder of ["usr/lib/modules", "usr/local/bin"]) await Deno.mkdir(join(dir, folder), { recursive: true });
+    await Deno.copyFile(deno, join(dir, "usr/local/bin/deno"));
+    // What the packages' maintainer scripts would have done, as far as the tests need it.
+    await Deno.symlink("mawk", join(dir, "usr/bin/awk"));
+    for (const name of ["passwd", "group"]) {
+      await Deno.copyFile(join(dir, `usr/share/base-passwd/${name}.master`), join(dir, "etc", name));
+    }
+  });
+}
+
+/** All modules of a kernel. */
+export async function modulesImage(kernel: Kernel): Promise<DiskImage> {
+  return await makeImage("modules", kernel.release, async (dir) => {
+    await run(["cp", "--archive", "--link", kernel.modulesDir, dir]);
+  });
+}
+
+/** A single program, too big for the initramfs of a small VM. */
+export async function programImage(program: string): Promise<DiskImage> {
+  return await makeImage("program", contentHash([program]), async (dir) => {
+    await Deno.copyFile(program, join(dir, "dblock-ramdisk"));
+  });
+}
+
+async function makeImage(name: string, key: string, fill: (dir: string) => Promise<void>): Promise<DiskImage> {
+  const imagesDir = join(buildDir, "images");
+  const dir = join(imagesDir, `${name}-${key}`);
+  const file = join(dir, "image");
+  await makeDirOnce(dir, async (temporaryDir) => {
+    const staging = join(temporaryDir, "staging");
+    await Deno.mkdir(staging);
+    await fill(staging);
+    const [kibibytes, inodes] = (await run(["bash", "-c", 'du -sk "$1" | cut -f1; find "$1" | wc -l', "bash", staging]))
+      .trim().split("\n").map(Number) as [number, number];
+    await run([
+      ...[
+        "mke2fs",
+        "-q",
+        "-t",
+        "ext4",
+        "-O",
+        "^has_journal",
+        "-m",
+        "0",
+        "-E",
+        "root_owner=0:0",
+        "-N",
+        String(inodes + 100),
+      ],
+      ...["-d", staging, join(temporaryDir, "image"), `${Math.ceil(kibibytes * 1.15) + 8192}k`],
+    ]);
+    await Deno.remove(staging, { recursive: true });
+  });
+  if (name !== "modules") await removeOthers(imagesDir, name, `${name}-${key}`);
+  return { name, file };
+}
+
+/** Images of earlier content are not needed again and are large. */
+async function removeOthers(imagesDir: string, name: string, keep: string): Promise<void> {
+  for (const entry of Deno.readDirSync(imagesDir)) {
+    if (!entry.name.startsWith(`${name}-`) || entry.name === keep) continue;
+    await Deno.remove(join(imagesDir, entry.name), { recursive: true });
+  }
+}
+
+/** Drivers without which the VM sees neither its disks nor its report channel. */
+const bootModules = ["virtio_pci", "virtio_blk", "virtio_console"];
+
+/** What an initramfs is made of, besides what every run has. */
+export interface InitramfsContent {
+  readonly kernel: Kernel;
+  /** The dblock module to put at kmod/dblock.ko of the project. */
+  readonly moduleFile?: string | undefined;
+  /** Shell commands the VM runs. */
+  readonly command: string;
+  /** Further files: path in the VM to content. */
+  readonly files?: Readonly<Record<string, Uint8Array | string>> | undefined;
+}
+
+/** Writes the initramfs of one run. */
+export async function writeInitramfs(content: InitramfsContent, file: string): Promise<void> {
+  const cpio = new Cpio();
+  const guestTree = join(buildDir, "trees", "guest");
+  cpio.file("busybox", await Deno.readFile(join(guestTree, "usr/bin/busybox")), 0o755);
+  cpio.file("init", await Deno.readTextFile(join(projectDir, "tests/vm/init.sh")), 0o755);
+  const modules = await resolveModules(content.kernel, bootModules);
+  for (const [i, module] of modules.entries()) {
+    cpio.file(`boot-modules/${String(i).padStart(2, "0")}.ko`, await readModule(module));
+  }
+  cpio.directory("boot-modules");
+  for (const name of ["deno.json", "src", "tests", "kmod/uapi"]) {
+    const path = join(projectDir, name);
+    if (!exists(path)) continue;
+    const files = Deno.lstatSync(path).isDirectory ? listFiles(path).map((entry) => `${name}/${entry}`) : [name];
+    for (const entry of files) {
+      const source = join(projectDir, entry);
+      cpio.file(`project/${entry}`, await Deno.readFile(source), Deno.statSync(source).mode! & 0o777);
+    }
+  }
+  if (content.moduleFile !== undefined) {
+    cpio.file("project/kmod/dblock.ko", await Deno.readFile(content.moduleFile));
+  }
+  cpio.file("command", content.command);
+  for (const [path, bytes] of Object.entries(content.files ?? {})) cpio.file(path.replace(/^\//, ""), bytes);
+  await cpio.write(file);
+}
+
+/** The files of these modules and all they depend on, in the order they are to be loaded. Built-in ones have none. */
+async function resolveModules(kernel: Kernel, names: readonly string[]): Promise<string[]> {
+  const resolved = await run([
+    "modprobe",
+    "--dirname",
+    kernel.rootDir,
+    "--set-version",
+    kernel.release,
+    "--show-depends",
+    "--all",
+    ...names,
+  ]);
+  const files = [...resolved.matchAll(/^insmod (\S+)/gm)].map((match) => match[1]!);
+  return [...new Set(files)];
+}
+
+async function readModule(file: string): Promise<Uint8Array> {
+  if (!file.endsWith(".xz")) return await Deno.readFile(file);
+  const output = await new Deno.Command("xz", { args: ["--decompress", "--stdout", file] }).output();
+  return output.stdout;
+}

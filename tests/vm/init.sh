@@ -1,0 +1,55 @@
+#!/busybox sh
+# The first process of a test VM: mounts what a Linux system has, runs /command, reports its exit status, and powers off.
+# What the command is and whether it did well is the host's business (vm.ts).
+
+/busybox mkdir -p /proc /sys /dev /base /tmp /run /root /data /mnt /program /var/tmp
+/busybox mount -t proc proc /proc
+/busybox mount -t sysfs sysfs /sys
+/busybox mount -t devtmpfs devtmpfs /dev
+for module in /boot-modules/*.ko; do
+    [ -e "$module" ] && /busybox insmod "$module"
+done
+
+# Disks and ports are known by their names; there is no udev that would make links of them.
+for disk in /sys/block/vd*; do
+    /busybox mkdir -p /disks
+    /busybox ln -sf "/dev/${disk##*/}" "/disks/$(/busybox cat "$disk/serial")"
+done
+/busybox mkdir -p /dev/virtio-ports
+for port in /sys/class/virtio-ports/*; do
+    /busybox ln -sf "../${port##*/}" "/dev/virtio-ports/$(/busybox cat "$port/name")"
+done
+
+/busybox mount -t ext4 -o ro /disks/userland /base
+for dir in usr bin sbin lib lib64 etc; do
+    /busybox ln -s "/base/$dir" "/$dir"
+done
+/busybox mount -t ext4 -o ro /disks/modules "/base/usr/lib/modules"
+[ -e /disks/program ] && /busybox mount -t ext4 -o ro /disks/program /program &&
+    /busybox ln -s /program/dblock-ramdisk /project/dblock-ramdisk
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
+export HOME=/root TERM="${TERM:-linux}" LC_ALL=C.UTF-8 NO_COLOR=1 DENO_NO_UPDATE_CHECK=1 DENO_DIR=/tmp/deno
+mount --bind /base/usr /data
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /run
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t debugfs debugfs /sys/kernel/debug
+mount -t tracefs tracefs /sys/kernel/tracing
+ln -s /proc/self/fd /dev/fd
+ln -s /proc/self/fd/0 /dev/stdin
+ln -s /proc/self/fd/1 /dev/stdout
+ln -s /proc/self/fd/2 /dev/stderr
+
+cd /project || exit
+if [ -e /interactive ]; then
+    /busybox setsid /busybox cttyhack /bin/bash /command
+else
+    bash /command </dev/null >/dev/virtio-ports/output 2>&1
+    status=$?
+    echo "$status" >/dev/virtio-ports/exit
+fi
+sync
+/busybox reboot -f

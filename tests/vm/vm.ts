@@ -1,0 +1,266 @@
+/**
+ * Boots a kernel in QEMU, runs one command in it and says how that went. What the command is for is the caller's business.
+ *
+ * The VM reports through ports of its own, each a file of the run's folder: what the command prints, lines of JSON for
+ * programs (`report`), and its exit status. A VM that ends without an exit status is lost, whatever else it printed.
+ */
+import { join } from "node:path";
+import { buildDir, exists } from "./host.ts";
+import { modulesImage, programImage, userlandImage, writeInitramfs } from "./image.ts";
+import type { Kernel } from "./kernels.ts";
+
+/** Options of {@linkcode runVm}. */
+export interface VmOptions {
+  readonly kernel: Kernel;
+  /** Shell commands, run by bash as root in /project. */
+  readonly command: string;
+  /** After this long the VM is lost. */
+  readonly timeoutMs: number;
+  /** Emulated processors. @default 2 */
+  readonly smp?: number | undefined;
+  /** @default 4096 */
+  readonly memoryMiB?: number | undefined;
+  /** Further words of the kernel's command line. */
+  readonly extraCmdline?: string | undefined;
+  /** dblock.ko for this kernel; it is kmod/dblock.ko in the VM. */
+  readonly moduleFile?: string | undefined;
+  /** The dblock-ramdisk executable; it is ./dblock-ramdisk in the VM. */
+  readonly programFile?: string | undefined;
+  /** Further files: absolute path in the VM to content. */
+  readonly files?: Readonly<Record<string, Uint8Array | string>> | undefined;
+  /** Connects the terminal to a shell in the VM instead of collecting output. @default false */
+  readonly interactive?: boolean | undefined;
+  /** Called with each line of the report port. */
+  readonly onReport?: ((line: string) => void) | undefined;
+  /** Called with what the command prints. */
+  readonly onOutput?: ((text: string) => void) | undefined;
+  /** Ends the VM: it is then lost, for the reason given. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** How a VM's run ended. */
+export interface VmResult {
+  /** The command's exit status was 0, was not 0, or never came (panic, hang, QEMU's end). */
+  readonly verdict: "pass" | "fail" | "lost";
+  /** The command's exit status; undefined if the VM was lost. */
+  readonly status: number | undefined;
+  /** Why it failed or was lost, in one line. Empty on pass. */
+  readonly reason: string;
+  readonly seconds: number;
+  /** Everything the command printed. */
+  readonly output: string;
+  /** What the kernel printed. */
+  readonly consoleLog: string;
+  /** The folder with console.log, output.log and report.jsonl. */
+  readonly runDir: string;
+}
+
+const defaultMemoryMiB = 4096;
+const defaultProcessors = 2;
+const pollIntervalMs = 20;
+/** Folders of earlier runs that are kept. */
+const keptRuns = 40;
+
+/**
+ * A warning is a panic and a panic ends QEMU at once. A task that hangs for a minute is a panic too: far more than anything
+ * here should take, even on a machine that does something else beside it.
+ */
+const kernelCmdline = [
+  "console=ttyS0",
+  "panic=-1",
+  "oops=panic",
+  "panic_on_warn=1",
+  "loglevel=7",
+  "nokaslr",
+  "mitigations=off",
+  "audit=0",
+  "tsc=reliable",
+  "no_timer_check",
+  "rcupdate.rcu_cpu_stall_timeout=60",
+  "sysctl.kernel.hung_task_panic=1",
+  "sysctl.kernel.hung_task_timeout_secs=60",
+  "sysctl.kernel.panic_on_rcu_stall=1",
+  "sysctl.kernel.softlockup_panic=1",
+  "sysctl.kernel.watchdog_thresh=30",
+  "sysctl.kernel.sysrq=1",
+  "rdinit=/init",
+];
+
+/** Boots, runs, and always ends QEMU. */
+export async function runVm(options: VmOptions): Promise<VmResult> {
+  const started = performance.now();
+  const runDir = await makeRunDir(options.kernel);
+  const images = [await userlandImage(), await modulesImage(options.kernel)];
+  if (options.programFile !== undefined) images.push(await programImage(options.programFile));
+  const files = options.interactive ? { ...options.files, "/interactive": "" } : options.files;
+  const initramfs = join(runDir, "initramfs");
+  await writeInitramfs({ ...options, files }, initramfs);
+
+  const [program, ...args] = qemuCommand(options, runDir, initramfs, images);
+  // --pdeathsig: no QEMU outlives this process, however it ends.
+  const qemu = new Deno.Command("setpriv", {
+    args: ["--pdeathsig", "KILL", program!, ...args],
+    stdin: options.interactive ? "inherit" : "null",
+    stdout: options.interactive ? "inherit" : "null",
+    stderr: options.interactive ? "inherit" : "piped",
+  }).spawn();
+  const errors = options.interactive ? Promise.resolve("") : new Response(qemu.stderr).text();
+  const kill = () => {
+    try {
+      qemu.kill("SIGKILL");
+    } catch {
+      // It has ended by itself.
+    }
+  };
+  const stop = () => {
+    kill();
+    Deno.exit(130);
+  };
+  Deno.addSignalListener("SIGTERM", stop);
+  if (!options.interactive) Deno.addSignalListener("SIGINT", stop);
+
+  let ended = false;
+  let timedOut = false;
+  const qemuEnd = qemu.status.then(() => ended = true);
+  const output = new Tail(join(runDir, "output.log"), (text) => options.onOutput?.(text));
+  const report = new Tail(join(runDir, "report.jsonl"), lineSplitter((line) => options.onReport?.(line)));
+  const deadline = started + options.timeoutMs;
+  try {
+    while (!ended) {
+      await Promise.race([qemuEnd, sleep(pollIntervalMs)]);
+      output.poll();
+      report.poll();
+      timedOut = performance.now() > deadline;
+      if (timedOut || options.signal?.aborted) break;
+    }
+  } finally {
+    kill();
+    await qemuEnd;
+    output.poll();
+    report.poll();
+    Deno.removeSignalListener("SIGTERM", stop);
+    if (!options.interactive) Deno.removeSignalListener("SIGINT", stop);
+    await Deno.remove(initramfs);
+  }
+
+  const statusText = exists(join(runDir, "exit")) ? Deno.readTextFileSync(join(runDir, "exit")).trim() : "";
+  const status = statusText === "" ? undefined : Number(statusText);
+  const consoleLog = exists(join(runDir, "console.log")) ? Deno.readTextFileSync(join(runDir, "console.log")) : "";
+  let reason = "";
+  if (options.signal?.aborted) reason = String(options.signal.reason);
+  else if (timedOut) reason = `no end within ${options.timeoutMs / 1000} s`;
+  else if (status === undefined) {
+    reason = explainLoss(consoleLog) ?? ((await errors).trim() || "the VM stopped without a word");
+  } else if (status !== 0) reason = `exit status ${status}`;
+  const lost = status === undefined || timedOut || options.signal?.aborted === true;
+  return {
+    verdict: lost ? "lost" : status === 0 ? "pass" : "fail",
+    status: lost ? undefined : status,
+    reason,
+    seconds: (performance.now() - started) / 1000,
+    output: output.text,
+    consoleLog,
+    runDir,
+  };
+}
+
+/** The first line of the kernel's log that says what it died of. */
+export function explainLoss(consoleLog: string): string | undefined {
+  const patterns = [
+    /(WARNING: .*)/,
+    /(BUG: .*)/,
+    /(INFO: task .* blocked for more than.*)/,
+    /(Oops: .*)/,
+    /(Kernel panic .*)/,
+  ];
+  for (const pattern of patterns) {
+    const match = pattern.exec(consoleLog);
+    if (match !== null) return match[1]!.trim();
+  }
+  return undefined;
+}
+
+function qemuCommand(
+  options: VmOptions,
+  runDir: string,
+  initramfs: string,
+  images: readonly { readonly name: string; readonly file: string }[],
+): string[] {
+  const port = (name: string, file: string) => [
+    ...["-chardev", `file,id=${name},path=${join(runDir, file)}`],
+    ...["-device", `virtserialport,chardev=${name},name=${name}`],
+  ];
+  const disk = (image: { readonly name: string; readonly file: string }) => [
+    ...["-drive", `if=none,id=${image.name},file=${image.file},format=raw,readonly=on,cache=unsafe`],
+    ...["-device", `virtio-blk-pci,drive=${image.name},serial=${image.name}`],
+  ];
+  const cmdline = [...kernelCmdline, options.extraCmdline ?? "", options.interactive ? "loglevel=4" : ""].join(" ")
+    .trim();
+  return [
+    "qemu-system-x86_64",
+    ...["-accel", "tcg,thread=multi"],
+    // TCG emulates `rep movsb` byte by byte and cmpxchg16b by stopping every processor; without them nothing is that slow.
+    ...["-cpu", "max,-cx16,-erms,-fsrm"],
+    ...["-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+    ...["-smp", String(options.smp ?? defaultProcessors)],
+    ...["-m", String(options.memoryMiB ?? defaultMemoryMiB)],
+    ...["-kernel", options.kernel.imageFile, "-initrd", initramfs, "-append", cmdline],
+    ...["-serial", options.interactive ? "mon:stdio" : `file:${join(runDir, "console.log")}`],
+    ...["-device", "virtio-serial-pci"],
+    ...port("output", "output.log"),
+    ...port("report", "report.jsonl"),
+    ...port("exit", "exit"),
+    ...images.flatMap(disk),
+  ];
+}
+
+/** Makes the folder for a run's logs and removes those of long ago. */
+async function makeRunDir(kernel: Kernel): Promise<string> {
+  const runsDir = join(buildDir, "vm");
+  await Deno.mkdir(runsDir, { recursive: true });
+  const names = [...Deno.readDirSync(runsDir)].map((entry) => entry.name).sort();
+  for (const name of names.slice(0, -keptRuns)) await Deno.remove(join(runsDir, name), { recursive: true });
+  const time = new Date().toISOString().replace(/[-:]|\..*/g, "");
+  return await Deno.makeTempDir({ dir: runsDir, prefix: `${time}-${kernel.version}-` });
+}
+
+/** Follows a file that grows. */
+class Tail {
+  text = "";
+  readonly #file: string;
+  readonly #onText: (text: string) => void;
+  readonly #decoder = new TextDecoder();
+  #offset = 0;
+
+  constructor(file: string, onText: (text: string) => void) {
+    this.#file = file;
+    this.#onText = onText;
+  }
+
+  poll(): void {
+    if (!exists(this.#file) || Deno.statSync(this.#file).size <= this.#offset) return;
+    using file = Deno.openSync(this.#file);
+    file.seekSync(this.#offset, Deno.SeekMode.Start);
+    const chunk = new Uint8Array(64 * 1024);
+    for (let count = file.readSync(chunk); count !== null; count = file.readSync(chunk)) {
+      this.#offset += count;
+      const text = this.#decoder.decode(chunk.subarray(0, count), { stream: true });
+      this.text += text;
+      this.#onText(text);
+    }
+  }
+}
+
+/** Turns pieces of text into whole lines. */
+function lineSplitter(onLine: (line: string) => void): (text: string) => void {
+  let rest = "";
+  return (text) => {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop()!;
+    for (const line of lines) onLine(line);
+  };
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
