@@ -180,8 +180,10 @@ static int dblock_resize(struct dblock_device *device, struct dblock_resize *p)
 		return -EINVAL;
 	mutex_lock(&device->lock);
 	if (device->state >= DBLOCK_STATE_LIVE &&
-	    device->state < DBLOCK_STATE_REMOVING)
-		err = dblock_disk_resize(device, p->size_bytes);
+	    device->state < DBLOCK_STATE_REMOVING) {
+		dblock_disk_resize(device, p->size_bytes);
+		err = 0;
+	}
 	mutex_unlock(&device->lock);
 	return err;
 }

@@ -178,7 +178,10 @@ int dblock_disk_alloc(struct dblock_device *device);
 int dblock_disk_add(struct dblock_device *device);
 void dblock_disk_del(struct dblock_device *device);
 void dblock_disk_free(struct dblock_device *device);
-int dblock_disk_resize(struct dblock_device *device, u64 size_bytes);
+void dblock_disk_resize(struct dblock_device *device, u64 size_bytes);
+
+/* sysfs.c */
+extern const struct attribute_group *dblock_attribute_groups[];
 
 /* queue.c */
 extern const struct blk_mq_ops dblock_mq_ops;

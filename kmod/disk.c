@@ -106,7 +106,7 @@ int dblock_disk_alloc(struct dblock_device *device)
  */
 int dblock_disk_add(struct dblock_device *device)
 {
-	int err = dblock_gendisk_add(device->disk, NULL);
+	int err = dblock_gendisk_add(device->disk, dblock_attribute_groups);
 
 	device->disk_added = !err;
 	return err;
@@ -129,10 +129,9 @@ void dblock_disk_free(struct dblock_device *device)
 }
 
 /* Tells the block layer, mounted file systems and udev of a new size. */
-int dblock_disk_resize(struct dblock_device *device, u64 size_bytes)
+void dblock_disk_resize(struct dblock_device *device, u64 size_bytes)
 {
 	lockdep_assert_held(&device->lock);
 	device->params.size_bytes = size_bytes;
 	set_capacity_and_notify(device->disk, size_bytes >> SECTOR_SHIFT);
-	return 0;
 }
