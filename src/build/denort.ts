@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+/**
+ * Deno's own way to one file, `deno compile`, and the question whether its runtime (denort) can be had here. The other
+ * way, without denort, is in executable.ts.
+ */
+import { existsSync } from "@std/fs";
+
+/** Whether `deno compile` can work, and why. */
+export interface Denort {
+  readonly available: boolean;
+  /** For the line that says which way the build took. */
+  readonly reason: string;
+}
+
+const DENO = new URL("./deno.sh", import.meta.url).pathname;
+const ANSWER = new URL("../../.build/denort-source", import.meta.url).pathname;
+const PROBE_TIMEOUT_MS = 5_000;
+/** A "no" from the network is believed for this long, so that a build offline does not wait every time. */
+const ANSWER_LIFETIME_MS = 24 * 60 * 60 * 1_000;
+
+/**
+ * Looks for denort: `DENORT_BIN`, Deno's cache, the network, in this order.
+ *
+ * @throws {Error} When `DENORT_BIN` is set and is not a file.
+ */
+export async function findDenort(): Promise<Denort> {
+  const binary = Deno.env.get("DENORT_BIN");
+  if (binary !== undefined) {
+    if (existsSync(binary, { isFile: true })) return { available: true, reason: "DENORT_BIN" };
+    throw new Error(`Cannot use DENORT_BIN="${binary}": no such file; unset it or name the denort executable`);
+  }
+  const archive = `release/v${Deno.version.deno}/denort-${Deno.build.target}.zip`;
+  if (existsSync(`${Deno.env.get("DENO_DIR")}/dl/${archive}`, { isFile: true })) {
+    return { available: true, reason: "denort from the cache" };
+  }
+  const no = { available: false, reason: "no denort: dl.deno.land does not answer" };
+  if (answeredNo()) return no;
+  if (await answers(`https://dl.deno.land/${archive}`)) return { available: true, reason: "denort from dl.deno.land" };
+  Deno.writeTextFileSync(ANSWER, "no\n");
+  return no;
+}
+
+/**
+ * Runs `deno compile`.
+ *
+ * @param entry The entry file.
+ * @param includes Modules that the program refers to by URL.
+ * @param output Path of the executable.
+ * @throws {Error} With the line in which Deno says why.
+ */
+export async function compile(entry: string, includes: readonly string[], output: string): Promise<void> {
+  const args = ["compile", "--quiet", "--allow-all", "--no-prompt", "--no-lock", "--no-check", "--output", output];
+  for (const include of includes) args.push("--include", include);
+  const { success, stderr } = await new Deno.Command(DENO, {
+    args: [...args, entry],
+    stdout: "null",
+    stderr: "piped",
+    env: { NO_COLOR: "1" },
+  }).output();
+  if (success) return;
+  const lines = new TextDecoder().decode(stderr).trim().split("\n");
+  throw new Error(lines.find((line) => line.startsWith("error")) ?? lines.at(-1) ?? "deno compile failed");
+}
+
+function answeredNo(): boolean {
+  try {
+    return Date.now() - (Deno.statSync(ANSWER).mtime?.getTime() ?? 0) < ANSWER_LIFETIME_MS;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+async function answers(url: string): Promise<boolean> {
+  try {
+    const response = await fetch(url, { method: "HEAD", signal: AbortSignal.timeout(PROBE_TIMEOUT_MS) });
+    return response.ok;
+  } catch {
+    // Whatever the network's reason is, the other way is open.
+    return false;
+  }
+}
