@@ -40,7 +40,8 @@ static void dblock_channel_detach(struct dblock_channel *channel)
 	mutex_lock(&device->lock);
 	if (channel->queue && dblock_queue_detach(channel->queue, channel)) {
 		device->attached_count--;
-		dblock_device_server_died(device);
+		if (!channel->queue->successor)
+			dblock_device_server_died(device);
 	}
 	mutex_unlock(&device->lock);
 }
@@ -100,7 +101,7 @@ static bool dblock_attach_valid(const struct dblock_device *device,
 
 	if (!(params->flags & DBLOCK_DEVICE_DIRECT))
 		buffer_bytes = (u64)params->queue_depth * params->max_io_bytes;
-	return !p->flags && !p->reserved && p->queue < params->queue_count &&
+	return !p->reserved && p->queue < params->queue_count &&
 	       p->ring_bytes == DBLOCK_RING_BYTES(params->queue_depth) &&
 	       p->ring_address % 8 == 0 && p->buffer_address % 4096 == 0 &&
 	       p->buffer_bytes == buffer_bytes &&
@@ -115,16 +116,18 @@ static int dblock_attach_locked(struct dblock_channel *channel,
 	struct dblock_queue *queue = &device->queues[p->queue];
 	char __user *ring = u64_to_user_ptr(p->ring_address);
 	u32 depth = device->params.queue_depth;
-	bool first = queue->channel != channel;
+	bool served = queue->channel;
 	int err;
 
 	if (device->state >= DBLOCK_STATE_REMOVING)
 		return -ENODEV;
-	if (channel->queue && (channel->queue != queue || first ||
+	if (channel->queue && (queue->channel != channel ||
 			       channel->mm != current->mm))
 		return -EBUSY;
-	if (queue->channel && first)
-		return -EBUSY;
+	err = dblock_queue_attach(queue, channel,
+				  p->flags & DBLOCK_ATTACH_TAKE_OVER);
+	if (err)
+		return err;
 	if (!channel->mm) {
 		channel->mm = current->mm;
 		mmgrab(channel->mm);
@@ -136,24 +139,53 @@ static int dblock_attach_locked(struct dblock_channel *channel,
 	ring += depth * sizeof(struct dblock_request);
 	channel->completions = (void __user *)ring;
 	channel->buffer_address = p->buffer_address;
-	err = dblock_queue_attach(queue, channel);
-	if (err)
-		return err;
-	device->attached_count += first;
+	device->attached_count += !served;
 	device->server_pid = task_tgid_nr(current);
 	smp_store_release(&channel->queue, queue);
 	return 0;
 }
 
+/* Attaches as soon as the server before has answered what it has. */
+static int dblock_attach_wait(struct dblock_channel *channel,
+			      const struct dblock_attach *p)
+{
+	struct dblock_device *device = channel->device;
+	struct dblock_queue *queue = &device->queues[p->queue];
+	bool waiting = false;
+	int err;
+
+	for (;;) {
+		mutex_lock(&device->lock);
+		err = dblock_attach_locked(channel, p);
+		mutex_unlock(&device->lock);
+		if (err != -EINPROGRESS)
+			break;
+		waiting = true;
+		if (wait_event_interruptible(queue->wait,
+					     dblock_queue_drained(queue))) {
+			err = -EINTR;
+			break;
+		}
+	}
+	if (err && waiting) {
+		mutex_lock(&device->lock);
+		dblock_queue_give_up(queue);
+		/* If the server before died meanwhile, this was its heir. */
+		if (!queue->channel)
+			dblock_device_server_died(device);
+		mutex_unlock(&device->lock);
+	}
+	return err;
+}
+
 static int dblock_attach(struct dblock_channel *channel,
 			 struct dblock_attach *p)
 {
-	struct dblock_device *device = channel->device;
 	int err;
 
-	if (p->flags)
+	if (p->flags & ~DBLOCK_ATTACH_TAKE_OVER)
 		return -EOPNOTSUPP;
-	if (!dblock_attach_valid(device, p))
+	if (!dblock_attach_valid(channel->device, p))
 		return -EINVAL;
 	if (!access_ok(u64_to_user_ptr(p->ring_address), p->ring_bytes) ||
 	    !access_ok(u64_to_user_ptr(p->buffer_address), p->buffer_bytes) ||
@@ -162,9 +194,7 @@ static int dblock_attach(struct dblock_channel *channel,
 		return -EFAULT;
 	if (test_and_set_bit_lock(0, &channel->exchanging))
 		return -EBUSY;
-	mutex_lock(&device->lock);
-	err = dblock_attach_locked(channel, p);
-	mutex_unlock(&device->lock);
+	err = dblock_attach_wait(channel, p);
 	clear_bit_unlock(0, &channel->exchanging);
 	return err;
 }

@@ -85,6 +85,7 @@ struct dblock_queue {
 	enum dblock_mode mode;
 	bool gone;			/* the device is on its way out */
 	struct dblock_channel *channel;	/* who serves; only compared */
+	struct dblock_channel *successor; /* who waits to take over, or NULL */
 	struct list_head waiting;	/* dblock_io.node */
 	u32 waiting_count;
 	u32 handed_count;		/* HANDED and COPYING */
@@ -190,7 +191,9 @@ void dblock_queue_free(struct dblock_queue *queue);
 void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
 			   bool gone);
 int dblock_queue_attach(struct dblock_queue *queue,
-			struct dblock_channel *channel);
+			struct dblock_channel *channel, bool take_over);
+bool dblock_queue_drained(struct dblock_queue *queue);
+void dblock_queue_give_up(struct dblock_queue *queue);
 bool dblock_queue_detach(struct dblock_queue *queue,
 			 struct dblock_channel *channel);
 bool dblock_queue_ready(struct dblock_queue *queue,

@@ -85,6 +85,20 @@ static void dblock_end_list(struct list_head *ended, blk_status_t status)
 	local_bh_enable();
 }
 
+static void dblock_queue_wake(struct dblock_queue *queue)
+{
+	if (wq_has_sleeper(&queue->wait))
+		wake_up_all(&queue->wait);
+}
+
+/* One request less is with the server. Its successor waits for the last. */
+static void dblock_queue_handed_less(struct dblock_queue *queue)
+{
+	lockdep_assert_held(&queue->lock);
+	if (!--queue->handed_count && queue->successor)
+		dblock_queue_wake(queue);
+}
+
 static void dblock_slot_free(struct dblock_queue *queue,
 			     struct dblock_slot *slot)
 {
@@ -102,7 +116,7 @@ static struct dblock_io *dblock_slot_take(struct dblock_queue *queue,
 	struct dblock_io *io = dblock_io_of(slot->rq);
 
 	io->slot = DBLOCK_NO_SLOT;
-	queue->handed_count--;
+	dblock_queue_handed_less(queue);
 	if (queue->channel) {
 		slot->rq = NULL;
 		slot->state = DBLOCK_SLOT_QUARANTINED;
@@ -123,14 +137,8 @@ static void dblock_slot_replay(struct dblock_queue *queue,
 	io->replayed = true;
 	list_add(&io->node, &queue->waiting);
 	queue->waiting_count++;
-	queue->handed_count--;
+	dblock_queue_handed_less(queue);
 	dblock_slot_free(queue, slot);
-}
-
-static void dblock_queue_wake(struct dblock_queue *queue)
-{
-	if (wq_has_sleeper(&queue->wait))
-		wake_up(&queue->wait);
 }
 
 /*
@@ -307,24 +315,55 @@ void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
  * dblock_queue_attach() - this channel serves the queue from now on
  * @queue: the queue
  * @channel: who serves
+ * @take_over: from the channel that serves it now, once that has answered all
+ *	it was handed; from now on it is handed nothing
  *
  * A channel that serves it already starts over: what it was handed and has not
  * answered is handed out again.
  *
- * Return: 0, or -EBUSY if another channel serves it.
+ * Return: 0; -EBUSY if another channel serves it, or takes it over; with
+ * @take_over -EINPROGRESS while the channel before is not done.
  */
 int dblock_queue_attach(struct dblock_queue *queue,
-			struct dblock_channel *channel)
+			struct dblock_channel *channel, bool take_over)
 {
-	/* queue->channel changes under the device's lock and the queue's. */
+	bool busy = queue->channel && queue->channel != channel;
+
+	/* Both change under the device's lock and the queue's. */
 	lockdep_assert_held(&queue->device->lock);
-	if (queue->channel && queue->channel != channel)
+	if (queue->successor ? queue->successor != channel : busy && !take_over)
 		return -EBUSY;
-	dblock_queue_detach(queue, channel);
+	if (busy) {
+		spin_lock(&queue->lock);
+		queue->successor = channel;
+		busy = queue->handed_count;
+		spin_unlock(&queue->lock);
+		if (busy)
+			return -EINPROGRESS;
+	}
+	dblock_queue_detach(queue, queue->channel);
 	spin_lock(&queue->lock);
 	queue->channel = channel;
+	queue->successor = NULL;
 	spin_unlock(&queue->lock);
 	return 0;
+}
+
+/* Whether the channel before has answered all, died, or the device goes. */
+bool dblock_queue_drained(struct dblock_queue *queue)
+{
+	return !READ_ONCE(queue->handed_count) || !READ_ONCE(queue->channel) ||
+	       READ_ONCE(queue->gone);
+}
+
+/* The successor does not wait any more; the channel before goes on. */
+void dblock_queue_give_up(struct dblock_queue *queue)
+{
+	lockdep_assert_held(&queue->device->lock);
+	spin_lock(&queue->lock);
+	queue->successor = NULL;
+	spin_unlock(&queue->lock);
+	wake_up_all(&queue->wait);
 }
 
 /**
@@ -346,7 +385,7 @@ bool dblock_queue_detach(struct dblock_queue *queue,
 
 	lockdep_assert_held(&device->lock);
 	spin_lock(&queue->lock);
-	if (queue->channel != channel) {
+	if (!channel || queue->channel != channel) {
 		spin_unlock(&queue->lock);
 		return false;
 	}
@@ -378,7 +417,7 @@ bool dblock_queue_ready(struct dblock_queue *queue,
 	if (READ_ONCE(queue->gone) || READ_ONCE(queue->channel) != channel)
 		return true;
 	return READ_ONCE(queue->mode) == DBLOCK_MODE_SERVE &&
-	       READ_ONCE(queue->waiting_count) && READ_ONCE(queue->free_count);
+	       !READ_ONCE(queue->successor) && READ_ONCE(queue->waiting_count) && READ_ONCE(queue->free_count);
 }
 
 static void dblock_describe(const struct dblock_slot *slot, u16 index,
@@ -430,7 +469,7 @@ int dblock_queue_hand_out(struct dblock_channel *channel,
 		err = -ENODEV;
 	else if (queue->channel != channel)
 		err = -ENOTCONN;
-	else if (queue->mode != DBLOCK_MODE_SERVE)
+	else if (queue->mode != DBLOCK_MODE_SERVE || queue->successor)
 		max = 0;
 	while (!err && count < max && queue->free_count) {
 		io = list_first_entry_or_null(&queue->waiting,
@@ -668,7 +707,7 @@ static void dblock_answer_settle(struct dblock_queue *queue,
 	u8 operation = dblock_operation_of(answer->rq);
 
 	lockdep_assert_held(&queue->lock);
-	queue->handed_count--;
+	dblock_queue_handed_less(queue);
 	dblock_io_of(answer->rq)->slot = DBLOCK_NO_SLOT;
 	dblock_slot_free(queue, answer->slot);
 	answer->slot = NULL;

@@ -50,6 +50,7 @@
 #define DBLOCK_FEATURE_DIRECT		(1ULL << 6)
 #define DBLOCK_FEATURE_ON_DEATH		(1ULL << 16)	/* FAIL and HOLD */
 #define DBLOCK_FEATURE_RESIZE		(1ULL << 17)
+#define DBLOCK_FEATURE_TAKE_OVER	(1ULL << 18)
 
 /**
  * struct dblock_version - what this module speaks (DBLOCK_IOC_VERSION)
@@ -395,10 +396,12 @@ struct dblock_completion {
 	__u32 error;
 };
 
+#define DBLOCK_ATTACH_TAKE_OVER		(1U << 0)	/* from the server that has the queue */
+
 /**
  * struct dblock_attach - this open file serves a queue (DBLOCK_IOC_ATTACH)
  * @error: out: 0 or errno
- * @flags: 0
+ * @flags: DBLOCK_ATTACH_*
  * @queue: 0 to queue_count - 1
  * @reserved: 0
  * @ring_address: user address of the ring, a multiple of 8
@@ -407,8 +410,19 @@ struct dblock_completion {
  *	max_io_bytes each, a multiple of 4096; 0 in direct mode
  * @buffer_bytes: queue_depth * max_io_bytes; 0 in direct mode
  *
- * Errors: EPERM, EINVAL (a field), EFAULT (an address), EBUSY (the queue has a
- * server, or this file serves another queue), ENODEV (the device is going).
+ * A file that serves the queue already may attach it again: what it was handed
+ * and did not answer is handed out again, flagged DBLOCK_REQUEST_REPLAYED.
+ *
+ * With TAKE_OVER a queue that has a server changes hands while the disk is in
+ * use: the server before is handed nothing new, answers what it has, and then
+ * gets ENOTCONN from EXCHANGE; this call waits for that. If that server dies
+ * first, what it had is replayed, as after any death, but @on_death of the
+ * device does not apply.
+ *
+ * Errors: EPERM, EOPNOTSUPP (a flag), EINVAL (a field), EFAULT (an address),
+ * EBUSY (the queue has a server, or somebody else is taking it over, or this
+ * file serves another queue, or is in EXCHANGE), ENODEV (the device is going),
+ * EINTR (a signal ended the wait; the server before goes on).
  */
 struct dblock_attach {
 	__u32 error;
