@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+# What people type; `make help` lists it. The work is done by the scripts named below, each of which does nothing when
+# nothing changed, so no target here keeps files of its own and nothing goes stale.
+
+DENO := src/build/deno.sh
+RUN  := $(DENO) run --allow-all
+
+# A kernel of tests/vm/kernels.ts (6.1, 6.12, ...); empty: the one this machine runs.
+KERNEL  ?=
+# The kernels whose modules go into `make dist`.
+KERNELS ?= 6.1 6.12
+
+.DEFAULT_GOAL := all
+.PHONY: all toolchain executable dblock-ramdisk module load unload dist clean distclean help
+.PHONY: test demo vm-shell doctor
+
+##@ Build
+
+all: executable module ## dblock-ramdisk and kmod/dblock.ko (the default)
+
+toolchain: ## install what the project needs (Deno under .build/, tools from Debian)
+	@src/build/toolchain.sh
+
+executable dblock-ramdisk: toolchain ## the ramdisk as one file
+	@$(RUN) src/build/executable.ts --output dblock-ramdisk src/ramdisk.ts
+
+module: toolchain ## the kernel module; KERNEL=6.12 builds it for another kernel
+	@$(RUN) tests/vm/module.ts $(if $(KERNEL),--kernel=$(KERNEL))
+
+dist: executable ## one tar.gz with executable, licences and modules for KERNELS="6.1 6.12"
+	@src/build/dist.sh $(KERNELS)
+
+##@ This machine
+
+load: ## build the module and load it into the running kernel (as root)
+	@src/build/module.sh load
+
+unload: ## remove it again (as root)
+	@src/build/module.sh unload
+
+##@ Virtual machine (tests/vm)
+
+test: executable ## every test; ends with "N passed, N failed"
+	@$(RUN) tests/run.ts $(ARGS)
+
+demo: executable ## watch a disk made by TypeScript at work in a VM
+	@$(RUN) tests/vm/demo.ts $(ARGS)
+
+vm-shell: executable ## a root shell in the VM, the module loaded
+	@$(RUN) tests/vm/shell.ts $(ARGS)
+
+doctor: ## what is missing on this machine and what to type
+	@src/build/toolchain.sh deno
+	@$(RUN) tests/vm/doctor.ts $(ARGS)
+
+##@ Clean
+
+clean: ## remove what was built, keep what was downloaded
+	@rm -rf dblock-ramdisk kmod/dblock.ko .build/executable .build/kmod .build/dist
+
+distclean: clean ## remove everything that is not in the repository
+	@rm -rf .build
+
+help: ## this list
+	@awk -F ':.*## ' '/^##@/ { printf "%s\n", substr($$0, 5) } /^[a-z][a-z -]*:.*## / { sub(/ .*/, "", $$1); printf "  make %-11s %s\n", $$1, $$2 }' Makefile

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Puts what a machine without Deno, network or compiler needs into one tar.gz under .build/dist/:
+# the executable, the module for each kernel asked for, its sources (the GPL wants them), licences, a short README.
+#
+#   src/build/dist.sh 6.1 6.12          make executable comes before
+set -eu
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+cd "$root"
+[ $# -gt 0 ] || { echo 'Usage: make dist KERNELS="6.1 6.12"' >&2; exit 1; }
+[ -x dblock-ramdisk ] || { echo "Cannot make the archive: no ./dblock-ramdisk; type: make dist" >&2; exit 1; }
+
+version=$(sed -n 's/^ *"version": *"\(.*\)".*/\1/p' deno.json)
+name="dblock-$version-linux-$(uname -m)"
+dist="$root/.build/dist"
+stage="$dist/$name"
+rm -rf "$stage"
+mkdir -p "$stage"
+
+releases=""
+for kernel in "$@"; do
+    # The recipe's first line names the module it built: .build/kmod/RELEASE/dblock.ko
+    module=$(src/build/deno.sh run --allow-all tests/vm/module.ts "--kernel=$kernel" | head -n 1)
+    [ -f "$module" ] || { echo "Cannot make the archive: no module for kernel $kernel" >&2; exit 1; }
+    release=$(basename "$(dirname "$module")")
+    cp "$module" "$stage/dblock-$release.ko"
+    releases="$releases $release"
+done
+
+cp dblock-ramdisk "$stage/"
+cp LICENSE LICENSE.GPL-2.0 LICENSE.MIT "$stage/"
+cp .build/toolchain/node_modules/deno/LICENSE "$stage/LICENSE.deno"
+mkdir -p "$stage/kmod/uapi"
+cp kmod/Kbuild kmod/README.md kmod/*.c kmod/*.h "$stage/kmod/"
+rm -f "$stage"/kmod/*.mod.c
+cp kmod/uapi/*.h "$stage/kmod/uapi/"
+sed -e "s/@VERSION@/$version/" -e "s/@RELEASES@/${releases# }/" src/build/dist-README.md >"$stage/README.md"
+chmod -R u=rwX,go=rX "$stage"
+
+# Owners and times are fixed, so that the same sources give the same archive.
+time=$(git log -1 --format=%ct 2>/dev/null || echo 0)
+tar -C "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$time" -cf - "$name" | gzip -n -6 >"$dist/$name.tar.gz.part"
+mv "$dist/$name.tar.gz.part" "$dist/$name.tar.gz"
+rm -rf "$stage"
+echo "dist: .build/dist/$name.tar.gz ($(du -m "$dist/$name.tar.gz" | cut -f1) MiB), modules for$releases"

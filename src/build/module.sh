@@ -1,0 +1,74 @@
+#!/bin/sh
+# Loads dblock.ko into the running kernel, or removes it: `module.sh load`, `module.sh unload`.
+# Whatever stands in the way is said in one line, with what to type next.
+set -eu
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+module="$root/kmod/dblock.ko"
+release=$(uname -r)
+PATH="$PATH:/usr/sbin:/sbin"
+
+die() {
+    echo "$1" >&2
+    exit 1
+}
+
+require_modules() {
+    [ -e /proc/modules ] ||
+        die "Cannot $1 dblock.ko: this kernel ($release) has no module support; type: make demo (a VM, which leaves this kernel alone)"
+    [ "$(id -u)" = 0 ] || die "Cannot $1 dblock.ko: not root; type: sudo make $1"
+}
+
+is_loaded() {
+    grep -q '^dblock ' /proc/modules
+}
+
+# As the owner of the checkout, so that `sudo make load` leaves no file behind that a later `make` cannot replace.
+build() {
+    "$root/src/build/toolchain.sh"
+    owner=$(stat -c %U "$root")
+    if [ "$owner" = root ]; then
+        make -s -C "$root" module
+    else
+        runuser -u "$owner" -- make -s -C "$root" module
+    fi
+}
+
+load() {
+    require_modules load
+    if is_loaded; then
+        echo "dblock is loaded already; to load a new build type: make unload load"
+        return
+    fi
+    [ -e "/lib/modules/$release/build" ] || [ -e "$module" ] ||
+        die "Cannot build dblock.ko: no headers for this kernel ($release); type: apt-get install linux-headers-$release"
+    [ ! -e "/lib/modules/$release/build" ] || build
+    built_for=$(modinfo -F vermagic "$module" | cut -d' ' -f1)
+    [ "$built_for" = "$release" ] ||
+        die "Cannot load kmod/dblock.ko: it is for $built_for, this is $release; type: apt-get install linux-headers-$release"
+    if ! reason=$(insmod "$module" 2>&1); then
+        case "$reason" in
+        *"Key was rejected"* | *"Required key not available"*)
+            die "Cannot load dblock.ko: Secure Boot wants signed modules; sign kmod/dblock.ko with your key or turn Secure Boot off" ;;
+        *) die "Cannot load dblock.ko: ${reason##*: }; type: dmesg | tail" ;;
+        esac
+    fi
+    echo "dblock is loaded; type: ./dblock-ramdisk"
+}
+
+unload() {
+    require_modules unload
+    if ! is_loaded; then
+        echo "dblock is not loaded"
+        return
+    fi
+    reason=$(rmmod dblock 2>&1) ||
+        die "Cannot unload dblock: ${reason##*: }; destroy its disks first: ./dblock-ramdisk -d"
+    echo "dblock is unloaded"
+}
+
+case "${1:-}" in
+load) load ;;
+unload) unload ;;
+*) die "Usage: module.sh load|unload" ;;
+esac
