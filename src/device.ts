@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+/**
+ * A served disk: what a program holds while its device is there, and how that ends. How it begins is in serve.ts.
+ */
+import { Control, type DeviceInfo, devicePath } from "./control.ts";
+import { destroy } from "./destroy.ts";
+import { DblockError } from "./errors.ts";
+import type { Kernel } from "./libc.ts";
+import type { ServedQueue } from "./queue.ts";
+
+/** How long the servers of the queues may take to notice that the device is gone. */
+const STOP_MS = 5_000;
+
+/** Why a device ended. */
+export interface Ending {
+  /** `closed`: by this program; `destroyed`: by somebody else; `failed`: a server could not go on. */
+  readonly reason: "closed" | "destroyed" | "failed";
+  /** With `failed`: why. */
+  readonly error?: unknown;
+}
+
+/** A disk that is there. */
+export interface Device extends AsyncDisposable {
+  readonly name: string;
+  /** "/dev/NAME". */
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly queueCount: number;
+  /** Resolves, and never rejects, when the device has ended and the backend is closed. */
+  readonly closed: Promise<Ending>;
+  /** Everything the kernel knows of it. */
+  info(): Promise<DeviceInfo>;
+  /**
+   * Destroys the device and returns when it is gone. Does nothing if it is gone already.
+   *
+   * @param options.force even if somebody has it open
+   * @throws {DblockError} EBUSY if somebody has it open for more than 2 s; the device goes on.
+   */
+  close(options?: { readonly force?: boolean }): Promise<void>;
+  /** `close()`; and if somebody has it open, logs who and forces it, as nobody will be left to serve it. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** What has to be known to take a device down, from the moment it is created. */
+export interface Life {
+  readonly name: string;
+  readonly kernel: Kernel;
+  readonly log: (message: string) => void;
+  readonly queues: ServedQueue[];
+  /** The kernel has let go of it: the name may be another device's by now. */
+  gone: boolean;
+  /** Somebody may still be in the kernel with addresses of the backend: its memory has to stay. */
+  abandoned: boolean;
+}
+
+/** The device that `serve()` returns. */
+export class ServedDevice implements Device {
+  readonly name: string;
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly queueCount: number;
+  readonly closed: Promise<Ending>;
+  readonly #life: Life;
+  readonly #undo: AsyncDisposableStack;
+  readonly #destroyed = Promise.withResolvers<void>();
+  #closing = false;
+
+  /** @param undo takes everything down again; owned from here on */
+  constructor(life: Life, sizeBytes: number, undo: AsyncDisposableStack, signal?: AbortSignal) {
+    this.#life = life;
+    this.#undo = undo;
+    this.name = life.name;
+    this.path = devicePath(life.name);
+    this.sizeBytes = sizeBytes;
+    this.queueCount = life.queues.length;
+    const abort = () => this[Symbol.asyncDispose]().catch((error) => life.log(String(error)));
+    signal?.addEventListener("abort", abort, { once: true });
+    this.closed = this.#watch().finally(() => signal?.removeEventListener("abort", abort));
+  }
+
+  async info(): Promise<DeviceInfo> {
+    using control = await Control.open(`Cannot ask about ${this.path}`, this.#life.kernel);
+    return await control.info(this.name);
+  }
+
+  async close(options: { readonly force?: boolean } = {}): Promise<void> {
+    if (!this.#life.gone) {
+      this.#closing = true;
+      try {
+        await destroy(this.name, { ...options, kernel: this.#life.kernel });
+        this.#life.gone = true;
+        this.#destroyed.resolve();
+      } catch (error) {
+        this.#closing = false;
+        // Somebody else was faster: wait with them.
+        if (!(error instanceof DblockError) || error.code !== "ENOENT") throw error;
+      }
+    }
+    await this.closed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.close();
+    } catch (error) {
+      this.#life.log(`${error instanceof Error ? error.message : error}; forcing it`);
+      await this.close({ force: true });
+    }
+  }
+
+  async #watch(): Promise<Ending> {
+    const { queues, log } = this.#life;
+    let ending: Ending;
+    try {
+      const ended = Promise.all(queues.map((queue) => queue.ended));
+      // Once the device is destroyed, undoing waits for those that do not end, but not for ever.
+      await Promise.race([ended, this.#destroyed.promise]);
+      this.#life.gone = true;
+      ending = { reason: this.#closing ? "closed" : "destroyed" };
+    } catch (error) {
+      ending = { reason: "failed", error };
+    }
+    try {
+      await this.#undo.disposeAsync();
+    } catch (error) {
+      log(`${this.path}: ${error instanceof Error ? error.message : error}`);
+    }
+    return ending;
+  }
+}
+
+/** Destroys a device that its server cannot serve any more. Never throws. */
+export async function destroyLeftover(life: Life): Promise<void> {
+  if (life.gone) return;
+  try {
+    await destroy(life.name, { force: true, kernel: life.kernel });
+  } catch (error) {
+    if (error instanceof DblockError && error.code === "ENOENT") return;
+    life.log(error instanceof Error ? error.message : String(error));
+  } finally {
+    life.gone = true;
+  }
+}
+
+/** Waits until nobody serves a queue any more, for a limited time. The device should be gone. */
+export async function stopQueues(life: Life): Promise<void> {
+  const ended = Promise.allSettled(life.queues.map((queue) => queue.ended)).then(() => true);
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(resolve, STOP_MS, false);
+  });
+  if (!await Promise.race([ended, late])) {
+    life.abandoned = true;
+    life.log(`${devicePath(life.name)}: a queue's server does not return; its memory is kept until the program ends`);
+  }
+  clearTimeout(timer);
+  for (const queue of life.queues) queue.stop();
+}

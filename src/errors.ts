@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+/**
+ * Errors as Linux names them: the errno table and `DblockError`, the one class of
+ * error this package throws for what the world does wrong. Programmers' errors
+ * (a negative size, say) are TypeErrors and RangeErrors.
+ */
+
+/**
+ * Errno numbers of Linux on x86_64 and aarch64 (include/uapi/asm-generic/errno*.h):
+ * those dblock answers with, and those the block layer or a backend may use.
+ */
+export const ERRNO = {
+  EPERM: 1,
+  ENOENT: 2,
+  EINTR: 4,
+  EIO: 5,
+  ENXIO: 6,
+  EBADF: 9,
+  EAGAIN: 11,
+  ENOMEM: 12,
+  EACCES: 13,
+  EFAULT: 14,
+  EBUSY: 16,
+  EEXIST: 17,
+  ENODEV: 19,
+  EISDIR: 21,
+  EINVAL: 22,
+  ENFILE: 23,
+  EMFILE: 24,
+  ENOTTY: 25,
+  EFBIG: 27,
+  ENOSPC: 28,
+  EROFS: 30,
+  EPIPE: 32,
+  ERANGE: 34,
+  ENAMETOOLONG: 36,
+  EBADE: 52,
+  ENODATA: 61,
+  ETIME: 62,
+  ENOLINK: 67,
+  EPROTO: 71,
+  EBADMSG: 74,
+  EOVERFLOW: 75,
+  EILSEQ: 84,
+  EOPNOTSUPP: 95,
+  ENETUNREACH: 101,
+  ECONNRESET: 104,
+  ENOTCONN: 107,
+  ETIMEDOUT: 110,
+  ECONNREFUSED: 111,
+  EHOSTUNREACH: 113,
+  EALREADY: 114,
+  ESTALE: 116,
+  EREMOTEIO: 121,
+  EDQUOT: 122,
+  ECANCELED: 125,
+} as const satisfies Record<string, number>;
+
+/** The name of an errno, such as "EBUSY". */
+export type ErrnoName = keyof typeof ERRNO;
+
+const NAMES = new Map<number, ErrnoName>(
+  Object.entries(ERRNO).map(([name, number]) => [number, name as ErrnoName]),
+);
+
+/** "EBUSY" for 16; "errno 99" for a number that is not in the table. */
+export function errnoName(errno: number): string {
+  return NAMES.get(errno) ?? `errno ${errno}`;
+}
+
+/**
+ * The errno in an error's `code` (as `DblockError`, Node and Deno set it), or
+ * undefined if the error names none of the table.
+ */
+export function errnoOf(error: unknown): number | undefined {
+  if (typeof error !== "object" || error === null) return undefined;
+  if (!("code" in error) || typeof error.code !== "string") return undefined;
+  return Object.hasOwn(ERRNO, error.code) ? ERRNO[error.code as ErrnoName] : undefined;
+}
+
+/** What a `DblockError` is made of. */
+export interface DblockErrorOptions {
+  /** What to do about it, without brackets or a full stop. */
+  readonly hint?: string;
+  readonly cause?: unknown;
+}
+
+/**
+ * Something was tried and could not be done. The message says what, why, and
+ * what to do: `Cannot create /dev/disk0: the name is in use (try …)`.
+ *
+ * A backend may throw one to choose the errno of an answer:
+ *
+ * ```ts
+ * import { DblockError } from "./errors.ts";
+ *
+ * const full = new DblockError("ENOSPC", "Cannot write", "the store is full");
+ * console.assert(full.errno === 28);
+ * ```
+ */
+export class DblockError extends Error {
+  override readonly name = "DblockError";
+  /** The errno's name, such as "EBUSY". */
+  readonly code: string;
+  /** The errno's number, such as 16. */
+  readonly errno: number;
+  /** What was tried. */
+  readonly attempted: string;
+  /** What is wrong. */
+  readonly wrong: string;
+
+  /**
+   * @param errno its name, or its number
+   * @param attempted what was tried, with the values: `Cannot create /dev/disk0`
+   * @param wrong what is wrong: `the name is in use`
+   */
+  constructor(errno: ErrnoName | number, attempted: string, wrong: string, options: DblockErrorOptions = {}) {
+    const hint = options.hint === undefined ? "" : ` (${options.hint})`;
+    super(`${attempted}: ${wrong}${hint}`, { cause: options.cause });
+    this.errno = typeof errno === "number" ? errno : ERRNO[errno];
+    this.code = errnoName(this.errno);
+    this.attempted = attempted;
+    this.wrong = wrong;
+  }
+
+  /** The same error with another advice, for who knows better what the user can type. */
+  withHint(hint: string): DblockError {
+    return new DblockError(this.errno, this.attempted, this.wrong, { hint, cause: this.cause });
+  }
+
+  /** An error that came from a Worker, where its message was put together. */
+  static received(errno: number, message: string): DblockError {
+    const error = new DblockError(errno, "", "");
+    error.message = message;
+    return error;
+  }
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+/**
+ * Serves one queue of a `Backend`: channel → dispatch → backend → dispatch → channel. Only this thread touches the ring.
+ *
+ * Another thread only waits (poll), so requests are taken and answered by calls of this one: a turn exchanges until
+ * nothing is left or its time is over; answers that come later are committed together, a microtask after the first.
+ */
+import { type Channel, GONE } from "./channel.ts";
+import type { Dispatcher } from "./dispatch.ts";
+
+/** How long a turn may keep timers, signals and other promises waiting. */
+const TURN_MS = 2;
+
+/** One queue, served by the thread that calls `run()`. */
+export class EventLoop {
+  readonly #channel: Channel;
+  readonly #dispatcher: Dispatcher;
+  /** Requests whose backend call has returned a promise that is not settled. */
+  #openCount = 0;
+  #commitScheduled = false;
+  #turnEndsMs = 0;
+  readonly #end = Promise.withResolvers<void>();
+  #ended = false;
+
+  constructor(channel: Channel, dispatcher: Dispatcher) {
+    this.#channel = channel;
+    this.#dispatcher = dispatcher;
+    this.#end.promise.catch(() => {}); // run() reports it
+  }
+
+  /**
+   * Serves until the device is gone.
+   *
+   * @param options.mayBlock this thread has nothing else to do (a Worker): EXCHANGE itself waits, until the backend
+   * returns its first promise
+   * @throws {DblockError} if the channel fails for good.
+   */
+  async run(options: { readonly mayBlock: boolean }): Promise<void> {
+    if (options.mayBlock) {
+      while (this.#openCount === 0) {
+        if (!this.#exchange()) return;
+      }
+      this.#channel.setNonblocking();
+    }
+    for (;;) {
+      this.#turnEndsMs = performance.now() + TURN_MS;
+      const idle = this.#turn();
+      if (this.#ended) return await this.#end.promise;
+      await Promise.race([this.#channel.wait(idle ? -1 : 0), this.#end.promise]);
+      if (this.#ended) return await this.#end.promise;
+    }
+  }
+
+  /** Exchanges until nothing is left (true) or the turn's time is over (false). */
+  #turn(): boolean {
+    for (;;) {
+      const before = this.#channel.ring.pending;
+      const count = this.#exchangeOrEnd();
+      if (this.#ended) return true;
+      const pending = this.#channel.ring.pending;
+      // Nothing came and nothing is to be said. Completions that were not taken (a signal came first) go again.
+      if (count === 0 && (pending === 0 || pending === before)) return pending === 0;
+      if (performance.now() >= this.#turnEndsMs) {
+        if (pending > 0) this.#commit();
+        return false;
+      }
+    }
+  }
+
+  #exchangeOrEnd(): number {
+    try {
+      const count = this.#channel.exchange();
+      if (count === GONE) this.#stop();
+      else this.#answerAll(count);
+      return count;
+    } catch (error) {
+      this.#stop(error);
+      return 0;
+    }
+  }
+
+  /** One exchange that may wait; false when the device is gone. */
+  #exchange(): boolean {
+    const count = this.#channel.exchange();
+    if (count === GONE) return false;
+    this.#answerAll(count);
+    return true;
+  }
+
+  #answerAll(count: number): void {
+    const channel = this.#channel;
+    const ring = channel.ring;
+    for (let i = 0; i < count; i++) {
+      const slot = ring.slot(i);
+      const generation = ring.generation(i);
+      const lengthBytes = ring.lengthBytes(i);
+      const answer = this.#dispatcher.dispatch(
+        ring.operation(i),
+        ring.flags(i),
+        ring.offsetBytes(i),
+        lengthBytes,
+        slot,
+        channel,
+      );
+      if (typeof answer === "number") ring.complete(slot, generation, lengthBytes, 0, answer);
+      else this.#answerLater(answer, slot, generation, lengthBytes);
+    }
+  }
+
+  /** dispatch() never rejects, so nothing is lost when this promise is not waited for. */
+  async #answerLater(answer: Promise<number>, slot: number, generation: number, lengthBytes: number): Promise<void> {
+    this.#openCount++;
+    const errno = await answer;
+    this.#openCount--;
+    if (this.#ended) return;
+    this.#channel.ring.complete(slot, generation, lengthBytes, 0, errno);
+    if (this.#commitScheduled) return;
+    this.#commitScheduled = true;
+    queueMicrotask(() => {
+      this.#commitScheduled = false;
+      if (this.#ended) return;
+      // Inside a turn's time new requests are taken as well; after it they wait for run(), so that a backend that
+      // answers in microtasks cannot keep everything else waiting for ever.
+      if (performance.now() < this.#turnEndsMs) this.#turn();
+      else this.#commit();
+    });
+  }
+
+  #commit(): void {
+    try {
+      if (this.#channel.commit() === GONE) this.#stop();
+    } catch (error) {
+      this.#stop(error);
+    }
+  }
+
+  #stop(error?: unknown): void {
+    this.#ended = true;
+    if (error === undefined) this.#end.resolve();
+    else this.#end.reject(error);
+  }
+}

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: MIT
+/**
+ * The system calls of this package: the only `Deno.dlopen`, opened at the first
+ * call and never at import. No policy is here: what a failure means and what to
+ * do about it is the caller's to decide.
+ *
+ * errno is not read. Between a call that failed and a second call that would
+ * fetch errno, V8 and Deno make system calls of their own; so dblock's ioctls
+ * report in their structures, and `open` finds out with Deno's own calls.
+ */
+import { ERRNO, errnoOf } from "./errors.ts";
+
+/** Flags, requests and advice of Linux on x86_64 and aarch64. */
+export const O_RDWR = 0o2;
+export const O_NONBLOCK = 0o4000;
+export const O_CLOEXEC = 0o2000000;
+const F_SETFL = 4;
+const POLLIN = 0x1;
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+export const MAP_SHARED = 0x01;
+export const MAP_PRIVATE = 0x02;
+export const MAP_ANONYMOUS = 0x20;
+export const MAP_NORESERVE = 0x4000;
+export const MADV_DONTNEED = 4;
+export const MADV_REMOVE = 9;
+export const MADV_DONTFORK = 10;
+export const MADV_HUGEPAGE = 14;
+const MS_SYNC = 4;
+const PR_SET_IO_FLUSHER = 57;
+const PR_GET_IO_FLUSHER = 58;
+/** Linux on x86_64; aarch64 kernels with larger pages only waste a little. */
+export const PAGE_BYTES = 4096;
+
+// ioctl(2), open(2) and fcntl(2) are variadic in C. On x86_64 and aarch64 Linux
+// a variadic integer travels in the register a declared one would.
+//
+// "usize" is fast only with bigints (a plain number takes V8's slow path), and
+// is safe: the upper half of a u32 register is not defined.
+const SYMBOLS = {
+  // int open(const char *path, int flags, mode_t mode)
+  open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
+  // int close(int fd)
+  close: { parameters: ["i32"], result: "i32" },
+  // int fcntl(int fd, int command, int flags)
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // int ioctl(int fd, unsigned long request, unsigned long argument)
+  ioctlNumber: {
+    name: "ioctl",
+    parameters: ["i32", "usize", "usize"],
+    result: "i32",
+  },
+  // int ioctl(int fd, unsigned long request, void *argument)
+  ioctl: { parameters: ["i32", "usize", "buffer"], result: "i32" },
+  // the same, on a thread of its own
+  ioctlAsync: {
+    name: "ioctl",
+    parameters: ["i32", "usize", "buffer"],
+    result: "i32",
+    nonblocking: true,
+  },
+  // int poll(struct pollfd *fds, nfds_t count, int timeout_ms)
+  pollAsync: {
+    name: "poll",
+    parameters: ["buffer", "usize", "i32"],
+    result: "i32",
+    nonblocking: true,
+  },
+  // void *mmap(void *address, size_t, int protection, int flags, int fd, off_t)
+  mmap: {
+    parameters: ["usize", "usize", "i32", "i32", "i32", "i64"],
+    result: "usize",
+  },
+  // int munmap(void *address, size_t length)
+  munmap: { parameters: ["usize", "usize"], result: "i32" },
+  // int madvise(void *address, size_t length, int advice)
+  madvise: { parameters: ["usize", "usize", "i32"], result: "i32" },
+  // int msync(void *address, size_t length, int flags)
+  msync: { parameters: ["usize", "usize", "i32"], result: "i32" },
+  // void *memset(void *address, int byte, size_t length)
+  memset: { parameters: ["usize", "i32", "usize"], result: "usize" },
+  // int prctl(int option, unsigned long, unsigned long, unsigned long,
+  //           unsigned long)
+  prctl: {
+    parameters: ["i32", "usize", "usize", "usize", "usize"],
+    result: "i32",
+  },
+  // int execv(const char *path, char *const argv[])
+  execv: { parameters: ["buffer", "buffer"], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+type Library = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+let library: Library | undefined;
+
+function load(): Library {
+  if (library !== undefined) return library;
+  const { os, arch } = Deno.build;
+  const littleEndian = new Uint8Array(new Uint16Array([1]).buffer, 0, 1)[0] === 1;
+  if (
+    os !== "linux" || !["x86_64", "aarch64"].includes(arch) || !littleEndian
+  ) {
+    throw new Error(`dblock runs on Linux on x86_64 or aarch64, not ${os} on ${arch}`);
+  }
+  library = Deno.dlopen("libc.so.6", SYMBOLS).symbols;
+  return library;
+}
+
+/**
+ * The calls that talk to dblock.ko. Everything above this file takes one of
+ * these, so that tests put a fake kernel in its place.
+ */
+export interface Kernel {
+  /** The file descriptor, or a negative errno. Always close-on-exec. */
+  open(path: string, flags: number): number;
+  close(fd: number): void;
+  /** Turns O_NONBLOCK on for good. */
+  setNonblocking(fd: number): void;
+  /** ioctl with an integer argument; -1 on failure. The one hot call. */
+  readonly ioctlNumber: (
+    fd: number,
+    request: bigint,
+    argument: bigint,
+  ) => number;
+  /** ioctl with a structure; -1 on failure. */
+  ioctl(fd: number, request: number, structure: Uint8Array): number;
+  /** The same, waited for on another thread. */
+  ioctlAsync(
+    fd: number,
+    request: number,
+    structure: Uint8Array,
+  ): Promise<number>;
+  /**
+   * Waits on another thread until `fd` has something to read, has failed, or
+   * `timeoutMs` are over (-1: never).
+   */
+  pollAsync(fd: number, timeoutMs: number): Promise<void>;
+}
+
+/** The real kernel. */
+export const linux: Kernel = {
+  open(path: string, flags: number): number {
+    const fd = load().open(cString(path), flags | O_CLOEXEC, 0);
+    return fd >= 0 ? fd : -whyNotOpened(path);
+  },
+  close(fd: number): void {
+    load().close(fd);
+  },
+  setNonblocking(fd: number): void {
+    // F_SETFL ignores the access mode, and close-on-exec is not a status flag.
+    load().fcntl(fd, F_SETFL, O_NONBLOCK);
+  },
+  get ioctlNumber() {
+    return load().ioctlNumber;
+  },
+  ioctl(fd: number, request: number, structure: Uint8Array): number {
+    return load().ioctl(fd, BigInt(request), structure as BufferSource);
+  },
+  async ioctlAsync(
+    fd: number,
+    request: number,
+    structure: Uint8Array,
+  ): Promise<number> {
+    return await keep(
+      structure,
+      load().ioctlAsync(fd, BigInt(request), structure as BufferSource),
+    );
+  },
+  async pollAsync(fd: number, timeoutMs: number): Promise<void> {
+    // struct pollfd { int fd; short events; short revents; }
+    const pollfd = new DataView(new ArrayBuffer(8));
+    pollfd.setInt32(0, fd, true);
+    pollfd.setInt16(4, POLLIN, true);
+    await keep(
+      pollfd,
+      load().pollAsync(new Uint8Array(pollfd.buffer), 1n, timeoutMs),
+    );
+  },
+};
+
+const kept = new Set<ArrayBufferView>();
+
+/** Keeps the memory of a call on another thread from being collected. */
+async function keep<T>(memory: ArrayBufferView, call: Promise<T>): Promise<T> {
+  kept.add(memory);
+  try {
+    return await call;
+  } finally {
+    kept.delete(memory);
+  }
+}
+
+function cString(value: string): Uint8Array<ArrayBuffer> {
+  if (value.includes("\0")) throw new TypeError("a path cannot contain NUL");
+  const encoded = new TextEncoder().encode(value);
+  const bytes = new Uint8Array(new ArrayBuffer(encoded.byteLength + 1));
+  bytes.set(encoded);
+  return bytes;
+}
+
+/** The errno of an open(2) that has failed, found by trying it Deno's way. */
+function whyNotOpened(path: string): number {
+  try {
+    Deno.openSync(path, { read: true, write: true }).close();
+    return ERRNO.EAGAIN; // it works now
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return ERRNO.ENOENT;
+    if (error instanceof Deno.errors.NotCapable) throw error;
+    if (error instanceof Deno.errors.PermissionDenied) return ERRNO.EACCES;
+    return errnoOf(error) ?? ERRNO.EIO;
+  }
+}
+
+/**
+ * Maps memory: zero-filled and not reserved, so that untouched pages cost
+ * nothing. Returns its address, or undefined if there is no room.
+ */
+export function mapMemory(sizeBytes: number): number | undefined {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  const address = load().mmap(
+    0n,
+    BigInt(sizeBytes),
+    PROT_READ | PROT_WRITE,
+    flags,
+    -1,
+    0n,
+  );
+  // MAP_FAILED is -1; user addresses are below 2^53 on both machines.
+  return address > BigInt(Number.MAX_SAFE_INTEGER) ? undefined : Number(address);
+}
+
+/** Gives back what `mapMemory` gave. Nobody may touch it any more. */
+export function unmapMemory(address: number, sizeBytes: number): boolean {
+  return load().munmap(BigInt(address), BigInt(sizeBytes)) === 0;
+}
+
+/** madvise(2) on whole pages; false if the kernel refuses. */
+export function adviseMemory(
+  address: number,
+  lengthBytes: number,
+  advice: number,
+): boolean {
+  return load().madvise(BigInt(address), BigInt(lengthBytes), advice) === 0;
+}
+
+/** msync(2), waiting until the pages are on the file; false if that failed. */
+export function syncMemory(address: number, lengthBytes: number): boolean {
+  return load().msync(BigInt(address), BigInt(lengthBytes), MS_SYNC) === 0;
+}
+
+/** Fills memory with zeroes. The range must be mapped and writable. */
+export function zeroMemory(address: number, lengthBytes: number): void {
+  load().memset(BigInt(address), 0, BigInt(lengthBytes));
+}
+
+/**
+ * Tells the kernel that this thread (and those it will start) serves a block
+ * device: its allocations must not wait for one. Needs CAP_SYS_RESOURCE.
+ */
+export function setIoFlusher(): boolean {
+  return load().prctl(PR_SET_IO_FLUSHER, 1n, 0n, 0n, 0n) === 0;
+}
+
+/** Whether this very thread is an I/O flusher. */
+export function isIoFlusher(): boolean {
+  return load().prctl(PR_GET_IO_FLUSHER, 0n, 0n, 0n, 0n) === 1;
+}
+
+/** Becomes another program with the same environment; returns only to fail. */
+export function execute(path: string, args: readonly string[]): void {
+  const strings = args.map(cString);
+  const argv = new BigUint64Array(strings.length + 1);
+  strings.forEach((string, i) => {
+    argv[i] = Deno.UnsafePointer.value(Deno.UnsafePointer.of(string));
+  });
+  load().execv(cString(path), new Uint8Array(argv.buffer));
+}

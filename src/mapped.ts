@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+/**
+ * Serves one queue of a mapped disk in direct mode: each completion names the address the kernel copies from or to. The
+ * hot loop of a ramdisk: one system call per batch, no object made per request, no data touched.
+ */
+import {
+  DBLOCK_OPERATION_DISCARD,
+  DBLOCK_OPERATION_READ,
+  DBLOCK_OPERATION_WRITE,
+  DBLOCK_OPERATION_WRITE_ZEROES,
+  DBLOCK_REQUEST_NO_UNMAP,
+} from "./abi.ts";
+import type { Mapping } from "./backend.ts";
+import { type Channel, GONE } from "./channel.ts";
+import { checkRequest, type Geometry } from "./dispatch.ts";
+import { ERRNO } from "./errors.ts";
+import { adviseMemory, MADV_DONTNEED, MADV_REMOVE, PAGE_BYTES, syncMemory, zeroMemory } from "./libc.ts";
+
+/**
+ * Serves until the device is gone. Blocks this thread: for Workers only.
+ *
+ * @throws {DblockError} if the channel fails for good.
+ */
+export function serveMapped(channel: Channel, mapping: Mapping, geometry: Geometry): void {
+  const ring = channel.ring;
+  for (;;) {
+    const count = channel.exchange();
+    if (count === GONE) return;
+    for (let i = 0; i < count; i++) {
+      const operation = ring.operation(i);
+      const flags = ring.flags(i);
+      const offsetBytes = ring.offsetBytes(i);
+      const lengthBytes = ring.lengthBytes(i);
+      let errno = checkRequest(geometry, operation, flags, offsetBytes, lengthBytes);
+      if (errno === 0 && operation !== DBLOCK_OPERATION_READ && operation !== DBLOCK_OPERATION_WRITE) {
+        errno = maintain(mapping, operation, flags, offsetBytes, lengthBytes);
+      }
+      ring.complete(ring.slot(i), ring.generation(i), lengthBytes, mapping.address + offsetBytes, errno);
+    }
+  }
+}
+
+/** FLUSH, DISCARD and WRITE_ZEROES: 0 or an errno. */
+export function maintain(
+  mapping: Mapping,
+  operation: number,
+  flags: number,
+  offsetBytes: number,
+  lengthBytes: number,
+): number {
+  switch (operation) {
+    case DBLOCK_OPERATION_DISCARD:
+      // Discarded blocks may read as anything; they read as zeroes here, so that nothing old ever comes back.
+      giveBack(mapping, offsetBytes, lengthBytes);
+      return 0;
+    case DBLOCK_OPERATION_WRITE_ZEROES:
+      if ((flags & DBLOCK_REQUEST_NO_UNMAP) !== 0) zeroMemory(mapping.address + offsetBytes, lengthBytes);
+      else giveBack(mapping, offsetBytes, lengthBytes);
+      return 0;
+    default: // FLUSH
+      if (mapping.kind === "anonymous") return 0;
+      return syncMemory(mapping.address, mapping.sizeBytes) ? 0 : ERRNO.EIO;
+  }
+}
+
+/** Zeroes a range: whole pages by giving them back, the edges by hand. */
+function giveBack(mapping: Mapping, offsetBytes: number, lengthBytes: number): void {
+  const start = mapping.address + offsetBytes;
+  const end = start + lengthBytes;
+  const firstPage = Math.ceil(start / PAGE_BYTES) * PAGE_BYTES;
+  const lastPage = Math.floor(end / PAGE_BYTES) * PAGE_BYTES;
+  const advice = mapping.kind === "anonymous" ? MADV_DONTNEED : MADV_REMOVE;
+  // Locked memory and some file systems cannot give pages back.
+  if (firstPage >= lastPage || !adviseMemory(firstPage, lastPage - firstPage, advice)) {
+    zeroMemory(start, lengthBytes);
+    return;
+  }
+  if (firstPage > start) zeroMemory(start, firstPage - start);
+  if (end > lastPage) zeroMemory(lastPage, end - lastPage);
+}

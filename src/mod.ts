@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+/**
+ * dblock: block devices served by TypeScript. This is the public interface; `src/README.md` has a disk in ten lines.
+ *
+ * @module
+ */
+export type {
+  Backend,
+  BackendFactory,
+  BackendModule,
+  Done,
+  MappedBackend,
+  Mapping,
+  RequestOptions,
+} from "./backend.ts";
+export { MemoryBackend, type MemoryBackendOptions } from "./backends/memory.ts";
+export { Control, type DeviceInfo, type ModuleVersion } from "./control.ts";
+export { destroy, type DestroyOptions } from "./destroy.ts";
+export type { Device, Ending } from "./device.ts";
+export { DblockError, type DblockErrorOptions, ERRNO, type ErrnoName } from "./errors.ts";
+export { holdersOf } from "./holders.ts";
+export type { DeviceOptions } from "./plan.ts";
+export { type AnyBackend, serve, type ServeOptions } from "./serve.ts";

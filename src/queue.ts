@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+/**
+ * One served queue as the main program sees it: an event loop here, or a Worker. Both are told what to serve, say when
+ * they have attached, and end when the device is gone.
+ */
+import type { BackendModule, Mapping, Profile } from "./backend.ts";
+import { Channel } from "./channel.ts";
+import type { Dispatcher, Geometry } from "./dispatch.ts";
+import { DblockError } from "./errors.ts";
+import { EventLoop } from "./eventloop.ts";
+import type { Kernel } from "./libc.ts";
+import type { FromWorker, ToWorker } from "./worker.ts";
+
+/** Which queue of which device. */
+export interface QueuePlan {
+  readonly name: string;
+  readonly queue: number;
+  readonly depth: number;
+  readonly geometry: Geometry;
+}
+
+/** A queue that is being served. */
+export interface ServedQueue {
+  /** Settles when nobody serves it any more: resolves when the device is gone, rejects if the server failed. */
+  readonly ended: Promise<void>;
+  /** Gives up what is left. The device should be gone. */
+  stop(): void;
+}
+
+/**
+ * Attaches a queue and serves it from this thread's event loop.
+ *
+ * @throws {DblockError} what `Channel.attach()` throws.
+ */
+export function serveHere(plan: QueuePlan, dispatcher: Dispatcher, kernel: Kernel): ServedQueue {
+  const { name, queue, depth, geometry } = plan;
+  const channel = new Channel({ name, queue, depth, slotBytes: geometry.maxIoBytes, nonblocking: true, kernel });
+  try {
+    channel.attach();
+  } catch (error) {
+    channel[Symbol.dispose]();
+    throw error;
+  }
+  const ended = new EventLoop(channel, dispatcher).run({ mayBlock: false })
+    .finally(() => channel[Symbol.dispose]());
+  ended.catch(() => {}); // whoever waits for it hears of it
+  return { ended, stop: () => channel[Symbol.dispose]() };
+}
+
+/** A Worker that serves one queue: `load()` if it needs a module, then `serve()`. */
+export class QueueWorker implements ServedQueue {
+  readonly #worker: Worker;
+  readonly #log: (message: string) => void;
+  readonly #loaded = Promise.withResolvers<Profile>();
+  readonly #attached = Promise.withResolvers<boolean>();
+  readonly #ended = Promise.withResolvers<void>();
+
+  constructor(log: (message: string) => void) {
+    this.#log = log;
+    for (const { promise } of [this.#loaded, this.#attached]) promise.catch(() => {});
+    this.#ended.promise.catch(() => {});
+    this.#worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+    this.#worker.onmessage = (event: MessageEvent<FromWorker>) => this.#heard(event.data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault(); // or it would end the whole program
+      this.#failed(new DblockError("EIO", "A queue's Worker stopped", event.message));
+    };
+  }
+
+  get ended(): Promise<void> {
+    return this.#ended.promise;
+  }
+
+  /** Imports a backend into the Worker and returns what it can do. */
+  async load(module: BackendModule): Promise<Profile> {
+    this.#send({ kind: "load", href: module.module.href, data: module.data });
+    return await this.#loaded.promise;
+  }
+
+  /**
+   * Serves a queue: of `mapping`, or with the backend that was loaded.
+   *
+   * @returns once it has attached, whether its thread is an I/O flusher
+   */
+  async serve(plan: QueuePlan, mapping?: Mapping): Promise<boolean> {
+    this.#send({ kind: "serve", ...plan, ...(mapping === undefined ? {} : { mapping }) });
+    return await this.#attached.promise;
+  }
+
+  stop(): void {
+    this.#worker.terminate();
+    this.#failed(new DblockError("ECANCELED", "A queue's Worker stopped", "it was told to"));
+  }
+
+  #send(message: ToWorker): void {
+    this.#worker.postMessage(message);
+  }
+
+  #heard(message: FromWorker): void {
+    switch (message.kind) {
+      case "loaded":
+        return this.#loaded.resolve(message.profile);
+      case "attached":
+        return this.#attached.resolve(message.ioFlusher);
+      case "log":
+        return this.#log(message.message);
+      case "ended":
+        return this.#ended.resolve();
+      case "failed":
+        return this.#failed(DblockError.received(message.errno, message.message));
+    }
+  }
+
+  #failed(error: DblockError): void {
+    this.#loaded.reject(error);
+    this.#attached.reject(error);
+    this.#ended.reject(error);
+  }
+}

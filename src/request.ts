@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT
+/**
+ * A queue's ring as plain words: what the kernel asks and what is answered.
+ * Nothing here allocates per request; nothing here checks or decides.
+ */
+import { dblock_completion, dblock_request, DBLOCK_RING_BYTES, dblock_ring_header } from "./abi.ts";
+
+const WORD_BYTES = 4;
+const HEADER = dblock_ring_header.fields;
+const REQUEST = dblock_request.fields;
+const COMPLETION = dblock_completion.fields;
+
+/** Positions in 32-bit words, from the start of the ring or of an entry. */
+const ERROR = HEADER.error.offset / WORD_BYTES;
+const REQUEST_COUNT = HEADER.request_count.offset / WORD_BYTES;
+const COMPLETION_COUNT = HEADER.completion_count.offset / WORD_BYTES;
+const REFUSED_COUNT = HEADER.refused_count.offset / WORD_BYTES;
+const STATE = HEADER.state.offset / WORD_BYTES;
+const HEADER_WORDS = dblock_ring_header.size / WORD_BYTES;
+const REQUEST_WORDS = dblock_request.size / WORD_BYTES;
+const COMPLETION_WORDS = dblock_completion.size / WORD_BYTES;
+const REQUEST_OFFSET = REQUEST.offset_bytes.offset / WORD_BYTES;
+const REQUEST_LENGTH = REQUEST.length_bytes.offset / WORD_BYTES;
+const REQUEST_GENERATION = REQUEST.generation.offset / WORD_BYTES;
+/** slot in the low half, then operation and flags, a byte each. */
+const REQUEST_SLOT = REQUEST.slot.offset / WORD_BYTES;
+const COMPLETION_ADDRESS = COMPLETION.address.offset / WORD_BYTES;
+const COMPLETION_LENGTH = COMPLETION.length_bytes.offset / WORD_BYTES;
+const COMPLETION_GENERATION = COMPLETION.generation.offset / WORD_BYTES;
+/** slot in the low half, status in the high half. */
+const COMPLETION_SLOT = COMPLETION.slot.offset / WORD_BYTES;
+const COMPLETION_ERROR = COMPLETION.error.offset / WORD_BYTES;
+const TWO_32 = 2 ** 32;
+
+/**
+ * The ring of one queue: header, requests, completions, in memory of ours that
+ * the kernel reads and writes during EXCHANGE and COMMIT and at no other time.
+ */
+export class Ring {
+  /** Requests and completions it has room for, 1 to 1,024. */
+  readonly depth: number;
+  /** Completions written and not yet taken by the kernel, 0 to `depth`. */
+  pending = 0;
+  readonly #bytes: Uint8Array<ArrayBuffer>;
+  readonly #words: Uint32Array;
+  readonly #completions: number;
+
+  constructor(depth: number) {
+    this.depth = depth;
+    // An ArrayBuffer of its own: never on V8's heap, so it never moves.
+    this.#bytes = new Uint8Array(new ArrayBuffer(DBLOCK_RING_BYTES(depth)));
+    this.#words = new Uint32Array(this.#bytes.buffer);
+    this.#completions = HEADER_WORDS + depth * REQUEST_WORDS;
+  }
+
+  /** The memory, for ATTACH. */
+  get bytes(): Uint8Array<ArrayBuffer> {
+    return this.#bytes;
+  }
+  /** Where the completions start, in bytes. */
+  get completionsOffset(): number {
+    return this.#completions * WORD_BYTES;
+  }
+
+  /** Clears what the next call reports, in case it cannot report. */
+  clearHeader(): void {
+    this.#words[ERROR] = 0;
+    this.#words[REQUEST_COUNT] = 0;
+    this.#words[COMPLETION_COUNT] = 0;
+    this.#words[REFUSED_COUNT] = 0;
+  }
+  /** errno of the last EXCHANGE; 0 if it had none. */
+  get error(): number {
+    return this.#words[ERROR];
+  }
+  get requestCount(): number {
+    return this.#words[REQUEST_COUNT];
+  }
+  get takenCount(): number {
+    return this.#words[COMPLETION_COUNT];
+  }
+  get refusedCount(): number {
+    return this.#words[REFUSED_COUNT];
+  }
+  /** enum dblock_state. */
+  get state(): number {
+    return this.#words[STATE];
+  }
+
+  #request(index: number): number {
+    return HEADER_WORDS + index * REQUEST_WORDS;
+  }
+  /** Bytes from the start of the disk; devices end below 2^53. */
+  offsetBytes(index: number): number {
+    const at = this.#request(index) + REQUEST_OFFSET;
+    return this.#words[at] + this.#words[at + 1] * TWO_32;
+  }
+  lengthBytes(index: number): number {
+    return this.#words[this.#request(index) + REQUEST_LENGTH];
+  }
+  generation(index: number): number {
+    return this.#words[this.#request(index) + REQUEST_GENERATION];
+  }
+  slot(index: number): number {
+    return this.#words[this.#request(index) + REQUEST_SLOT] & 0xffff;
+  }
+  /** enum dblock_operation. */
+  operation(index: number): number {
+    return (this.#words[this.#request(index) + REQUEST_SLOT] >>> 16) & 0xff;
+  }
+  /** DBLOCK_REQUEST_*. */
+  flags(index: number): number {
+    return this.#words[this.#request(index) + REQUEST_SLOT] >>> 24;
+  }
+
+  #completion(index: number): number {
+    return this.#completions + index * COMPLETION_WORDS;
+  }
+
+  /**
+   * Writes the next completion.
+   *
+   * @param address of the data, or 0 for the request's slot of the buffer
+   * @param errno 0, or why the request failed
+   */
+  complete(
+    slot: number,
+    generation: number,
+    lengthBytes: number,
+    address: number,
+    errno: number,
+  ): void {
+    // A slot has one open request, which is answered once: never more than depth.
+    if (this.pending >= this.depth) throw new Error("too many completions");
+    const at = this.#completion(this.pending++);
+    const words = this.#words;
+    words[at + COMPLETION_ADDRESS] = address; // modulo 2^32
+    words[at + COMPLETION_ADDRESS + 1] = address / TWO_32;
+    words[at + COMPLETION_LENGTH] = lengthBytes;
+    words[at + COMPLETION_GENERATION] = generation;
+    words[at + COMPLETION_SLOT] = slot; // status 0: taken, unless it says else
+    words[at + COMPLETION_ERROR] = errno;
+  }
+
+  /** enum dblock_status of a completion the kernel has looked at. */
+  completionStatus(index: number): number {
+    return this.#words[this.#completion(index) + COMPLETION_SLOT] >>> 16;
+  }
+  completionSlot(index: number): number {
+    return this.#words[this.#completion(index) + COMPLETION_SLOT] & 0xffff;
+  }
+  completionGeneration(index: number): number {
+    return this.#words[this.#completion(index) + COMPLETION_GENERATION];
+  }
+
+  /** Drops the first `count` completions: the kernel has taken them. */
+  drop(count: number): void {
+    if (count < this.pending) {
+      this.#words.copyWithin(
+        this.#completion(0),
+        this.#completion(count),
+        this.#completion(this.pending),
+      );
+    }
+    this.pending = Math.max(0, this.pending - count);
+  }
+}

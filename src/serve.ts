@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+/**
+ * `serve()`: from a backend to a disk in /dev. Creates the device, gets every queue served, starts it; if any of that
+ * fails, nothing is left of it.
+ */
+import type { Backend, BackendModule, MappedBackend, Profile } from "./backend.ts";
+import { isMapped, isModule, profileOf } from "./backend.ts";
+import { start } from "./channel.ts";
+import { Control, devicePath } from "./control.ts";
+import { destroyLeftover, type Device, type Life, ServedDevice, stopQueues } from "./device.ts";
+import { Dispatcher } from "./dispatch.ts";
+import { DblockError } from "./errors.ts";
+import { type Kernel, linux } from "./libc.ts";
+import { type DeviceOptions, geometryOf, planDevice } from "./plan.ts";
+import { type QueuePlan, QueueWorker, serveHere } from "./queue.ts";
+
+const DEFAULT_START_TIMEOUT_MS = 60_000;
+const DEFAULT_QUEUES_MAX = 4;
+
+/** How to serve a disk. */
+export interface ServeOptions extends DeviceOptions {
+  /** Ends the device when aborted, as `Symbol.asyncDispose` does. */
+  readonly signal?: AbortSignal | undefined;
+  /** Bound on everything from CREATE to the disk being there, in ms. @default 60,000 */
+  readonly startTimeoutMs?: number;
+  /** Takes one line for each thing worth knowing. @default console.error */
+  readonly log?: (message: string) => void;
+  /** @default linux */
+  readonly kernel?: Kernel;
+}
+
+/** Anything that can be served. */
+export type AnyBackend = Backend | MappedBackend | BackendModule;
+
+/**
+ * Makes /dev/NAME and serves it until `close()`, the signal, or somebody else's `destroy()`.
+ *
+ * The backend is owned from here on: its `close()` is called when the device has ended, also when it never began.
+ *
+ * ```ts no-run
+ * import { MemoryBackend, serve } from "./mod.ts";
+ *
+ * await using device = await serve(new MemoryBackend({ sizeBytes: 64 * 2 ** 20 }), { name: "scratch" });
+ * console.log(`${device.path} is there`);
+ * await device.closed;
+ * ```
+ *
+ * @param backend an object with `read` and `write` (served by this thread's event loop); memory, or a module (served by
+ * one Worker per queue)
+ * @throws {DblockError} with what was tried, what is wrong and what to do: ENOENT (module not loaded), EACCES and EPERM
+ * (not root), EEXIST (name in use), EINVAL (an option), ETIMEDOUT (the disk does not start).
+ */
+export async function serve(backend: AnyBackend, options: ServeOptions): Promise<Device> {
+  const { name, signal, kernel = linux, log = console.error } = options;
+  const life: Life = { name, kernel, log, queues: [], gone: false, abandoned: false };
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => closeBackend(backend, life));
+
+  signal?.throwIfAborted();
+  using control = await Control.open(`Cannot create ${devicePath(name)}`, kernel);
+  const { queue_count_max } = await control.version();
+  const queues = Math.min(options.queues ?? defaultQueues(backend), queue_count_max);
+  const workerCount = isMapped(backend) || isModule(backend) ? queues : 0;
+  // Checked before Workers are started: a mistake is reported at once.
+  if (!isModule(backend)) planDevice(profileOf(backend), { ...options, queues });
+  const workers = Array.from({ length: workerCount }, () => new QueueWorker(log));
+  undo.defer(() => workers.forEach((worker) => worker.stop()));
+  const profile = isModule(backend) ? await loadAll(workers, backend) : profileOf(backend);
+
+  const created = await control.create(planDevice(profile, { ...options, queues }));
+  undo.defer(() => stopQueues(life));
+  undo.defer(() => destroyLeftover(life));
+  const geometry = geometryOf(created);
+  const plans = Array.from(
+    { length: created.queue_count },
+    (_, queue): QueuePlan => ({ name, queue, depth: created.queue_depth, geometry }),
+  );
+  await inTime(attachAndStart(backend, plans, workers, life), options);
+  return new ServedDevice(life, profile.sizeBytes, undo.move(), signal);
+}
+
+function defaultQueues(backend: AnyBackend): number {
+  if (!isMapped(backend) && !isModule(backend)) return 1; // one event loop is not faster with two queues
+  return Math.min(navigator.hardwareConcurrency, DEFAULT_QUEUES_MAX);
+}
+
+async function closeBackend(backend: AnyBackend, life: Life): Promise<void> {
+  if (isModule(backend)) return; // each Worker closes its own
+  if (life.abandoned && isMapped(backend)) return;
+  await backend.close?.();
+}
+
+async function loadAll(workers: readonly QueueWorker[], backend: BackendModule): Promise<Profile> {
+  const [first, ...others] = await Promise.all(workers.map((worker) => worker.load(backend)));
+  if (first === undefined) throw new RangeError("a device has at least one queue");
+  if (others.some((other) => JSON.stringify(other) !== JSON.stringify(first))) {
+    throw new DblockError("EINVAL", `Cannot serve ${backend.module.href}`, "its Workers disagree about the disk", {
+      hint: "sizeBytes and the callbacks must be the same in each",
+    });
+  }
+  return first;
+}
+
+/** Resolves when the disk is there. The kernel reads its partition table before: the queues are served by then. */
+async function attachAndStart(
+  backend: AnyBackend,
+  plans: readonly QueuePlan[],
+  workers: readonly QueueWorker[],
+  life: Life,
+): Promise<void> {
+  const { name, kernel, log } = life;
+  if (isMapped(backend) || isModule(backend)) await attachWorkers(backend, plans, workers, life);
+  else {
+    for (const plan of plans) {
+      life.queues.push(serveHere(plan, new Dispatcher(backend, plan.geometry, log), kernel));
+    }
+  }
+  const ended = Promise.all(life.queues.map((queue) => queue.ended)).then(() => {
+    throw new DblockError("ENODEV", `Cannot start ${devicePath(name)}`, "it was destroyed meanwhile");
+  });
+  const started = start(name, kernel);
+  started.catch(() => {}); // the loser of the race has nobody to listen
+  ended.catch(() => {});
+  await Promise.race([started, ended]);
+}
+
+async function attachWorkers(
+  backend: MappedBackend | BackendModule,
+  plans: readonly QueuePlan[],
+  workers: readonly QueueWorker[],
+  life: Life,
+): Promise<void> {
+  const mapping = isMapped(backend) ? backend.mapping : undefined;
+  const flushers: Promise<boolean>[] = [];
+  workers.forEach((worker, i) => {
+    const plan = plans[i];
+    if (plan === undefined) return worker.stop(); // the kernel wants fewer
+    life.queues.push(worker);
+    flushers.push(worker.serve(plan, mapping));
+  });
+  if ((await Promise.all(flushers)).includes(false)) {
+    life.log(
+      `${devicePath(life.name)}: PR_SET_IO_FLUSHER is refused (it takes CAP_SYS_RESOURCE): ` +
+        "short of memory, the disk may wait for itself",
+    );
+  }
+}
+
+/** Waits for the start, its timeout or the signal, whichever comes first. */
+async function inTime(ready: Promise<void>, options: ServeOptions): Promise<void> {
+  const { name, signal, startTimeoutMs = DEFAULT_START_TIMEOUT_MS } = options;
+  const other = Promise.withResolvers<never>();
+  const abort = () => other.reject(signal?.reason);
+  signal?.addEventListener("abort", abort);
+  const timer = setTimeout(() => {
+    const wrong = `it is not there after ${startTimeoutMs / 1000} s`;
+    other.reject(
+      new DblockError("ETIMEDOUT", `Cannot start ${devicePath(name)}`, wrong, { hint: "is every read answered?" }),
+    );
+  }, startTimeoutMs);
+  ready.catch(() => {}); // if it loses the race
+  try {
+    await Promise.race([ready, other.promise]);
+    signal?.throwIfAborted();
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", abort);
+  }
+}
