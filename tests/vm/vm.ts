@@ -164,20 +164,15 @@ export async function runVm(options: VmOptions): Promise<VmResult> {
   };
 }
 
-/** The first line of the kernel's log that says what it died of. */
+/** The line of the kernel's log that says what it died of; undefined if it did not panic. */
 export function explainLoss(consoleLog: string): string | undefined {
-  const patterns = [
-    /(WARNING: .*)/,
-    /(BUG: .*)/,
-    /(INFO: task .* blocked for more than.*)/,
-    /(Oops: .*)/,
-    /(Kernel panic .*)/,
-  ];
-  for (const pattern of patterns) {
-    const match = pattern.exec(consoleLog);
-    if (match !== null) return match[1]!.trim();
-  }
-  return undefined;
+  const panicAt = consoleLog.lastIndexOf("Kernel panic - not syncing: ");
+  if (panicAt < 0) return undefined;
+  const panic = consoleLog.slice(panicAt).split("\n", 1)[0]!.trim();
+  // These panics are only the consequence of what was logged just before.
+  if (!/panic_on_warn|Fatal exception|hung_task|softlockup|RCU Stall/.test(panic)) return panic;
+  const causes = /(?:WARNING: |BUG: |INFO: task |INFO: rcu|watchdog: |Oops: |general protection).*/g;
+  return [...consoleLog.slice(0, panicAt).matchAll(causes)].at(-1)?.[0].trim() ?? panic;
 }
 
 function qemuCommand(

@@ -1,0 +1,112 @@
+/**
+ * What every device test needs: to run a command within a bound, to wait for a condition, to read the kernel's log since
+ * a point, and to say why a test is skipped. Runs inside the VM; knows nothing of dblock itself.
+ */
+
+/** Options of {@linkcode sh}. */
+export interface ShellOptions {
+  /** After this long the command and all its children are killed and the call throws. @default 30000 */
+  readonly timeoutMs?: number;
+  /** Throw when the exit status is not 0. @default true */
+  readonly check?: boolean;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+/** How a command ended. */
+export interface ShellResult {
+  readonly status: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/**
+ * Runs a bash command to its end, with a bound on its time.
+ *
+ * @example
+ * ```ts
+ * await sh("mkfs.ext4 -q /dev/disk0");
+ * const { status } = await sh("mount /dev/absent /mnt", { check: false });
+ * ```
+ */
+export async function sh(command: string, options: ShellOptions = {}): Promise<ShellResult> {
+  const { timeoutMs = 30_000, check = true, env = {} } = options;
+  const child = new Deno.Command("setsid", {
+    args: ["bash", "-c", command],
+    env: { ...env },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  let isLate = false;
+  const timer = setTimeout(() => {
+    isLate = true;
+    // The minus sign addresses the whole process group.
+    new Deno.Command("kill", { args: ["-KILL", "--", `-${child.pid}`] }).outputSync();
+  }, timeoutMs);
+  const { code, stdout, stderr } = await child.output();
+  clearTimeout(timer);
+  const decoder = new TextDecoder();
+  const result = { status: code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+  const said = `${result.stdout}${result.stderr}`.trim();
+  if (isLate) throw new Error(`"${command}" took more than ${timeoutMs} ms; it said: ${said}`);
+  if (check && code !== 0) throw new Error(`"${command}" ended with ${code}; it said: ${said}`);
+  return result;
+}
+
+/** Waits until a condition holds; throws, naming it, when that takes too long. Returns the milliseconds it took. */
+export async function waitFor(
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  timeoutMs = 10_000,
+): Promise<number> {
+  const started = performance.now();
+  while (!await condition()) {
+    if (performance.now() - started > timeoutMs) throw new Error(`Waited ${timeoutMs} ms in vain: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  return performance.now() - started;
+}
+
+/**
+ * Returns whether a condition for a test is met; if not, the report gives the reason.
+ *
+ * @example
+ * ```ts
+ * Deno.test({ name: "ublk is slower", ignore: !requires("the ublk_drv module", hasModule("ublk_drv")), fn() {} });
+ * ```
+ */
+export function requires(what: string, condition: boolean): boolean {
+  if (!condition) console.log(`skip: needs ${what}`);
+  return condition;
+}
+
+/** True if the kernel has this module, loaded, built in or loadable. */
+export function hasModule(name: string): boolean {
+  return new Deno.Command("modprobe", { args: ["--dry-run", name], stdout: "null", stderr: "null" }).outputSync()
+    .success;
+}
+
+/** Writes a line into the kernel's log and returns it, for {@linkcode kernelLinesSince}. */
+export function markKernelLog(): string {
+  const mark = `dblock-test: mark ${crypto.randomUUID()}`;
+  Deno.writeTextFileSync("/dev/kmsg", `${mark}\n`);
+  return mark;
+}
+
+/** What the kernel logged after a mark. */
+export function kernelLinesSince(mark: string): string[] {
+  const { stdout } = new Deno.Command("dmesg", { args: ["--notime"] }).outputSync();
+  const lines = new TextDecoder().decode(stdout).trimEnd().split("\n");
+  return lines.slice(lines.findLastIndex((line) => line.includes(mark)) + 1);
+}
+
+/** True if there is something at a path. */
+export function exists(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}

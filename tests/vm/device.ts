@@ -1,0 +1,190 @@
+/**
+ * Runs device test files in a VM from the host: builds what the VM needs, follows its reports, and starts a new VM for
+ * the remaining files when one is lost or its kernel is no longer as it was.
+ */
+import { join } from "node:path";
+import { projectDir } from "./host.ts";
+import type { Kernel } from "./kernels.ts";
+import { addCounts, type Counts, type PlannedFile, type ReportLine } from "./report.ts";
+import { runVm, type VmResult } from "./vm.ts";
+
+const defaultLimitMs = 120_000;
+/** Silence of the VM's runner, which says "alive" every second, for this long means that the VM is lost. */
+const defaultSilenceMs = 30_000;
+/** What the runner in the VM may take to start, and to clean up after a file. */
+const overheadMs = 60_000;
+
+/** How a test file did on a kernel. */
+export interface FileResult {
+  readonly path: string;
+  readonly kernel: string;
+  readonly verdict: "pass" | "fail" | "skip" | "lost";
+  /** A file that is lost, or whose kernel complained, counts as one failed test more. */
+  readonly counts: Counts;
+  readonly seconds: number;
+  /** Why it is not a pass, one line each. */
+  readonly problems: readonly string[];
+  readonly output: string;
+  /** Where the VM's logs are. */
+  readonly runDir: string;
+}
+
+/** Options of {@linkcode runDeviceTests}. */
+export interface DeviceOptions {
+  readonly kernel: Kernel;
+  /** Paths relative to the project. */
+  readonly files: readonly string[];
+  /** As `deno test --filter` takes it. */
+  readonly filter?: string | undefined;
+  readonly moduleFile?: string | undefined;
+  readonly programFile?: string | undefined;
+  readonly memoryMiB?: number | undefined;
+  readonly smp?: number | undefined;
+  /** @default 30000 */
+  readonly silenceMs?: number | undefined;
+  /** Called with what the tests print, as they print it. */
+  readonly onOutput?: ((text: string) => void) | undefined;
+  /** Called when a file is through. */
+  readonly onResult?: ((result: FileResult) => void) | undefined;
+}
+
+/** Runs the files in as few VMs as it takes. */
+export async function runDeviceTests(options: DeviceOptions): Promise<FileResult[]> {
+  const results: FileResult[] = [];
+  let remaining = options.files.map(planFile);
+  while (remaining.length > 0) {
+    const round = await runRound(options, remaining);
+    results.push(...round);
+    remaining = remaining.slice(round.length);
+  }
+  return results;
+}
+
+function planFile(path: string): PlannedFile {
+  const source = Deno.readTextFileSync(join(projectDir, path));
+  const seconds = /^\/\/ time limit: (\d+) s$/m.exec(source)?.[1];
+  return { path, limitMs: seconds === undefined ? defaultLimitMs : Number(seconds) * 1000 };
+}
+
+/** One VM's life: the results of the files it got through, at least one. */
+async function runRound(options: DeviceOptions, files: readonly PlannedFile[]): Promise<FileResult[]> {
+  const watch = new Watch(options, files);
+  const vm = await runVm({
+    kernel: options.kernel,
+    command: "exec deno run --allow-all --no-check tests/vm/guest.ts /plan.json",
+    files: { "/plan.json": JSON.stringify({ files, filter: options.filter }) },
+    timeoutMs: files.reduce((sum, file) => sum + file.limitMs + overheadMs, overheadMs),
+    moduleFile: options.moduleFile,
+    programFile: options.programFile,
+    memoryMiB: options.memoryMiB,
+    smp: options.smp,
+    signal: watch.signal,
+    onReport: (line) => watch.hear(JSON.parse(line) as ReportLine),
+    onOutput: options.onOutput,
+  });
+  watch.stop();
+  return watch.finish(vm);
+}
+
+/** Follows one VM's reports and gives it up when it falls silent or a file runs far over its limit. */
+class Watch {
+  readonly #options: DeviceOptions;
+  readonly #files: readonly PlannedFile[];
+  readonly #abort = new AbortController();
+  readonly #results: { readonly path: string; readonly line: ReportLine & { type: "end" } }[] = [];
+  readonly #timer: ReturnType<typeof setInterval>;
+  #heardAt = performance.now();
+  #begunAt: number | undefined;
+
+  constructor(options: DeviceOptions, files: readonly PlannedFile[]) {
+    this.#options = options;
+    this.#files = files;
+    this.#timer = setInterval(() => this.#check(), 250);
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  hear(line: ReportLine): void {
+    this.#heardAt = performance.now();
+    if (line.type === "begin") this.#begunAt = this.#heardAt;
+    if (line.type !== "end") return;
+    this.#begunAt = undefined;
+    this.#results.push({ path: line.path, line });
+    this.#options.onResult?.(this.#toResult(line, ""));
+  }
+
+  #check(): void {
+    const now = performance.now();
+    const file = this.#files[this.#results.length];
+    if (this.#begunAt === undefined) {
+      // Booting, or between two files: nothing there takes long.
+      if (now - this.#heardAt > overheadMs) this.#abort.abort(`no test begun within ${overheadMs / 1000} s`);
+      return;
+    }
+    const silenceMs = this.#options.silenceMs ?? defaultSilenceMs;
+    if (now - this.#heardAt > silenceMs) this.#abort.abort(`silent for ${silenceMs / 1000} s`);
+    else if (file !== undefined && now - this.#begunAt > file.limitMs + overheadMs) {
+      this.#abort.abort(`no end within ${(file.limitMs + overheadMs) / 1000} s`);
+    }
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  finish(vm: VmResult): FileResult[] {
+    const results = this.#results.map(({ line }) => this.#toResult(line, vm.runDir));
+    const isCutShort = results.length < this.#files.length && !this.#results.at(-1)?.line.isDirty;
+    if (vm.verdict === "pass" && !isCutShort) return results;
+    const file = this.#files[results.length];
+    // The VM did its last file and then did not end well: nothing is left to blame but that file.
+    const path = file?.path ?? this.#files.at(-1)!.path;
+    const lost: FileResult = {
+      path,
+      kernel: this.#options.kernel.version,
+      verdict: "lost",
+      counts: { passed: 0, failed: 1, skipped: 0 },
+      seconds: this.#begunAt === undefined ? 0 : (performance.now() - this.#begunAt) / 1000,
+      problems: [`the VM was lost: ${vm.reason || "its test runner ended early"}`],
+      output: `${vm.output.slice(-4000)}\n--- the kernel's last words ---\n${lastWords(vm.consoleLog)}`,
+      runDir: vm.runDir,
+    };
+    this.#options.onResult?.(lost);
+    return file === undefined ? [...results.slice(0, -1), lost] : [...results, lost];
+  }
+
+  #toResult(line: ReportLine & { type: "end" }, runDir: string): FileResult {
+    const problems = [...line.problems];
+    let counts = line.counts ?? { passed: 0, failed: 0, skipped: 0 };
+    if (line.counts === undefined && problems.length === 0) problems.push("ended without a summary");
+    else if (
+      line.counts !== undefined && counts.passed + counts.failed + counts.skipped === 0 && !this.#options.filter
+    ) {
+      problems.push("has no tests");
+    }
+    if (problems.length > 0) counts = addCounts([counts, { passed: 0, failed: 1, skipped: 0 }]);
+    const skips = [...line.output.matchAll(/^skip: (.*)$/gm)].map((match) => `skipped: ${match[1]}`);
+    let verdict: FileResult["verdict"] = "pass";
+    if (counts.failed > 0) verdict = "fail";
+    else if (counts.passed === 0) verdict = "skip";
+    return {
+      path: line.path,
+      kernel: this.#options.kernel.version,
+      verdict,
+      counts,
+      seconds: line.seconds,
+      problems: [...problems, ...skips],
+      output: line.output,
+      runDir,
+    };
+  }
+}
+
+/** The end of the kernel's log, from the line on that says what went wrong where there is one. */
+function lastWords(consoleLog: string): string {
+  const lines = consoleLog.trimEnd().split("\n");
+  const first = lines.findIndex((line) => /WARNING:|BUG:|Oops|Kernel panic|blocked for more than/.test(line));
+  return (first < 0 ? lines.slice(-15) : lines.slice(Math.max(0, first - 5), first + 45)).join("\n");
+}

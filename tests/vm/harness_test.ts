@@ -1,0 +1,68 @@
+// The harness's own test: test files that fail, hang, panic, fall silent or leave something behind are reported as what
+// they are, and the files after them still run. A harness that misses one of these would call a broken disk sound.
+import { assertEquals, assertMatch } from "@std/assert";
+import { runDeviceTests } from "./device.ts";
+import { defaultKernel, fetchKernel } from "./kernels.ts";
+import { parseTestSummary } from "./report.ts";
+import { explainLoss, runVm } from "./vm.ts";
+
+Deno.test("runDeviceTests() reports every kind of bad ending, and goes on", async (t) => {
+  const names = ["fails", "dirties", "leaves", "hangs", "panics", "silent", "passes"];
+  const results = await runDeviceTests({
+    kernel: await fetchKernel(defaultKernel),
+    files: names.map((name) => `tests/vm/fixtures/${name}_test.ts`),
+    silenceMs: 4_000,
+  });
+  const expected: Record<string, { verdict: string; counts: [number, number, number]; problem: RegExp }> = {
+    fails: { verdict: "fail", counts: [1, 1, 0], problem: /^$/ },
+    dirties: { verdict: "fail", counts: [1, 1, 0], problem: /^dmesg: WARNING: not a real one$/ },
+    leaves: { verdict: "fail", counts: [1, 1, 0], problem: /^left running: sleep 1000$/ },
+    hangs: { verdict: "fail", counts: [0, 1, 0], problem: /^no end within 4 s$/ },
+    panics: { verdict: "lost", counts: [0, 1, 0], problem: /^the VM was lost: .*sysrq/i },
+    silent: { verdict: "lost", counts: [0, 1, 0], problem: /^the VM was lost: silent for 4 s$/ },
+    passes: { verdict: "pass", counts: [1, 0, 1], problem: /^skipped: needs a moon made of cheese$/ },
+  };
+  for (const [i, name] of names.entries()) {
+    await t.step(`a file that ${name}`, () => {
+      const result = results[i]!;
+      const { verdict, counts, problem } = expected[name]!;
+      const { passed, failed, skipped } = result.counts;
+      assertEquals(result.path, `tests/vm/fixtures/${name}_test.ts`);
+      assertEquals(result.verdict, verdict, result.problems.join("\n"));
+      assertEquals([passed, failed, skipped], counts);
+      assertMatch(result.problems.join("\n"), problem);
+    });
+  }
+});
+
+Deno.test("runVm() reports the exit status and output of a command", async () => {
+  const kernel = await fetchKernel(defaultKernel);
+  const result = await runVm({ kernel, command: "echo hello; exit 7", timeoutMs: 30_000, memoryMiB: 256, smp: 1 });
+  assertEquals([result.verdict, result.status, result.output], ["fail", 7, "hello\n"]);
+});
+
+Deno.test("runVm() gives up a VM that does not end in time", async () => {
+  const kernel = await fetchKernel(defaultKernel);
+  const result = await runVm({ kernel, command: "sleep 1000", timeoutMs: 2_000 });
+  assertEquals([result.verdict, result.status, result.reason], ["lost", undefined, "no end within 2 s"]);
+});
+
+Deno.test("parseTestSummary() finds the last summary line, and none where there is none", () => {
+  assertEquals(
+    parseTestSummary("ok | 9 passed | 0 failed (1s)\nFAILED | 1 passed (2 steps) | 3 failed | 4 ignored (5ms)\n"),
+    {
+      passed: 1,
+      failed: 3,
+      skipped: 4,
+    },
+  );
+  assertEquals(parseTestSummary("running 3 tests from x.ts\n"), undefined);
+});
+
+Deno.test("explainLoss() names the cause of a panic, not the panic", () => {
+  const log =
+    "[1] WARNING: CPU: 0 PID: 9 at x.c:1 f+0x1\n[1] Kernel panic - not syncing: kernel: panic_on_warn set ...\n";
+  assertEquals(explainLoss(log), "WARNING: CPU: 0 PID: 9 at x.c:1 f+0x1");
+  assertEquals(explainLoss("[2] Kernel panic - not syncing: sysrq\n"), "Kernel panic - not syncing: sysrq");
+  assertEquals(explainLoss("[3] reboot: Restarting system\n"), undefined);
+});
