@@ -31,6 +31,7 @@ export const DBLOCK_FEATURE_ROTATIONAL = 2 ** 5;
 export const DBLOCK_FEATURE_DIRECT = 2 ** 6;
 export const DBLOCK_FEATURE_ON_DEATH = 2 ** 16;
 export const DBLOCK_FEATURE_RESIZE = 2 ** 17;
+export const DBLOCK_FEATURE_TAKE_OVER = 2 ** 18;
 
 export const dblock_version = struct("dblock_version", 24, {
   error: u32(0),
@@ -52,7 +53,7 @@ export const DBLOCK_ON_DEATH_REMOVE = 0;
 export const DBLOCK_ON_DEATH_FAIL = 1;
 export const DBLOCK_ON_DEATH_HOLD = 2;
 
-export const dblock_create = struct("dblock_create", 120, {
+export const dblock_create = struct("dblock_create", 112, {
   error: u32(0),
   flags: u32(4),
   name: text(8, DBLOCK_NAME_BYTES),
@@ -97,7 +98,7 @@ export const DBLOCK_OPERATION_DISCARD = 3;
 export const DBLOCK_OPERATION_WRITE_ZEROES = 4;
 export const DBLOCK_OPERATION_COUNT = 5;
 
-export const dblock_info = struct("dblock_info", 312, {
+export const dblock_info = struct("dblock_info", 304, {
   error: u32(0),
   flags: u32(4),
   name: text(8, DBLOCK_NAME_BYTES),
@@ -183,6 +184,8 @@ export const dblock_completion = struct("dblock_completion", 24, {
   status: u16(18),
   error: u32(20),
 });
+
+export const DBLOCK_ATTACH_TAKE_OVER = 1 << 0;
 
 export const dblock_attach = struct("dblock_attach", 48, {
   error: u32(0),

@@ -111,16 +111,29 @@ async function makeFromDeno(parts: readonly Part[], output: string): Promise<voi
 }
 
 /**
- * The stub gives the parts consecutive file descriptors in their order, so a part finds another by the distance from
- * its own: `file:///proc/self/fd/3` + 1.
+ * A part's code with its references made valid. The stub gives the parts consecutive file descriptors in their order;
+ * the first is the entry's, known from its URL, and every part that is started hands the number on to the next.
+ *
+ * Why not the descriptor's path as the URL: it has no extension, and what is started by URL gets no `--ext`, so Deno
+ * would transpile it and try for 150 ms to keep the result in a cache that is not there. A blob has a media type.
  */
 function withDescriptors(part: Part, index: number, parts: readonly Part[]): string {
-  return replaceReferences(part.code, (specifier) => {
+  if (part.references.size === 0) return part.code;
+  const code = replaceReferences(part.code, (specifier) => {
     const target = parts.findIndex((other) => other.path === part.references.get(specifier));
     if (target < 0) throw new Error(`unreachable: ${specifier} is no part of the program`);
-    return `new URL(import.meta.url.replace(/\\d+$/, (fd) => String(Number(fd) + ${target - index})))`;
+    return `__dblockPart(${target})`;
   });
+  const first = index === 0 ? "const __dblockFirst = Number(/\\d+$/.exec(import.meta.url));" : "";
+  return `${first}${PART_FUNCTION}\n${code}`;
 }
+
+/** One line, so that line numbers in messages are off by one only. The same part has the same URL each time. */
+const PART_FUNCTION = `const __dblockUrls = []; function __dblockPart(index) {
+  return new URL(__dblockUrls[index] ??= URL.createObjectURL(new Blob([
+    "const __dblockFirst = " + __dblockFirst + ";", Deno.readFileSync("/proc/self/fd/" + (__dblockFirst + index)),
+  ], { type: "text/javascript" })));
+}`.replaceAll(/\n */g, " ");
 
 async function compileStub(): Promise<Uint8Array> {
   const linked = `${CACHE}/stub-${Deno.pid}.elf`;
