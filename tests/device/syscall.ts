@@ -1,0 +1,148 @@
+/**
+ * System calls as the kernel answers them: a result, or a negative errno from the very same register. libc's errno is
+ * never read, so an exact errno can be tested, from any thread. No policy; x86_64 only, as the VM is.
+ */
+
+/** Numbers of arch/x86/entry/syscalls/syscall_64.tbl. */
+export const NR = {
+  read: 0,
+  write: 1,
+  open: 2,
+  close: 3,
+  poll: 7,
+  mmap: 9,
+  mprotect: 10,
+  munmap: 11,
+  ioctl: 16,
+  pread64: 17,
+  pwrite64: 18,
+  madvise: 28,
+  dup: 32,
+  fcntl: 72,
+  fsync: 74,
+  prctl: 157,
+  gettid: 186,
+  tgkill: 234,
+  fallocate: 285,
+  userfaultfd: 323,
+} as const;
+
+export const O_RDONLY = 0;
+export const O_RDWR = 2;
+export const O_NONBLOCK = 0o4000;
+export const O_DIRECT = 0o40000;
+export const O_CLOEXEC = 0o2000000;
+export const PROT_NONE = 0;
+export const PROT_READ = 1;
+export const PROT_READ_WRITE = 3;
+export const MAP_SHARED = 1;
+export const MAP_PRIVATE = 2;
+export const MAP_ANONYMOUS = 0x20;
+export const PAGE_BYTES = 4096;
+
+const MMAP = { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "pointer" } as const;
+const WORDS = ["i64", "i64", "i64", "i64", "i64", "i64", "i64"] as const;
+/** long syscall6(long number, long a, … long f): arguments move one register on, and the result stays untranslated. */
+// deno-fmt-ignore
+const CODE = [
+  0x48, 0x89, 0xf8, // mov rax, rdi
+  0x48, 0x89, 0xf7, // mov rdi, rsi
+  0x48, 0x89, 0xd6, // mov rsi, rdx
+  0x48, 0x89, 0xca, // mov rdx, rcx
+  0x4d, 0x89, 0xc2, // mov r10, r8
+  0x4d, 0x89, 0xc8, // mov r8, r9
+  0x4c, 0x8b, 0x4c, 0x24, 0x08, // mov r9, [rsp + 8]
+  0x0f, 0x05, // syscall
+  0xc3, // ret
+];
+
+function makeCode(): Deno.PointerObject {
+  const libc = Deno.dlopen("libc.so.6", { mmap: MMAP }).symbols;
+  const protectionAll = 7;
+  const page = libc.mmap(0n, BigInt(PAGE_BYTES), protectionAll, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0n);
+  if (page === null) throw new Error("Cannot map memory for code");
+  new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(page, PAGE_BYTES)).set(CODE);
+  return page;
+}
+
+const code = makeCode();
+const HERE = { parameters: WORDS, result: "i64" } as const;
+const ELSEWHERE = { parameters: WORDS, result: "i64", nonblocking: true } as const;
+const here = new Deno.UnsafeFnPointer(code as Deno.PointerObject<typeof HERE>, HERE);
+const elsewhere = new Deno.UnsafeFnPointer(code as Deno.PointerObject<typeof ELSEWHERE>, ELSEWHERE);
+
+/** An argument of a system call; memory is passed by its address, and must outlive a call on another thread. */
+export type Argument = number | bigint | Uint8Array<ArrayBuffer>;
+
+type Words = [bigint, bigint, bigint, bigint, bigint, bigint];
+
+function toWords(args: readonly Argument[]): Words {
+  const words: Words = [0n, 0n, 0n, 0n, 0n, 0n];
+  args.forEach((arg, i) => {
+    words[i] = BigInt.asIntN(64, typeof arg === "object" ? BigInt(addressOf(arg)) : BigInt(arg));
+  });
+  return words;
+}
+
+/** The address of memory that is not on V8's heap. */
+export function addressOf(bytes: Uint8Array<ArrayBuffer>): number {
+  return Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(bytes)));
+}
+
+/** Makes a system call on this thread. Returns its result, or a negative errno. */
+export function syscall(number: number, ...args: Argument[]): number {
+  return Number(here.call(BigInt(number), ...toWords(args)));
+}
+
+/** Makes a system call on another thread. */
+export async function syscallAsync(number: number, ...args: Argument[]): Promise<number> {
+  return Number(await elsewhere.call(BigInt(number), ...toWords(args)));
+}
+
+/** A string as C has it. */
+export function cString(text: string): Uint8Array<ArrayBuffer> {
+  const bytes = new TextEncoder().encode(text);
+  // More than 64 bytes are never on V8's heap.
+  const copy = new Uint8Array(new ArrayBuffer(Math.max(bytes.length + 1, 128)));
+  copy.set(bytes);
+  return copy;
+}
+
+/** open(2): a file descriptor or a negative errno. Always close-on-exec unless `inherited`. */
+export function open(path: string, flags: number, inherited = false): number {
+  return syscall(NR.open, cString(path), flags | (inherited ? 0 : O_CLOEXEC), 0o600);
+}
+
+export function close(fd: number): number {
+  return syscall(NR.close, fd);
+}
+
+/** ioctl(2): its result or a negative errno. */
+export function ioctl(fd: number, request: number, argument: Argument): number {
+  return syscall(NR.ioctl, fd, request, argument);
+}
+
+/** Memory of its own mapping, so that tests can take it away. */
+export class Memory implements Disposable {
+  readonly address: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+
+  /** Anonymous memory, or a shared mapping of an open file. */
+  constructor(sizeBytes: number, fd = -1) {
+    const flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+    const address = syscall(NR.mmap, 0, sizeBytes, PROT_READ_WRITE, flags, fd, 0);
+    if (address < 0) throw new Error(`Cannot map ${sizeBytes} bytes: errno ${-address}`);
+    this.address = address;
+    const pointer = Deno.UnsafePointer.create(BigInt(address))!;
+    this.bytes = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer, sizeBytes));
+  }
+
+  protect(protection: number, offset = 0, lengthBytes = this.bytes.length - offset): void {
+    const result = syscall(NR.mprotect, this.address + offset, lengthBytes, protection);
+    if (result < 0) throw new Error(`mprotect: errno ${-result}`);
+  }
+
+  [Symbol.dispose](): void {
+    syscall(NR.munmap, this.address, this.bytes.length);
+  }
+}
