@@ -124,14 +124,14 @@ function withDescriptors(part: Part, index: number, parts: readonly Part[]): str
     if (target < 0) throw new Error(`unreachable: ${specifier} is no part of the program`);
     return `__dblockPart(${target})`;
   });
-  const first = index === 0 ? "const __dblockFirst = Number(/\\d+$/.exec(import.meta.url));" : "";
+  const first = index === 0 ? "globalThis.__dblockFirst ??= Number(/\\d+$/.exec(import.meta.url));" : "";
   return `${first}${PART_FUNCTION}\n${code}`;
 }
 
 /** One line, so that line numbers in messages are off by one only. The same part has the same URL each time. */
 const PART_FUNCTION = `const __dblockUrls = []; function __dblockPart(index) {
   return new URL(__dblockUrls[index] ??= URL.createObjectURL(new Blob([
-    "const __dblockFirst = " + __dblockFirst + ";", Deno.readFileSync("/proc/self/fd/" + (__dblockFirst + index)),
+    "globalThis.__dblockFirst ??= " + __dblockFirst + ";", Deno.readFileSync("/proc/self/fd/" + (__dblockFirst + index)),
   ], { type: "text/javascript" })));
 }`.replaceAll(/\n */g, " ");
 

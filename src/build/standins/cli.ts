@@ -62,7 +62,8 @@ export type Args<V = Record<string, unknown>, DoubleDash extends boolean = false
   & { _: (string | number)[] }
   & (DoubleDash extends true ? { "--": string[] } : Record<never, never>);
 
-const LONG = /^--(?<name>[^=]+)(?:=(?<value>.+))?$/s;
+// Lazy, so that `--name=` is an option called "name=", as in the package.
+const LONG = /^--(?<name>.+?)(?:=(?<value>.+))?$/s;
 const SHORT = /^-[^-]/s;
 
 /**
