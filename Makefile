@@ -12,7 +12,7 @@ KERNELS ?= 6.1 6.12
 
 .DEFAULT_GOAL := all
 .PHONY: all toolchain executable dblock-ramdisk module load unload dist clean distclean help
-.PHONY: test demo vm-shell doctor
+.PHONY: test demo vm-shell doctor sparse
 
 ##@ Build
 
@@ -27,6 +27,9 @@ executable dblock-ramdisk: toolchain ## the ramdisk as one file
 module: toolchain ## the kernel module; KERNEL=6.12 builds it for another kernel
 	@$(RUN) tests/vm/module.ts $(if $(KERNEL),--kernel=$(KERNEL))
 
+sparse: toolchain ## check the module's source with sparse; KERNEL=6.12 as above
+	@$(RUN) tests/vm/module.ts --sparse --kernel=$(or $(KERNEL),6.12)
+
 dist: executable ## one tar.gz with executable, licences and modules for KERNELS="6.1 6.12"
 	@src/build/dist.sh $(KERNELS)
 
@@ -40,14 +43,14 @@ unload: ## remove it again (as root)
 
 ##@ Virtual machine (tests/vm)
 
-test: executable ## every test; ends with "N passed, N failed"
-	@$(RUN) tests/run.ts $(ARGS)
+test: toolchain ## every test, or ARGS="--help"; ends with "N passed, N failed"
+	@$(RUN) tests/run.ts $(if $(KERNEL),--kernel=$(KERNEL)) $(ARGS)
 
 demo: executable ## watch a disk made by TypeScript at work in a VM
-	@$(RUN) tests/vm/demo.ts $(ARGS)
+	@$(RUN) tests/vm/demo.ts $(if $(KERNEL),--kernel=$(KERNEL))
 
 vm-shell: executable ## a root shell in the VM, the module loaded
-	@$(RUN) tests/vm/shell.ts $(ARGS)
+	@$(RUN) tests/vm/shell.ts $(if $(KERNEL),--kernel=$(KERNEL)) $(ARGS)
 
 doctor: ## what is missing on this machine and what to type
 	@src/build/toolchain.sh deno

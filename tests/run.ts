@@ -1,0 +1,232 @@
+/**
+ * `make test`: static checks, the suites on the host, then the device tests in a VM per kernel. The last line is
+ * `N passed, N failed`, and the exit status is 1 if anything failed or nothing ran.
+ */
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { type FileResult, runDeviceTests } from "./vm/device.ts";
+import { buildDir, exists, projectDir, run, runMain, UserError } from "./vm/host.ts";
+import { fetchKernel, kernelVersions } from "./vm/kernels.ts";
+import { buildModule } from "./vm/module.ts";
+import { addCounts, type Counts } from "./vm/report.ts";
+import { type HostResult, runCheck, runSuite, staticChecks, suiteFiles, suiteNames } from "./vm/suites.ts";
+
+const help = `Usage: make test [ARGS="..."]   or   src/build/deno.sh run -A tests/run.ts ...
+
+  WORD...            only these: a check (format, lint, types), a suite (${suiteNames.join(", ")}),
+                     or test files whose path has the word in it
+  --kernel 6.1,6.12  kernels for the device tests: ${kernelVersions.join(", ")}, or all
+  --filter NAME      only tests whose name has this in it
+  --memory MIB       memory of the VM (4096)
+  --smp N            processors of the VM (2)
+  --verbose          show what device tests print while they run`;
+
+const defaultKernels = ["6.1", "6.12"];
+const tailLines = 60;
+
+/** One line of the account at the end. */
+interface Failure {
+  readonly title: string;
+  readonly output: string;
+  readonly problems: readonly string[];
+  readonly rerun: string;
+  readonly runDir?: string;
+}
+
+const failures: Failure[] = [];
+const allCounts: Counts[] = [];
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      kernel: { type: "string" },
+      filter: { type: "string" },
+      memory: { type: "string" },
+      smp: { type: "string" },
+      verbose: { type: "boolean", default: false },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) {
+    console.log(help);
+    return 0;
+  }
+  const started = performance.now();
+  const selected = selectFiles(positionals);
+  for (const name of Object.keys(staticChecks)) {
+    if (positionals.length === 0 || positionals.includes(name)) recordHost(await runCheck(name));
+  }
+  for (const [suite, files] of selected) {
+    if (suite !== "device" && files.length > 0) recordHost(await runSuite(suite, files, values.filter));
+  }
+  const deviceFiles = selected.get("device")!;
+  if (deviceFiles.length > 0) {
+    await runDevices(deviceFiles, chooseKernels(values.kernel), {
+      filter: values.filter,
+      memoryMiB: values.memory === undefined ? undefined : Number(values.memory),
+      smp: values.smp === undefined ? undefined : Number(values.smp),
+      verbose: values.verbose,
+    });
+  }
+  printFailures();
+  const { passed, failed, skipped } = addCounts(allCounts);
+  console.log(`\n${((performance.now() - started) / 1000).toFixed(0)} s`);
+  if (passed + failed + skipped === 0) console.log("no test ran");
+  const lastLine = `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`;
+  await Deno.writeTextFile(join(buildDir, "test-result"), `${lastLine}\n`);
+  console.log(lastLine);
+  return failed > 0 || passed === 0 && positionals.every((word) => !(word in staticChecks)) ? 1 : 0;
+}
+
+/** The test files of each suite that the words ask for. */
+function selectFiles(words: readonly string[]): Map<string, string[]> {
+  const selected = new Map<string, string[]>();
+  const used = new Set<string>(words.filter((word) => word in staticChecks));
+  for (const suite of suiteNames) {
+    const files = suiteFiles(suite).filter((file) => {
+      const hits = words.filter((word) => word === suite || (file.includes(word) && !(word in staticChecks)));
+      for (const word of hits) used.add(word);
+      return words.length === 0 || hits.length > 0;
+    });
+    selected.set(suite, files);
+  }
+  const unknown = words.find((word) => !used.has(word));
+  if (unknown !== undefined) {
+    throw new UserError(`Cannot run "${unknown}": no suite, check or test file has that name (--help lists them)`);
+  }
+  return selected;
+}
+
+function chooseKernels(list: string | undefined): readonly string[] {
+  if (list === undefined || list === "") return defaultKernels;
+  return list === "all" ? kernelVersions : list.split(",");
+}
+
+function recordHost(result: HostResult): void {
+  allCounts.push(result.counts);
+  const { passed, failed } = result.counts;
+  const isCheck = result.name in staticChecks;
+  const said = isCheck ? (failed > 0 ? "FAILED" : "ok") : describe(result.counts);
+  console.log(`${result.name.padEnd(8)} ${said} (${result.seconds.toFixed(1)} s)`);
+  if (failed === 0 && (isCheck || passed > 0)) return;
+  failures.push({
+    title: result.name,
+    output: result.output,
+    problems: [],
+    rerun: `make test ARGS="${result.name}"`,
+  });
+}
+
+interface DeviceRunOptions {
+  readonly filter: string | undefined;
+  readonly memoryMiB: number | undefined;
+  readonly smp: number | undefined;
+  readonly verbose: boolean;
+}
+
+async function runDevices(
+  files: readonly string[],
+  versions: readonly string[],
+  options: DeviceRunOptions,
+): Promise<void> {
+  const programFile = await prepare("dblock-ramdisk", "make executable", buildProgram);
+  const results: FileResult[] = [];
+  for (const version of versions) {
+    const ready = await prepare(`dblock.ko for ${version}`, `make module KERNEL=${version}`, async () => {
+      const kernel = await fetchKernel(version);
+      return { kernel, moduleFile: await buildModule(kernel) };
+    });
+    if (ready === undefined) continue;
+    console.log(`device   ${ready.kernel.release}, ${files.length} files`);
+    results.push(
+      ...await runDeviceTests({
+        ...options,
+        ...ready,
+        programFile,
+        files,
+        onResult: recordDevice,
+        onOutput: options.verbose ? (text) => Deno.stdout.writeSync(new TextEncoder().encode(text)) : undefined,
+      }),
+    );
+  }
+  for (const result of results) {
+    allCounts.push(result.counts);
+    if (result.verdict !== "fail" && result.verdict !== "lost") continue;
+    failures.push({
+      title: `${result.path} on ${result.kernel}`,
+      output: result.output,
+      problems: result.problems,
+      rerun: `make test ARGS="--kernel ${result.kernel} ${result.path}"`,
+      runDir: result.runDir,
+    });
+  }
+  printTable(files, versions, results);
+}
+
+/** Makes what the device tests need; a failure is recorded as one failed test, and the run goes on. */
+async function prepare<T>(title: string, rerun: string, make: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await make();
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    console.log(`build    ${title} FAILED`);
+    allCounts.push({ passed: 0, failed: 1, skipped: 0 });
+    failures.push({ title: `build of ${title}`, output: error.message, problems: [], rerun });
+    return undefined;
+  }
+}
+
+async function buildProgram(): Promise<string> {
+  const program = join(projectDir, "dblock-ramdisk");
+  const script = join(projectDir, "src/build/executable.ts");
+  await run([
+    join(projectDir, "src/build/deno.sh"),
+    "run",
+    "-A",
+    script,
+    "--output",
+    program,
+    join(projectDir, "src/ramdisk.ts"),
+  ]);
+  if (!exists(program)) throw new UserError(`Cannot find ${program} after its build`);
+  return program;
+}
+
+function recordDevice(result: FileResult): void {
+  const name = result.path.replace("tests/", "").replace("_test.ts", "");
+  console.log(
+    `  ${name.padEnd(34)} ${result.verdict.padEnd(5)} ${describe(result.counts)} (${result.seconds.toFixed(1)} s)`,
+  );
+  for (const problem of result.problems.slice(0, 5)) console.log(`      ${problem}`);
+}
+
+function describe({ passed, failed, skipped }: Counts): string {
+  return `${passed} passed${failed > 0 ? `, ${failed} FAILED` : ""}${skipped > 0 ? `, ${skipped} skipped` : ""}`;
+}
+
+/** Which file did how on which kernel: the table that the README shows. */
+function printTable(files: readonly string[], versions: readonly string[], results: readonly FileResult[]): void {
+  const nameWidth = Math.max(...files.map((file) => file.length));
+  console.log(`\n${"".padEnd(nameWidth)}  ${versions.map((version) => version.padEnd(6)).join("")}`);
+  for (const file of files) {
+    const verdicts = versions.map((version) =>
+      results.find((result) => result.path === file && result.kernel === version)?.verdict ?? "-"
+    );
+    console.log(`${file.padEnd(nameWidth)}  ${verdicts.map((verdict) => verdict.padEnd(6)).join("")}`.trimEnd());
+  }
+}
+
+function printFailures(): void {
+  for (const failure of failures) {
+    console.log(`\n--- ${failure.title} ---`);
+    const lines = failure.output.trimEnd().split("\n");
+    if (lines.length > tailLines) console.log(`[${lines.length - tailLines} lines before these]`);
+    console.log(lines.slice(-tailLines).join("\n"));
+    for (const problem of failure.problems) console.log(`problem: ${problem}`);
+    if (failure.runDir) console.log(`logs: ${failure.runDir.replace(`${projectDir}/`, "")}`);
+    console.log(`again: ${failure.rerun}`);
+  }
+}
+
+if (import.meta.main) await runMain(main);

@@ -1,0 +1,75 @@
+/**
+ * The parts of a test run that happen on the host: static checks and the suites of `deno test`. Nothing here starts a VM,
+ * though the suite "vm", the harness's own test, does so by itself.
+ */
+import { join } from "node:path";
+import { exists, listFiles, projectDir } from "./host.ts";
+import { type Counts, parseTestSummary } from "./report.ts";
+
+const denoScript = join(projectDir, "src/build/deno.sh");
+const suiteLimitMs = 300_000;
+
+/** Suites of `deno test`, quick ones first; "device" runs in the VM. */
+export const suiteNames = ["unit", "abi", "sim", "vm", "device"] as const;
+
+/** What must hold of all source files. */
+export const staticChecks: Readonly<Record<string, readonly string[]>> = {
+  format: ["fmt", "--quiet", "--check"],
+  lint: ["lint", "--quiet"],
+  types: ["check", "--quiet", "src", "tests"],
+};
+
+/** The test files of a suite, as sorted paths relative to the project. */
+export function suiteFiles(suite: string): string[] {
+  const dir = join(projectDir, "tests", suite);
+  if (!exists(dir)) return [];
+  return listFiles(dir)
+    .filter((file) => file.endsWith("_test.ts") && !file.startsWith("fixtures/"))
+    .map((file) => `tests/${suite}/${file}`);
+}
+
+/** How a check or suite on the host did. */
+export interface HostResult {
+  readonly name: string;
+  /** A check that fails, or a suite that does not come to its summary, counts as one failed test. */
+  readonly counts: Counts;
+  readonly seconds: number;
+  readonly output: string;
+}
+
+/** Runs one of {@linkcode staticChecks}. It is not a test, so passing counts nothing. */
+export async function runCheck(name: string): Promise<HostResult> {
+  const { output, success, seconds } = await deno(staticChecks[name]!);
+  return { name, counts: { passed: 0, failed: success ? 0 : 1, skipped: 0 }, seconds, output };
+}
+
+/** Runs test files on the host. Types are checked elsewhere. */
+export async function runSuite(
+  name: string,
+  files: readonly string[],
+  filter: string | undefined,
+): Promise<HostResult> {
+  const filterArguments = filter === undefined ? [] : [`--filter=${filter}`];
+  const { output, success, seconds } = await deno(["test", "--allow-all", "--no-check", ...filterArguments, ...files]);
+  const counts = parseTestSummary(output) ?? { passed: 0, failed: 0, skipped: 0 };
+  // A failure that the summary does not know of, such as a leak at the very end, must not get lost.
+  const failed = success ? counts.failed : Math.max(1, counts.failed);
+  return { name, counts: { ...counts, failed }, seconds, output };
+}
+
+async function deno(args: readonly string[]): Promise<{ output: string; success: boolean; seconds: number }> {
+  const started = performance.now();
+  const child = new Deno.Command("timeout", {
+    args: ["--kill-after=10", String(suiteLimitMs / 1000), denoScript, ...args],
+    cwd: projectDir,
+    env: { NO_COLOR: "1" },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  });
+  const { stdout, stderr, success, code } = await child.output();
+  const decoder = new TextDecoder();
+  let output = decoder.decode(stdout) + decoder.decode(stderr);
+  if (code === 124) output += `\nno end within ${suiteLimitMs / 1000} s\n`;
+  return { output, success, seconds: (performance.now() - started) / 1000 };
+}
