@@ -58,8 +58,11 @@ export async function compile(entry: string, includes: readonly string[], output
     env: { NO_COLOR: "1" },
   }).output();
   if (success) return;
-  const lines = new TextDecoder().decode(stderr).trim().split("\n");
-  throw new Error(lines.find((line) => line.startsWith("error")) ?? lines.at(-1) ?? "deno compile failed");
+  const lines = new TextDecoder().decode(stderr).trim().split("\n").map((line) => line.trim());
+  const error = lines.find((line) => line.startsWith("error")) ?? "error: no message";
+  // Deno lists causes below its error, numbered; the last says most.
+  const cause = lines.findLast((line) => /^\d+: [^<]/.test(line))?.replace(/^\d+: /, "");
+  throw new Error(cause === undefined ? error : `${error} (${cause})`);
 }
 
 function answeredNo(): boolean {

@@ -63,7 +63,7 @@ install_deno() {
     # No install scripts: the platform package already holds the binary, so nothing foreign runs here.
     npm install --prefix "$tools" --save-exact --ignore-scripts --no-audit --no-fund "deno@$deno_version" \
         >"$build/npm.log" 2>&1 ||
-        die "cannot install Deno from npm: $(grep -m1 -E 'npm (error|ERR!) [a-z]' "$build/npm.log" || echo "see .build/npm.log")"
+        die "cannot install deno $deno_version from npm ($(grep -m1 -E 'npm (error|ERR!) code' "$build/npm.log" || echo "no message")); is its registry reachable? .build/npm.log says more"
     binary=$(find "$tools/node_modules/@deno" -name deno -type f -perm -u+x | head -n 1)
     [ -n "$binary" ] || die "npm has no Deno $deno_version for $(uname -m)"
     # Relative, so that the checkout can be moved.
