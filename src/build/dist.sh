@@ -23,7 +23,8 @@ for kernel in "$@"; do
     module=$(src/build/deno.sh run --allow-all tests/vm/module.ts "--kernel=$kernel" | head -n 1)
     [ -f "$module" ] || { echo "Cannot make the archive: no module for kernel $kernel" >&2; exit 1; }
     release=$(basename "$(dirname "$module")")
-    cp "$module" "$stage/dblock-$release.ko"
+    # Debug information is most of a module and of no use to insmod.
+    strip --strip-debug -o "$stage/dblock-$release.ko" "$module"
     releases="$releases $release"
 done
 

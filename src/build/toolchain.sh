@@ -69,6 +69,10 @@ install_deno() {
     # Relative, so that the checkout can be moved.
     ln -sfn "../${binary#"$build/"}" "$deno"
     DENO_DIR="$build/deno" "$deno" --version >/dev/null || die "the installed Deno does not start on this machine"
+    # Deno fetches its bundler (esbuild) from npm at the first use; here, so that nothing later needs the network.
+    echo 'export {};' >"$tools/empty.js"
+    DENO_DIR="$build/deno" "$deno" bundle --quiet --no-config --no-lock "$tools/empty.js" >"$build/npm.log" 2>&1 ||
+        die "cannot install Deno's bundler from npm; .build/npm.log says why"
     echo "$deno_version" >"$stamp"
 }
 
