@@ -59,7 +59,8 @@ export class Channel implements Slots, Disposable {
   refusedCount = 0;
   readonly #kernel: Kernel;
   readonly #ioctl: Kernel["ioctlNumber"];
-  readonly #fd: number;
+  /** The open file: for who has to close it after this thread's sudden end. */
+  readonly fd: number;
   readonly #slotBytes: number;
   readonly #buffer: Uint8Array<ArrayBuffer>;
   readonly #views: Uint8Array<ArrayBuffer>[];
@@ -91,7 +92,7 @@ export class Channel implements Slots, Disposable {
     );
     this.#kernel = kernel;
     this.#ioctl = kernel.ioctlNumber;
-    this.#fd = openNode(
+    this.fd = openNode(
       kernel,
       `${devicePath(name)}-ctl`,
       O_RDWR | (options.nonblocking ? O_NONBLOCK : 0),
@@ -113,7 +114,7 @@ export class Channel implements Slots, Disposable {
       buffer_address: this.#slotBytes === 0 ? 0 : addressOf(this.#buffer),
       buffer_bytes: this.#buffer.byteLength,
     });
-    if (this.#kernel.ioctl(this.#fd, DBLOCK_IOC_ATTACH, bytes) >= 0) return;
+    if (this.#kernel.ioctl(this.fd, DBLOCK_IOC_ATTACH, bytes) >= 0) return;
     const { error } = decode(dblock_attach, bytes);
     if (error === ERRNO.EBUSY) {
       throw new DblockError(error, attempted, "it has a server already");
@@ -134,7 +135,7 @@ export class Channel implements Slots, Disposable {
   exchange(): number {
     const ring = this.ring;
     ring.clearHeader();
-    const count = this.#ioctl(this.#fd, EXCHANGE, COUNTS[ring.pending]);
+    const count = this.#ioctl(this.fd, EXCHANGE, COUNTS[ring.pending]);
     if (ring.takenCount > 0) {
       this.#taken(ring.takenCount, ring.refusedCount);
     }
@@ -151,7 +152,7 @@ export class Channel implements Slots, Disposable {
     view.setUint32(COMMIT.completion_count.offset, 0, true);
     view.setUint32(COMMIT.refused_count.offset, 0, true);
     const result = this.#kernel.ioctl(
-      this.#fd,
+      this.fd,
       DBLOCK_IOC_COMMIT,
       this.#commit,
     );
@@ -210,7 +211,7 @@ export class Channel implements Slots, Disposable {
 
   /** From now on EXCHANGE does not wait: `wait()` does. */
   setNonblocking(): void {
-    this.#kernel.setNonblocking(this.#fd);
+    this.#kernel.setNonblocking(this.fd);
   }
 
   /**
@@ -219,12 +220,12 @@ export class Channel implements Slots, Disposable {
    * @param timeoutMs -1: for ever; 0: only lets the event loop turn once
    */
   async wait(timeoutMs = -1): Promise<void> {
-    this.#polling = this.#kernel.pollAsync(this.#fd, timeoutMs);
+    this.#polling = this.#kernel.pollAsync(this.fd, timeoutMs);
     try {
       await this.#polling;
     } finally {
       this.#polling = undefined;
-      if (this.#closed) this.#kernel.close(this.#fd);
+      if (this.#closed) this.#kernel.close(this.fd);
     }
   }
 
@@ -244,7 +245,7 @@ export class Channel implements Slots, Disposable {
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
-    if (this.#polling === undefined) this.#kernel.close(this.#fd);
+    if (this.#polling === undefined) this.#kernel.close(this.fd);
   }
 }
 

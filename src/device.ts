@@ -13,8 +13,11 @@ const STOP_MS = 5_000;
 
 /** Why a device ended. */
 export interface Ending {
-  /** `closed`: by this program; `destroyed`: by somebody else; `failed`: a server could not go on. */
-  readonly reason: "closed" | "destroyed" | "failed";
+  /**
+   * `closed`: by this program; `destroyed`: by somebody else; `replaced`: another program has taken it over, and the disk
+   * goes on; `failed`: a server could not go on.
+   */
+  readonly reason: "closed" | "destroyed" | "replaced" | "failed";
   /** With `failed`: why. */
   readonly error?: unknown;
 }
@@ -118,7 +121,10 @@ export class ServedDevice implements Device {
       this.#life.gone = true;
       ending = { reason: this.#closing ? "closed" : "destroyed" };
     } catch (error) {
-      ending = { reason: "failed", error };
+      // ENOTCONN: this file serves its queue no more, because another one does. Not ours to destroy then.
+      const replaced = error instanceof DblockError && error.code === "ENOTCONN";
+      this.#life.gone ||= replaced;
+      ending = replaced ? { reason: "replaced" } : { reason: "failed", error };
     }
     try {
       await this.#undo.disposeAsync();

@@ -54,8 +54,12 @@ export function maintain(
       giveBack(mapping, offsetBytes, lengthBytes);
       return 0;
     case DBLOCK_OPERATION_WRITE_ZEROES:
-      if ((flags & DBLOCK_REQUEST_NO_UNMAP) !== 0) zeroMemory(mapping.address + offsetBytes, lengthBytes);
-      else giveBack(mapping, offsetBytes, lengthBytes);
+      // Only a file has space to keep: memory that is not reserved is found when it is written, or not.
+      if (mapping.kind === "file" && (flags & DBLOCK_REQUEST_NO_UNMAP) !== 0) {
+        zeroMemory(mapping.address + offsetBytes, lengthBytes);
+      } else {
+        giveBack(mapping, offsetBytes, lengthBytes);
+      }
       return 0;
     default: // FLUSH
       if (mapping.kind === "anonymous") return 0;

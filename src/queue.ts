@@ -8,7 +8,7 @@ import { Channel } from "./channel.ts";
 import type { Dispatcher, Geometry } from "./dispatch.ts";
 import { DblockError } from "./errors.ts";
 import { EventLoop } from "./eventloop.ts";
-import type { Kernel } from "./libc.ts";
+import { type Kernel, linux } from "./libc.ts";
 import type { FromWorker, ToWorker } from "./worker.ts";
 
 /** Which queue of which device. */
@@ -54,6 +54,8 @@ export class QueueWorker implements ServedQueue {
   readonly #loaded = Promise.withResolvers<Profile>();
   readonly #attached = Promise.withResolvers<boolean>();
   readonly #ended = Promise.withResolvers<void>();
+  /** The queue's open file, as long as the Worker has not closed it itself. */
+  #fd: number | undefined;
 
   constructor(log: (message: string) => void) {
     this.#log = log;
@@ -64,6 +66,7 @@ export class QueueWorker implements ServedQueue {
     this.#worker.onerror = (event) => {
       event.preventDefault(); // or it would end the whole program
       this.#failed(new DblockError("EIO", "A queue's Worker stopped", event.message));
+      this.#closeFile(); // nothing of it runs any more: the kernel should know
     };
   }
 
@@ -89,6 +92,7 @@ export class QueueWorker implements ServedQueue {
 
   stop(): void {
     this.#worker.terminate();
+    this.#closeFile();
     this.#failed(new DblockError("ECANCELED", "A queue's Worker stopped", "it was told to"));
   }
 
@@ -101,14 +105,23 @@ export class QueueWorker implements ServedQueue {
       case "loaded":
         return this.#loaded.resolve(message.profile);
       case "attached":
+        this.#fd = message.fd;
         return this.#attached.resolve(message.ioFlusher);
       case "log":
         return this.#log(message.message);
       case "ended":
+        this.#fd = undefined;
         return this.#ended.resolve();
       case "failed":
+        this.#fd = undefined;
         return this.#failed(DblockError.received(message.errno, message.message));
     }
+  }
+
+  /** A file belongs to the process: a Worker that ends without a word leaves it open. */
+  #closeFile(): void {
+    if (this.#fd !== undefined) linux.close(this.#fd);
+    this.#fd = undefined;
   }
 
   #failed(error: DblockError): void {

@@ -137,8 +137,12 @@ function report(path: string, ending: Ending): void {
     const why = ending.error instanceof Error ? ending.error.message : String(ending.error);
     throw new DblockError("EIO", `${path} has ended`, why);
   }
-  const by = ending.reason === "destroyed" ? "destroyed by another process" : "destroyed";
-  console.log(`${path} has ended: ${by}; its memory is given back`);
+  const how = {
+    closed: "destroyed",
+    destroyed: "destroyed by another process",
+    replaced: "another server has taken over",
+  };
+  console.log(`${path} has ended: ${how[ending.reason]}; its memory is given back`);
 }
 
 async function destroyRamdisk({ name, force }: RamdiskArgs): Promise<void> {

@@ -36,7 +36,7 @@ export type ToWorker = LoadMessage | ServeMessage;
 /** From the Worker. `failed` is the last one, as is `ended`. */
 export type FromWorker =
   | { readonly kind: "loaded"; readonly profile: Profile }
-  | { readonly kind: "attached"; readonly ioFlusher: boolean }
+  | { readonly kind: "attached"; readonly ioFlusher: boolean; readonly fd: number }
   | { readonly kind: "log"; readonly message: string }
   | { readonly kind: "ended" }
   | { readonly kind: "failed"; readonly errno: number; readonly message: string };
@@ -82,7 +82,7 @@ async function serveQueue(message: ServeMessage): Promise<void> {
   const slotBytes = mapping === undefined ? geometry.maxIoBytes : 0;
   using channel = new Channel({ name, queue, depth, slotBytes });
   channel.attach();
-  send({ kind: "attached", ioFlusher });
+  send({ kind: "attached", ioFlusher, fd: channel.fd });
   if (mapping !== undefined) {
     serveMapped(channel, mapping, geometry);
     return;
