@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { exists, projectDir, runMain, UserError } from "./host.ts";
+import { userlandImage } from "./image.ts";
 import { defaultKernel, fetchKernel } from "./kernels.ts";
 import { buildModule } from "./module.ts";
 import { runVm } from "./vm.ts";
@@ -17,6 +18,7 @@ async function main(): Promise<number> {
   const moduleFile = await buildModule(kernel);
   const programFile = join(projectDir, "dblock-ramdisk");
   if (!exists(programFile)) throw new UserError('Cannot find ./dblock-ramdisk: "make" builds it');
+  await userlandImage();
   console.log(`Linux ${kernel.release} starts in a virtual machine; what follows happens there.`);
   const result = await runVm({
     kernel,

@@ -103,22 +103,28 @@ export function contentHash(paths: readonly string[], extra: readonly string[] =
   return hash.digest("hex").slice(0, 16);
 }
 
+/** Holds a lock, a file of that name, while `work` is done: two runs in one checkout do not make the same thing at once. */
+export async function withLock<T>(lockFile: string, work: () => Promise<T>): Promise<T> {
+  await Deno.mkdir(dirname(lockFile), { recursive: true });
+  using file = await Deno.open(lockFile, { write: true, create: true });
+  await file.lock(true);
+  return await work();
+}
+
 /**
  * Makes a folder exactly once: `make` fills a temporary one, which then takes the final name in one step, so
  * that an interrupted or concurrent run never leaves a half-made result behind.
  */
 export async function makeDirOnce(dir: string, make: (temporaryDir: string) => Promise<void>): Promise<void> {
   if (exists(dir)) return;
-  await Deno.mkdir(dirname(dir), { recursive: true });
-  const temporaryDir = await Deno.makeTempDir({ dir: dirname(dir), prefix: ".making-" });
-  try {
+  await withLock(`${dir}.lock`, async () => {
+    if (exists(dir)) return;
+    const temporaryDir = `${dir}.making`;
+    if (exists(temporaryDir)) await Deno.remove(temporaryDir, { recursive: true });
+    await Deno.mkdir(temporaryDir);
     await make(temporaryDir);
-    await Deno.chmod(temporaryDir, 0o755);
     await Deno.rename(temporaryDir, dir);
-  } catch (error) {
-    await Deno.remove(temporaryDir, { recursive: true });
-    if (!exists(dir)) throw error;
-  }
+  });
 }
 
 /** Runs a program's main function; a {@linkcode UserError} becomes its message and exit status 1. */

@@ -5,9 +5,9 @@
  * and can be dropped again: a VM with 256 MB of memory runs the same programs as one with 4 GiB. The initramfs has the
  * init script, the drivers for those disks, and the project's own files, which change with every edit.
  */
+import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { contentHash, exists, listFiles, makeDirOnce, projectDir, run } from "./host.ts";
-import { buildDir } from "./host.ts";
+import { buildDir, contentHash, exists, listFiles, makeDirOnce, projectDir, run } from "./host.ts";
 import { Cpio } from "./cpio.ts";
 import { debianTree } from "./debian.ts";
 import type { Kernel } from "./kernels.ts";
@@ -61,8 +61,11 @@ export async function modulesImage(kernel: Kernel): Promise<DiskImage> {
 
 /** A single program, too big for the initramfs of a small VM. */
 export async function programImage(program: string): Promise<DiskImage> {
-  return await makeImage("program", contentHash([program]), async (dir) => {
-    await Deno.copyFile(program, join(dir, "dblock-ramdisk"));
+  // Read once: the bytes that name the image are the bytes in it, whoever builds the program anew meanwhile.
+  const bytes = await Deno.readFile(program);
+  const key = createHash("sha256").update(bytes).digest("hex").slice(0, 16);
+  return await makeImage("program", key, async (dir) => {
+    await Deno.writeFile(join(dir, "dblock-ramdisk"), bytes, { mode: 0o755 });
   });
 }
 
@@ -95,15 +98,22 @@ async function makeImage(name: string, key: string, fill: (dir: string) => Promi
     ]);
     await Deno.remove(staging, { recursive: true });
   });
-  if (name !== "modules") await removeOthers(imagesDir, name, `${name}-${key}`);
+  await removeOld(imagesDir, name, `${name}-${key}`);
   return { name, file };
 }
 
-/** Images of earlier content are not needed again and are large. */
-async function removeOthers(imagesDir: string, name: string, keep: string): Promise<void> {
+/** How long an image of earlier content is kept: another run in this checkout may be about to use it. */
+const oldImageMs = 15 * 60_000;
+
+/** Images of earlier content are large and not needed again. Those of modules are few. */
+async function removeOld(imagesDir: string, name: string, keep: string): Promise<void> {
+  if (name === "modules") return;
   for (const entry of Deno.readDirSync(imagesDir)) {
-    if (!entry.name.startsWith(`${name}-`) || entry.name === keep) continue;
-    await Deno.remove(join(imagesDir, entry.name), { recursive: true });
+    if (!entry.isDirectory || !entry.name.startsWith(`${name}-`) || entry.name === keep) continue;
+    const dir = join(imagesDir, entry.name);
+    if (Date.now() - Deno.statSync(dir).mtime!.getTime() < oldImageMs) continue;
+    await Deno.remove(dir, { recursive: true });
+    await Deno.remove(`${dir}.lock`).catch(() => {});
   }
 }
 

@@ -4,8 +4,7 @@
  */
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
-import { contentHash, exists, listFiles, projectDir, run, runMain, UserError } from "./host.ts";
-import { buildDir } from "./host.ts";
+import { buildDir, contentHash, exists, listFiles, projectDir, run, runMain, UserError, withLock } from "./host.ts";
 import { defaultKernel, fetchKernel, type Kernel } from "./kernels.ts";
 
 /** Where modules are built: for a kernel of ours, or for the one this machine runs. */
@@ -39,15 +38,22 @@ export async function buildModule(kernel: Kernel, options: ModuleOptions = {}): 
 }
 
 async function buildFor(target: Target, options: ModuleOptions): Promise<string> {
-  const { sourceDir = join(projectDir, "kmod"), name = "dblock", sparse = false } = options;
+  const { name = "dblock", sparse = false } = options;
   const dir = join(buildDir, name === "dblock" ? "kmod" : `kmod-${name}`, target.release + (sparse ? "-sparse" : ""));
+  return await withLock(`${dir}.lock`, () => buildIn(dir, target, options));
+}
+
+async function buildIn(dir: string, target: Target, options: ModuleOptions): Promise<string> {
+  const { sourceDir = join(projectDir, "kmod"), name = "dblock", sparse = false } = options;
   const module = join(dir, `${name}.ko`);
   const sources = listFiles(sourceDir).filter((file) =>
     /(\.[ch]|(^|\/)Kbuild)$/.test(file) && !file.endsWith(".mod.c")
   );
   if (!sources.includes("Kbuild")) throw new UserError(`Cannot build ${name}: ${sourceDir} has no Kbuild`);
   const makeArguments = makeCommand(target, sparse, join(dir, "build"));
-  const hash = contentHash(sources.map((file) => join(sourceDir, file)), [target.release, ...makeArguments]);
+  const hashSources = () =>
+    contentHash(sources.map((file) => join(sourceDir, file)), [target.release, ...makeArguments]);
+  const hash = hashSources();
   const stampFile = join(dir, "stamp");
   if (!sparse && exists(stampFile) && exists(module)) {
     // The stamp covers the result as well: a module that something else overwrote is built again.
@@ -58,6 +64,9 @@ async function buildFor(target: Target, options: ModuleOptions): Promise<string>
     const copy = join(dir, "build", file);
     await Deno.mkdir(dirname(copy), { recursive: true });
     await Deno.copyFile(join(sourceDir, file), copy);
+  }
+  if (hashSources() !== hash) {
+    throw new UserError(`Cannot build ${name}: a source changed while it was copied; try again`);
   }
   console.error(`${sparse ? "checking" : "building"} ${name}.ko for ${target.release}`);
   const logFile = join(dir, "make.log");

@@ -88,7 +88,6 @@ const kernelCmdline = [
 
 /** Boots, runs, and always ends QEMU. */
 export async function runVm(options: VmOptions): Promise<VmResult> {
-  const started = performance.now();
   const runDir = await makeRunDir(options.kernel);
   const images = [await userlandImage(), await modulesImage(options.kernel)];
   if (options.programFile !== undefined) images.push(await programImage(options.programFile));
@@ -96,6 +95,7 @@ export async function runVm(options: VmOptions): Promise<VmResult> {
   const initramfs = join(runDir, "initramfs");
   await writeInitramfs({ ...options, files }, initramfs);
 
+  const started = performance.now();
   const [program, ...args] = qemuCommand(options, runDir, initramfs, images);
   // --pdeathsig: no QEMU outlives this process, however it ends.
   const qemu = new Deno.Command("setpriv", {
