@@ -214,19 +214,20 @@ export class Channel implements Slots, Disposable {
     this.#kernel.setNonblocking(this.fd);
   }
 
-  /**
-   * Waits, with this thread free, until EXCHANGE has something to say.
-   *
-   * @param timeoutMs -1: for ever; 0: only lets the event loop turn once
-   */
-  async wait(timeoutMs = -1): Promise<void> {
-    this.#polling = this.#kernel.pollAsync(this.fd, timeoutMs);
+  /** Waits, with this thread free, until EXCHANGE has something to say. Once at a time. */
+  async wait(): Promise<void> {
+    this.#polling = this.#kernel.pollAsync(this.fd);
     try {
       await this.#polling;
     } finally {
       this.#polling = undefined;
       if (this.#closed) this.#kernel.close(this.fd);
     }
+  }
+
+  /** The kernel's clock, in ms. */
+  now(): number {
+    return this.#kernel.now();
   }
 
   view(slot: number, lengthBytes: number): Uint8Array<ArrayBuffer> {

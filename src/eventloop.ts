@@ -19,13 +19,14 @@ export class EventLoop {
   #openCount = 0;
   #commitScheduled = false;
   #turnEndsMs = 0;
-  readonly #end = Promise.withResolvers<void>();
   #ended = false;
+  #failure: unknown;
+  /** Ends the wait of run(). */
+  #wake: () => void = () => {};
 
   constructor(channel: Channel, dispatcher: Dispatcher) {
     this.#channel = channel;
     this.#dispatcher = dispatcher;
-    this.#end.promise.catch(() => {}); // run() reports it
   }
 
   /**
@@ -43,27 +44,33 @@ export class EventLoop {
       this.#channel.setNonblocking();
     }
     for (;;) {
-      this.#turnEndsMs = performance.now() + TURN_MS;
-      const idle = this.#turn();
-      if (this.#ended) return await this.#end.promise;
-      await Promise.race([this.#channel.wait(idle ? -1 : 0), this.#end.promise]);
-      if (this.#ended) return await this.#end.promise;
+      this.#turnEndsMs = this.#channel.now() + TURN_MS;
+      this.#turn();
+      if (!this.#ended) await this.#wait();
+      if (this.#failure !== undefined) throw this.#failure;
+      if (this.#ended) return;
     }
   }
 
-  /** Exchanges until nothing is left (true) or the turn's time is over (false). */
-  #turn(): boolean {
-    for (;;) {
-      const before = this.#channel.ring.pending;
+  /** Until the channel has something to say, or stop(). Not Promise.race: a promise for the end would keep every loser. */
+  #wait(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#wake = resolve;
+      this.#channel.wait().then(resolve, reject);
+    });
+  }
+
+  /**
+   * Exchanges until nothing is left or the turn's time is over. No completion is left behind; requests may be: `wait()`
+   * returns at once then.
+   */
+  #turn(): void {
+    while (!this.#ended) {
       const count = this.#exchangeOrEnd();
-      if (this.#ended) return true;
       const pending = this.#channel.ring.pending;
-      // Nothing came and nothing is to be said. Completions that were not taken (a signal came first) go again.
-      if (count === 0 && (pending === 0 || pending === before)) return pending === 0;
-      if (performance.now() >= this.#turnEndsMs) {
-        if (pending > 0) this.#commit();
-        return false;
-      }
+      if (count === 0 && pending === 0) return;
+      // Nothing came, but not all was taken: a signal, or a refused answer that has to be given again.
+      if (count === 0 || this.#channel.now() >= this.#turnEndsMs) return this.#commitAll();
     }
   }
 
@@ -121,22 +128,24 @@ export class EventLoop {
       if (this.#ended) return;
       // Inside a turn's time new requests are taken as well; after it they wait for run(), so that a backend that
       // answers in microtasks cannot keep everything else waiting for ever.
-      if (performance.now() < this.#turnEndsMs) this.#turn();
-      else this.#commit();
+      if (this.#channel.now() < this.#turnEndsMs) this.#turn();
+      else this.#commitAll();
     });
   }
 
-  #commit(): void {
+  #commitAll(): void {
     try {
-      if (this.#channel.commit() === GONE) this.#stop();
+      while (!this.#ended && this.#channel.ring.pending > 0) {
+        if (this.#channel.commit() === GONE) this.#stop();
+      }
     } catch (error) {
       this.#stop(error);
     }
   }
 
-  #stop(error?: unknown): void {
+  #stop(failure?: unknown): void {
     this.#ended = true;
-    if (error === undefined) this.#end.resolve();
-    else this.#end.reject(error);
+    this.#failure = failure;
+    this.#wake();
   }
 }

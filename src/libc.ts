@@ -129,15 +129,15 @@ export interface Kernel {
     request: number,
     structure: Uint8Array,
   ): Promise<number>;
-  /**
-   * Waits on another thread until `fd` has something to read, has failed, or
-   * `timeoutMs` are over (-1: never).
-   */
-  pollAsync(fd: number, timeoutMs: number): Promise<void>;
+  /** Waits on another thread until `fd` has something to read or has failed. */
+  pollAsync(fd: number): Promise<void>;
+  /** A clock that never goes back, in ms. */
+  now(): number;
 }
 
 /** The real kernel. */
 export const linux: Kernel = {
+  now: () => performance.now(),
   open(path: string, flags: number): number {
     const fd = load().open(cString(path), flags | O_CLOEXEC, 0);
     return fd >= 0 ? fd : -whyNotOpened(path);
@@ -165,14 +165,14 @@ export const linux: Kernel = {
       load().ioctlAsync(fd, BigInt(request), structure as BufferSource),
     );
   },
-  async pollAsync(fd: number, timeoutMs: number): Promise<void> {
+  async pollAsync(fd: number): Promise<void> {
     // struct pollfd { int fd; short events; short revents; }
     const pollfd = new DataView(new ArrayBuffer(8));
     pollfd.setInt32(0, fd, true);
     pollfd.setInt16(4, POLLIN, true);
     await keep(
       pollfd,
-      load().pollAsync(new Uint8Array(pollfd.buffer), 1n, timeoutMs),
+      load().pollAsync(new Uint8Array(pollfd.buffer), 1n, -1),
     );
   },
 };

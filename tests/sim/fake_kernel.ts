@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: MIT
+/**
+ * dblock.ko in TypeScript, behind the same `Kernel` interface and over the same memory: it reads and writes a server's
+ * rings and buffers at the addresses it was given.
+ *
+ * It has what a server meets: CREATE, DESTROY, INFO, LIST, ATTACH, START with a read of the partition table, EXCHANGE,
+ * COMMIT, poll. It does not have permissions, policies on death, take-over, or most of CREATE's checks.
+ */
+import {
+  dblock_attach,
+  dblock_commit,
+  DBLOCK_CONTROL_PATH,
+  dblock_create,
+  dblock_destroy,
+  DBLOCK_DESTROY_FORCE,
+  DBLOCK_DEVICE_DIRECT,
+  dblock_info,
+  DBLOCK_IOC_ATTACH,
+  DBLOCK_IOC_COMMIT,
+  DBLOCK_IOC_CREATE,
+  DBLOCK_IOC_DESTROY,
+  DBLOCK_IOC_EXCHANGE,
+  DBLOCK_IOC_INFO,
+  DBLOCK_IOC_LIST,
+  DBLOCK_IOC_START,
+  DBLOCK_IOC_VERSION,
+  dblock_list,
+  DBLOCK_OPERATION_READ,
+  dblock_request,
+  dblock_ring_header,
+  dblock_start,
+  DBLOCK_STATE_CREATED,
+  DBLOCK_STATE_GONE,
+  DBLOCK_STATE_LIVE,
+  dblock_version,
+} from "../../src/abi.ts";
+import { ERRNO } from "../../src/errors.ts";
+import { type Kernel, O_NONBLOCK } from "../../src/libc.ts";
+import { decode, type Decoded, encode, type Struct } from "../../src/struct.ts";
+import { FakeQueue, type Io, KIND, memoryAt, type Mischief } from "./fake_queue.ts";
+import { Random } from "./random.ts";
+
+const QUEUE_COUNT_MAX = 8;
+const PARTITION_TABLE_BYTES = 4096;
+
+interface FakeDevice {
+  readonly params: Decoded<typeof dblock_create>;
+  readonly queues: FakeQueue[];
+  state: number;
+  openCount: number;
+}
+
+interface FakeFile {
+  readonly device: FakeDevice | undefined;
+  nonblocking: boolean;
+  queue: FakeQueue | undefined;
+}
+
+/** What runs things later: a `Scheduler`, or the real event loop. */
+export interface Later {
+  readonly nowMs: number;
+  after(ms: number, run: () => void): void;
+}
+
+const REAL: Later = {
+  get nowMs() {
+    return performance.now();
+  },
+  after: (ms, run) => void setTimeout(run, ms),
+};
+
+/** Options of a `FakeKernel`. */
+export interface FakeKernelOptions {
+  /** @default none */
+  readonly mischief?: Mischief;
+  readonly random?: Random;
+  /** @default the real event loop */
+  readonly later?: Later;
+  /** Called when a blocking EXCHANGE has nothing: it must submit or destroy something. */
+  readonly onBlock?: () => void;
+  readonly abiVersion?: number;
+}
+
+export class FakeKernel implements Kernel {
+  readonly devices = new Map<string, FakeDevice>();
+  readonly files = new Map<number, FakeFile>();
+  /** Errnos that open() gives for a path. */
+  readonly refusedPaths = new Map<string, number>();
+  /** Errnos that an ioctl gives instead of what it would. */
+  readonly refusedIoctls = new Map<number, number>();
+  readonly #options: FakeKernelOptions;
+  readonly #mischief: Mischief;
+  readonly #random: Random;
+  readonly #later: Later;
+  #nextFd = 100;
+  #waiters: { file: FakeFile; wake: () => void }[] = [];
+
+  constructor(options: FakeKernelOptions = {}) {
+    this.#options = options;
+    this.#mischief = options.mischief ?? KIND;
+    this.#random = options.random ?? new Random(1);
+    this.#later = options.later ?? REAL;
+  }
+
+  now(): number {
+    return this.#later.nowMs;
+  }
+
+  open(path: string, flags: number): number {
+    const refused = this.refusedPaths.get(path);
+    if (refused !== undefined) return -refused;
+    const device = path === DBLOCK_CONTROL_PATH
+      ? undefined
+      : this.devices.get(path.replace("/dev/", "").replace(/-ctl$/, ""));
+    if (path !== DBLOCK_CONTROL_PATH && device === undefined) return -ERRNO.ENOENT;
+    this.files.set(this.#nextFd, { device, nonblocking: (flags & O_NONBLOCK) !== 0, queue: undefined });
+    return this.#nextFd++;
+  }
+
+  close(fd: number): void {
+    const file = this.files.get(fd);
+    if (file === undefined) throw new Error(`close(${fd}): EBADF`);
+    this.files.delete(fd);
+    // The end of a server is the end of its device, unless it ends already.
+    if (file.queue !== undefined && !file.queue.gone && file.device !== undefined) this.#remove(file.device);
+  }
+
+  setNonblocking(fd: number): void {
+    this.#file(fd).nonblocking = true;
+  }
+
+  #file(fd: number): FakeFile {
+    const file = this.files.get(fd);
+    if (file === undefined) throw new Error(`EBADF: ${fd}`);
+    return file;
+  }
+
+  readonly ioctlNumber = (fd: number, request: bigint, argument: bigint): number => {
+    if (request !== BigInt(DBLOCK_IOC_EXCHANGE)) return -1;
+    return this.#exchange(this.#file(fd), Number(argument));
+  };
+
+  #exchange(file: FakeFile, count: number): number {
+    const queue = file.queue;
+    const registration = queue?.registration;
+    if (queue === undefined || registration === undefined) return -1;
+    const depth = queue.slots.length;
+    const requests = registration.ringAddress + dblock_ring_header.size;
+    const completions = requests + depth * dblock_request.size;
+    const answer = (header: Partial<Decoded<typeof dblock_ring_header>>, result: number): number => {
+      memoryAt(registration.ringAddress, 20).set(encode(dblock_ring_header, header).subarray(0, 20));
+      return result;
+    };
+    if (count > depth) return answer({ error: ERRNO.EINVAL }, -1);
+    const { taken, refused, interrupted } = queue.take(completions, count);
+    this.#wake();
+    const outcome = { completion_count: taken, refused_count: refused };
+    if (interrupted) return answer({ ...outcome, error: ERRNO.EINTR }, -1);
+    for (;;) {
+      if (queue.gone) return answer({ ...outcome, error: ERRNO.ENODEV }, -1);
+      if (this.#random.chance(this.#mischief.interrupt)) return answer({ ...outcome, error: ERRNO.EINTR }, 0);
+      const given = queue.give(requests, depth);
+      if (given > 0) return answer({ ...outcome, request_count: given }, given);
+      if (file.nonblocking) return answer({ ...outcome, error: ERRNO.EAGAIN }, 0);
+      if (this.#options.onBlock === undefined) throw new Error("EXCHANGE would block for ever");
+      this.#options.onBlock();
+    }
+  }
+
+  ioctl(fd: number, request: number, structure: Uint8Array): number {
+    const file = this.#file(fd);
+    const refused = this.refusedIoctls.get(request);
+    if (refused !== undefined) return this.#answer(structure, refused);
+    switch (request) {
+      case DBLOCK_IOC_VERSION:
+        return this.#write(dblock_version, structure, {
+          abi_version: this.#options.abiVersion ?? 1,
+          queue_count_max: QUEUE_COUNT_MAX,
+          device_count_max: 1024,
+        });
+      case DBLOCK_IOC_CREATE:
+        return this.#create(structure);
+      case DBLOCK_IOC_DESTROY:
+        return this.#destroy(structure);
+      case DBLOCK_IOC_INFO:
+        return this.#info(structure, file.device);
+      case DBLOCK_IOC_LIST:
+        return this.#list(structure);
+      case DBLOCK_IOC_ATTACH:
+        return this.#attach(file, structure);
+      case DBLOCK_IOC_COMMIT:
+        return this.#commit(file, structure);
+      default:
+        return -1;
+    }
+  }
+
+  async ioctlAsync(fd: number, request: number, structure: Uint8Array): Promise<number> {
+    await new Promise<void>((resolve) => this.#later.after(0, resolve));
+    if (request === DBLOCK_IOC_START) return await this.#start(this.#file(fd), structure);
+    return this.ioctl(fd, request, structure);
+  }
+
+  pollAsync(fd: number): Promise<void> {
+    const file = this.#file(fd);
+    return new Promise((resolve) => {
+      const wake = () => this.#later.after(0, resolve);
+      if (file.queue?.ready || this.#random.chance(this.#mischief.spuriousWake)) return wake();
+      this.#waiters.push({ file, wake });
+    });
+  }
+
+  #wake(): void {
+    const ready = this.#waiters.filter(({ file }) => file.queue?.ready);
+    this.#waiters = this.#waiters.filter((waiter) => !ready.includes(waiter));
+    for (const { wake } of ready) wake();
+  }
+
+  #write<S extends Struct>(layout: S, structure: Uint8Array, values: Partial<Decoded<S>>): number {
+    structure.set(encode(layout, values));
+    return 0;
+  }
+
+  /** Every structure begins with its error. */
+  #answer(structure: Uint8Array, errno: number): number {
+    new DataView(structure.buffer, structure.byteOffset).setUint32(0, errno, true);
+    return errno === 0 ? 0 : -1;
+  }
+
+  #create(structure: Uint8Array): number {
+    const params = decode(dblock_create, structure);
+    if (this.devices.has(params.name)) return this.#answer(structure, ERRNO.EEXIST);
+    params.queue_count = Math.min(params.queue_count, QUEUE_COUNT_MAX);
+    const direct = (params.flags & DBLOCK_DEVICE_DIRECT) !== 0;
+    const queues = Array.from(
+      { length: params.queue_count },
+      () => new FakeQueue(params.queue_depth, params.max_io_bytes, direct, this.#mischief, this.#random),
+    );
+    this.devices.set(params.name, { params, queues, state: DBLOCK_STATE_CREATED, openCount: 0 });
+    return this.#write(dblock_create, structure, params);
+  }
+
+  #destroy(structure: Uint8Array): number {
+    const { name, flags } = decode(dblock_destroy, structure);
+    const device = this.devices.get(name);
+    if (device === undefined) return this.#answer(structure, ERRNO.ENOENT);
+    if (device.openCount > 0 && (flags & DBLOCK_DESTROY_FORCE) === 0) {
+      this.#write(dblock_destroy, structure, { name, flags, open_count: device.openCount });
+      return this.#answer(structure, ERRNO.EBUSY);
+    }
+    this.#remove(device);
+    return this.#answer(structure, 0);
+  }
+
+  /** Force destroy, from inside the kernel. */
+  remove(name: string): void {
+    const device = this.devices.get(name);
+    if (device !== undefined) this.#remove(device);
+  }
+
+  #remove(device: FakeDevice): void {
+    device.state = DBLOCK_STATE_GONE;
+    this.devices.delete(device.params.name);
+    for (const queue of device.queues) queue.end();
+    this.#wake();
+  }
+
+  #info(structure: Uint8Array, own: FakeDevice | undefined): number {
+    const device = own ?? this.devices.get(decode(dblock_info, structure).name);
+    if (device === undefined) return this.#answer(structure, ERRNO.ENOENT);
+    return this.#write(dblock_info, structure, this.#describe(device));
+  }
+
+  #describe({ params, state, openCount }: FakeDevice): Partial<Decoded<typeof dblock_info>> {
+    const { name, flags, size_bytes, queue_count, queue_depth, max_io_bytes } = params;
+    return { name, flags, size_bytes, queue_count, queue_depth, max_io_bytes, state, open_count: openCount };
+  }
+
+  #list(structure: Uint8Array): number {
+    const list = decode(dblock_list, structure);
+    const devices = [...this.devices.values()];
+    const count = Math.min(list.capacity, devices.length);
+    devices.slice(0, count).forEach((device, i) => {
+      memoryAt(list.infos_address + i * dblock_info.size, dblock_info.size)
+        .set(encode(dblock_info, this.#describe(device)));
+    });
+    return this.#write(dblock_list, structure, { ...list, count, total: devices.length });
+  }
+
+  #attach(file: FakeFile, structure: Uint8Array): number {
+    const attach = decode(dblock_attach, structure);
+    const queue = file.device?.queues[attach.queue];
+    if (queue === undefined) return this.#answer(structure, ERRNO.EINVAL);
+    if (queue.gone) return this.#answer(structure, ERRNO.ENODEV);
+    if (queue.registration !== undefined) return this.#answer(structure, ERRNO.EBUSY);
+    if (attach.ring_address % 8 !== 0 || attach.buffer_address % 4096 !== 0) {
+      return this.#answer(structure, ERRNO.EINVAL);
+    }
+    queue.registration = { ringAddress: attach.ring_address, bufferAddress: attach.buffer_address };
+    file.queue = queue;
+    return this.#answer(structure, 0);
+  }
+
+  #commit(file: FakeFile, structure: Uint8Array): number {
+    const commit = decode(dblock_commit, structure);
+    if (file.queue === undefined) return this.#answer(structure, ERRNO.ENOTCONN);
+    if (file.queue.gone) return this.#answer(structure, ERRNO.ENODEV);
+    const { taken, refused, interrupted } = file.queue.take(commit.completions_address, commit.count);
+    this.#wake();
+    const error = interrupted ? ERRNO.EINTR : 0;
+    this.#write(dblock_commit, structure, { ...commit, error, completion_count: taken, refused_count: refused });
+    return error === 0 ? 0 : -1;
+  }
+
+  async #start(file: FakeFile, structure: Uint8Array): Promise<number> {
+    const device = file.device;
+    decode(dblock_start, structure);
+    const refused = this.refusedIoctls.get(DBLOCK_IOC_START);
+    if (refused !== undefined) return this.#answer(structure, refused);
+    if (device === undefined || device.queues.some((queue) => queue.registration === undefined)) {
+      return this.#answer(structure, ERRNO.ENOTCONN);
+    }
+    if (device.state === DBLOCK_STATE_GONE) return this.#answer(structure, ERRNO.ENODEV);
+    if (device.state === DBLOCK_STATE_LIVE) return this.#answer(structure, ERRNO.EALREADY);
+    const lengthBytes = Math.min(PARTITION_TABLE_BYTES, device.params.size_bytes);
+    await this.submit(device.params.name, {
+      operation: DBLOCK_OPERATION_READ,
+      flags: 0,
+      offsetBytes: 0,
+      lengthBytes,
+      data: new Uint8Array(lengthBytes),
+    });
+    if (device.queues.some((queue) => queue.gone)) return this.#answer(structure, ERRNO.ENODEV);
+    device.state = DBLOCK_STATE_LIVE;
+    return this.#answer(structure, 0);
+  }
+
+  /** A request of the block layer to a device: its errno. */
+  submit(name: string, io: Omit<Io, "end">): Promise<number> {
+    return new Promise((resolve) => this.send(this.queueOf(name), { ...io, end: resolve }));
+  }
+
+  /** A request to a queue; EIO at once if that is gone. Ends once, later. */
+  send(queue: FakeQueue | undefined, io: Io): void {
+    let ended = false;
+    const end = (errno: number) => {
+      if (ended) throw new Error("a request ended twice");
+      ended = true;
+      this.#later.after(0, () => io.end(errno));
+    };
+    if (queue === undefined || queue.gone) return end(ERRNO.EIO);
+    queue.waiting.push({ ...io, end });
+    this.#wake();
+  }
+
+  /** One of the queues of a device that is there. */
+  queueOf(name: string): FakeQueue | undefined {
+    const queues = this.devices.get(name)?.queues;
+    return queues === undefined ? undefined : this.#random.pick(queues);
+  }
+
+  /** Fails one request that a server is at, as its timeout would. */
+  expireOne(queue: FakeQueue): boolean {
+    const expired = queue.expire();
+    this.#wake();
+    return expired;
+  }
+}
