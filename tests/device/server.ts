@@ -66,12 +66,18 @@ export async function callAsync<S extends Struct>(
 
 function toResult<S extends Struct>(layout: S, bytes: Uint8Array, result: number): CallResult<S> {
   assert(result <= 0, `an ioctl returned ${result}`);
-  const errno = -result;
+  const errno = 0 - result;
   const inBand = new DataView(bytes.buffer).getUint32(0, true);
   if (errno !== ERRNO.EFAULT && errno !== ERRNO.ENOTTY) {
     assertEquals(inBand, errno, `${layout.name}.error is not the call's errno`);
   }
-  return { errno, out: decode(layout, new Uint8Array(bytes)) };
+  // Decoded when asked for: a patch may have put more into a field than a number holds.
+  return {
+    errno,
+    get out() {
+      return decode(layout, bytes);
+    },
+  };
 }
 
 /** An open /dev/dblockctl. */

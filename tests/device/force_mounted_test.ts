@@ -1,0 +1,33 @@
+// Force destroy of a mounted file system that is being written to takes at most 5 s, and umount returns after it.
+// dmesg may have: (EXT4-fs|XFS|Buffer I/O|JBD2|Aborting journal).*
+import { assert, assertEquals } from "@std/assert";
+import { exists, sh } from "./harness.ts";
+import { Ramdisk, runRamdisk } from "./ramdisk.ts";
+
+for (const { type, mkfs } of [{ type: "ext4", mkfs: "mkfs.ext4 -q" }, { type: "xfs", mkfs: "mkfs.xfs -q" }]) {
+  Deno.test(`force destroy of a dirty ${type} that is being written to`, async () => {
+    await using disk = await Ramdisk.start({ name: "dirty", args: ["--size", "512M"] });
+    await sh(`${mkfs} ${disk.path} && mount ${disk.path} /mnt`);
+    try {
+      const writer = sh("while cp -r /data/share/doc /mnt/$((n++)); do :; done", { check: false });
+      const syncer = sh("while sync -f /mnt; do sleep 0.1; done", { check: false });
+      await sh("until [ -e /mnt/1 ]; do sleep 0.1; done");
+
+      const started = performance.now();
+      const destroyed = await runRamdisk("-d --force --name dirty");
+      const tookMs = performance.now() - started;
+      assertEquals([destroyed.status, destroyed.stderr], [0, ""]);
+      assert(tookMs < 5_000, `force destroy took ${tookMs} ms`);
+      assertEquals(exists(disk.path), false);
+      assertEquals((await disk.end()).code, 0);
+      // Both loops end by their first error.
+      assert((await writer).status !== 0);
+      assert((await syncer).status !== 0);
+    } finally {
+      const started = performance.now();
+      await sh("umount /mnt");
+      const tookMs = performance.now() - started;
+      assert(tookMs < 5_000, `umount took ${tookMs} ms`);
+    }
+  });
+}

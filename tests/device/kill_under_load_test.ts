@@ -1,0 +1,33 @@
+// kill -9 of the server under load: every submitter gets EIO within 5 s, the device goes, and the module unloads.
+import { assert, assertEquals } from "@std/assert";
+import { fio, fioErrors } from "./fio.ts";
+import { exists, kernelLinesSince, markKernelLog, sh, waitFor } from "./harness.ts";
+import { Ramdisk } from "./ramdisk.ts";
+import { infoOf } from "./server.ts";
+
+const EIO = 5;
+
+Deno.test("kill -9 of dblock-ramdisk under fio ends in EIO and in the device's removal", async () => {
+  const mark = markKernelLog();
+  await using disk = await Ramdisk.start({ name: "killed", args: ["--size", "256M", "--timeout", "0"] });
+  const running = fio(
+    `--name=load --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randrw --bs=4k --iodepth=32 --numjobs=3 ` +
+      `--size=64M --offset_increment=64M --time_based --runtime=60`,
+  );
+  await waitFor("fio is at it", () => (infoOf("killed")?.requests[0] ?? 0) > 500);
+  disk.child.kill("SIGKILL");
+  const killedAt = performance.now();
+  const result = await running;
+  const tookMs = performance.now() - killedAt;
+  assert(tookMs < 5_000, `fio ended ${tookMs} ms after the kill`);
+  // A job that was about to submit finds no device any more; the others lose what was in flight.
+  assert(fioErrors(result).every((error) => [EIO, 6, 19].includes(error)), `fio says ${fioErrors(result)}`);
+  assert(fioErrors(result).includes(EIO), `no job had EIO: ${fioErrors(result)}`);
+  await waitFor("the device is gone", () => !exists(disk.path) && infoOf("killed") === undefined, 5_000);
+  const said = kernelLinesSince(mark).filter((line) => line.includes("dblock: killed: the server"));
+  assertEquals(said.length, 1, said.join("\n"));
+
+  await disk.end();
+  await sh("rmmod dblock");
+  await sh("insmod kmod/dblock.ko");
+});

@@ -1,0 +1,57 @@
+// ./dblock-ramdisk creates a 4 GiB disk, serves it, and ends with status 0 when it is destroyed by -d or by a signal.
+import { assertEquals, assertMatch } from "@std/assert";
+import { exists, sh } from "./harness.ts";
+import { Ramdisk, runRamdisk } from "./ramdisk.ts";
+
+Deno.test("dblock-ramdisk serves /dev/dblockramdisk until -d destroys it", async () => {
+  await using disk = await Ramdisk.start();
+  assertMatch(disk.stdout, /^\/dev\/dblockramdisk is ready: 4 GiB, .*mkfs\.ext4 \/dev\/dblockramdisk.*\n$/);
+  assertEquals((await sh(`blockdev --getsize64 ${disk.path}`)).stdout.trim(), String(4 * 2 ** 30));
+  await sh(`head -c 1M /dev/urandom >/tmp/in; dd if=/tmp/in of=${disk.path} bs=64k oflag=direct status=none`);
+  await sh(`dd if=${disk.path} bs=64k count=16 iflag=direct status=none | cmp - /tmp/in`);
+
+  const destroyed = await runRamdisk("-d");
+  assertEquals(destroyed, { status: 0, stdout: "/dev/dblockramdisk is destroyed\n", stderr: "" });
+  assertEquals((await disk.end()).code, 0);
+  assertMatch(disk.stdout, /\n.*\/dev\/dblockramdisk has ended: destroyed by another process.*\n$/);
+  assertEquals(disk.stderr, "");
+  assertEquals([exists("/dev/dblockramdisk"), exists("/dev/dblockramdisk-ctl")], [false, false]);
+});
+
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  Deno.test(`dblock-ramdisk destroys its disk at ${signal} and ends with status 0`, async () => {
+    await using disk = await Ramdisk.start({ name: "signalled", args: ["--size", "64M"] });
+    disk.child.kill(signal);
+    assertEquals((await disk.end()).code, 0);
+    assertMatch(disk.stdout, /has ended: destroyed; its memory is given back\n$/);
+    assertEquals(exists(disk.path), false);
+  });
+}
+
+Deno.test("dblock-ramdisk at a signal says who uses the disk, and forces at the second", async () => {
+  await using disk = await Ramdisk.start({ name: "busy", args: ["--size", "64M"] });
+  await sh(`mkfs.ext4 -q ${disk.path} && mount ${disk.path} /mnt`);
+  try {
+    disk.child.kill("SIGINT");
+    const started = performance.now();
+    while (disk.stderr === "" && performance.now() - started < 10_000) await sh("sleep 0.1");
+    assertMatch(disk.stderr, /Cannot destroy \/dev\/busy: it is in use: mounted on \/mnt .*\n/);
+    assertEquals(exists(disk.path), true);
+    disk.child.kill("SIGINT");
+    assertEquals((await disk.end()).code, 0);
+  } finally {
+    await sh("umount /mnt");
+  }
+});
+
+Deno.test("dblock-ramdisk takes name, size, queues and timeout", async () => {
+  await using disk = await Ramdisk.start({
+    name: "a.b_c-1",
+    args: ["--size=3MiB", "--queues=1", "--timeout=0"],
+  });
+  assertMatch(disk.stdout, /^\/dev\/a\.b_c-1 is ready: 3 MiB, 1 queue\./);
+  assertEquals((await sh(`blockdev --getsize64 ${disk.path}`)).stdout.trim(), String(3 * 2 ** 20));
+  assertEquals((await sh("cat /sys/block/a.b_c-1/dblock/timeout_ms")).stdout.trim(), "0");
+  assertEquals((await runRamdisk("-d --name a.b_c-1")).status, 0);
+  assertEquals((await disk.end()).code, 0);
+});

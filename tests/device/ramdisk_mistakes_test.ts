@@ -1,0 +1,66 @@
+// Each mistake with dblock-ramdisk gets one clear line on stderr and exit status 1, and leaves nothing behind.
+// How options are parsed in detail is the unit tests' business.
+import { assertEquals, assertMatch } from "@std/assert";
+import { exists, sh } from "./harness.ts";
+import { Ramdisk, runRamdisk } from "./ramdisk.ts";
+
+/** One line, and for mistakes in the options a second one that names --help. */
+async function refused(args: string, says: RegExp, options: { prefix?: string } = {}): Promise<void> {
+  const { status, stdout, stderr } = await runRamdisk(args, options);
+  assertEquals({ args, status, stdout }, { args, status: 1, stdout: "" });
+  assertMatch(stderr, says, args);
+  const lines = stderr.trimEnd().split("\n");
+  assertEquals(lines.length <= (stderr.includes("--help") ? 2 : 1), true, `${args}: ${stderr}`);
+  assertMatch(lines[0]!, /^dblock-ramdisk: /);
+}
+
+Deno.test("dblock-ramdisk refuses options that cannot be meant", async () => {
+  const cases: [string, RegExp][] = [
+    ["--bogus", /there is no option --bogus/],
+    ["something", /there is no argument something/],
+    ["--size 0", /size 0: a disk has at least 4096 bytes/],
+    ["--size 4097", /size 4097 is 4097 bytes, not a multiple of 4096/],
+    ["--size 9000PiB", /too big/],
+    ["--name a/b", /"a\/b" cannot be a disk's name/],
+    ["--queues 65", /"65" is not a number of queues/],
+    ["--timeout 1201", /"1201" is not a timeout/],
+    ["--force", /--force goes with -d/],
+  ];
+  for (const [args, says] of cases) await refused(args, says);
+  assertEquals(exists("/dev/dblockramdisk"), false);
+});
+
+Deno.test("dblock-ramdisk refuses what the machine does not allow", async () => {
+  await refused("--size 4PiB", /Cannot map|Cannot create/);
+  await refused("", /is for root only \(try again with sudo\)/, { prefix: "setpriv --reuid=65534 --clear-groups" });
+  await refused("-d", /is for root only/, { prefix: "setpriv --reuid=65534 --clear-groups" });
+  await refused("--name tty", /Cannot create \/dev\/tty: the name is in use/);
+  await refused("-d --name absent", /Cannot destroy \/dev\/absent: there is no such device \(there is none at all\)/);
+});
+
+Deno.test("dblock-ramdisk refuses a name that is taken, and says what there is", async () => {
+  await using disk = await Ramdisk.start({ name: "taken", args: ["--size", "16M"] });
+  await refused("--name taken", /Cannot create \/dev\/taken: the name is in use \(.*-d --name taken/);
+  await refused("-d --name other", /there is no such device \(there is: taken; name it with --name\)/);
+  assertEquals(disk.ended, undefined);
+  assertEquals((await runRamdisk("-d --name taken")).status, 0);
+  await disk.end();
+});
+
+Deno.test("dblock-ramdisk without the module says which command loads it", async () => {
+  await sh("rmmod dblock");
+  try {
+    await refused("", /module is not loaded.*insmod kmod\/dblock\.ko/);
+    await refused("-d", /module is not loaded.*insmod kmod\/dblock\.ko/);
+  } finally {
+    await sh("insmod kmod/dblock.ko");
+  }
+});
+
+Deno.test("dblock-ramdisk --help and --version need neither root nor the module", async () => {
+  const prefix = "setpriv --reuid=65534 --clear-groups";
+  const help = await runRamdisk("--help", { prefix });
+  assertEquals([help.status, help.stderr], [0, ""]);
+  assertMatch(help.stdout, /--destroy/);
+  assertMatch((await runRamdisk("--version", { prefix })).stdout, /^dblock-ramdisk \d+\.\d+\.\d+ \(ABI 1\)\n$/);
+});

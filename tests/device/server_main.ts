@@ -1,0 +1,60 @@
+/**
+ * A TestDisk in a process of its own, so that it can be killed, stopped or starved. Its argument is a ServerOptions as
+ * JSON; each line of its input is a command, each line of its output the answer. server_process.ts is the other side.
+ */
+import { TextLineStream } from "./lines.ts";
+import { DBLOCK_REQUEST_REPLAYED } from "../../src/abi.ts";
+import { TestDisk } from "./disk.ts";
+import type { ServerCommand, ServerOptions, ServerReport } from "./server_process.ts";
+import { close, Memory, O_RDWR, open } from "./syscall.ts";
+
+function openStore(path: string, sizeBytes: number): Memory {
+  const fd = open(path, O_RDWR);
+  if (fd < 0) throw new Error(`open ${path}: errno ${-fd}`);
+  const store = new Memory(sizeBytes, fd);
+  close(fd);
+  return store;
+}
+
+function report(disk: TestDisk): ServerReport {
+  return {
+    held: disk.held.length,
+    seen: disk.seen,
+    replayed: disk.seen.filter((request) => request.flags & DBLOCK_REQUEST_REPLAYED).length,
+    ended: disk.ended ?? null,
+  };
+}
+
+async function main(): Promise<void> {
+  const { storeFile, holdOperations = [], childSeconds = 0, attachOnly = false, ...options } = JSON.parse(
+    Deno.args[0]!,
+  ) as ServerOptions;
+  const rule = holdRule(holdOperations);
+  const store = storeFile === undefined ? {} : { store: openStore(storeFile, Deno.statSync(storeFile).size) };
+  const disk = await TestDisk[attachOnly ? "attach" : "start"]({ ...options, ...store, rule });
+  if (childSeconds > 0) {
+    // It gets every descriptor that is not close-on-exec, and lives on when this process dies.
+    new Deno.Command("sleep", { args: [String(childSeconds)], stdin: "null", stdout: "null", stderr: "null" }).spawn()
+      .unref();
+  }
+  console.log(JSON.stringify(report(disk)));
+  for await (const line of Deno.stdin.readable.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream())) {
+    const command = JSON.parse(line) as ServerCommand;
+    if (command.holdOperations !== undefined) disk.rule = holdRule(command.holdOperations);
+    if (command.release) disk.releaseAll();
+    if (command.pause) await disk.pause();
+    if (command.serve) disk.serve();
+    if (command.close) await disk.abandon();
+    console.log(JSON.stringify(report(disk)));
+  }
+}
+
+function holdRule(operations: readonly number[]): TestDisk["rule"] {
+  return (request) => operations.includes(request.operation) ? "hold" : "serve";
+}
+
+if (import.meta.main) {
+  await main();
+  // Closed input ends this process as kill does: what is open stays unanswered.
+  Deno.exit(0);
+}

@@ -1,0 +1,33 @@
+// A disk that the block layer refuses at START is unwound: START says why, the device is gone, and all can be tried again.
+// dmesg may have: cannot create duplicate|kobject_add_internal failed|Call Trace:
+import { assertEquals } from "@std/assert";
+import * as abi from "../../src/abi.ts";
+import { ERRNO } from "../../src/errors.ts";
+import { TestDisk } from "./disk.ts";
+import { hasModule, requires, sh, waitFor } from "./harness.ts";
+import { callAsync, createDevice, destroyDevice, infoOf, params } from "./server.ts";
+
+const [major, minor] = Deno.osRelease().split(".").map(Number) as [number, number];
+const canFail = major > 5 || minor >= 15;
+
+Deno.test({
+  name: "START fails with EEXIST when another driver has taken the name meanwhile",
+  ignore: !requires("the brd module", hasModule("brd")) || !requires("a kernel whose add_disk() can fail", canFail),
+  async fn() {
+    const disk = await TestDisk.attach({ name: "ram0" });
+    await sh("modprobe brd rd_nr=1 rd_size=4096");
+    try {
+      disk.serve();
+      const { errno } = await callAsync(disk.queues[0]!.fd, abi.DBLOCK_IOC_START, abi.dblock_start);
+      assertEquals(errno, ERRNO.EEXIST);
+      await waitFor("the server is told to stop", () => disk.ended === ERRNO.ENODEV);
+      await disk.abandon();
+      assertEquals(infoOf("ram0"), undefined);
+      await sh("dd if=/dev/ram0 of=/dev/null bs=4k count=1 iflag=direct status=none");
+    } finally {
+      await sh("rmmod brd");
+    }
+    createDevice(params("ram0"));
+    assertEquals(await destroyDevice("ram0"), 0);
+  },
+});
