@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import { Apt } from "./debian.ts";
+import { fetchDebugKernel } from "./debug_kernel.ts";
 import { buildDir, exists, makeDirOnce, run, UserError } from "./host.ts";
 
 interface KernelSource {
@@ -63,9 +64,10 @@ export interface Kernel {
 
 /** Makes a kernel ready: downloads and unpacks it unless that was done before. */
 export async function fetchKernel(version: string): Promise<Kernel> {
+  if (version === "debug") return await fetchDebugKernel();
   const source = kernelSources.find((candidate) => candidate.version === version);
   if (source === undefined) {
-    throw new UserError(`Cannot use kernel "${version}": known are ${kernelVersions.join(", ")}`);
+    throw new UserError(`Cannot use kernel "${version}": known are ${kernelVersions.join(", ")}, debug`);
   }
   const rootDir = join(buildDir, "kernels", version);
   await makeDirOnce(rootDir, (temporaryDir) => unpackKernel(source, temporaryDir));
