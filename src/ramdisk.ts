@@ -72,13 +72,13 @@ export function parseRamdiskArgs(args: readonly string[]): RamdiskArgs {
       return false;
     },
   });
+  for (const option of ["name", "size", "queues", "timeout"] as const) {
+    if (parsed[option] === "") throw new UsageError(`--${option} needs a value`);
+  }
   const stray = unknown[0] ?? parsed._[0];
   if (stray !== undefined) {
     const kind = String(stray).startsWith("-") ? "option" : "argument";
     throw new UsageError(`there is no ${kind} ${stray}`);
-  }
-  for (const option of ["name", "size", "queues", "timeout"] as const) {
-    if (parsed[option] === "") throw new UsageError(`--${option} needs a value`);
   }
   const badName = whyBadName(parsed.name);
   if (badName !== undefined) throw new UsageError(`"${parsed.name}" cannot be a disk's name: ${badName}`);

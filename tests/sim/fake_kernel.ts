@@ -210,6 +210,11 @@ export class FakeKernel implements Kernel {
     });
   }
 
+  /** Ends every poll(). */
+  wakeAll(): void {
+    for (const { wake } of this.#waiters.splice(0)) wake();
+  }
+
   #wake(): void {
     const ready = this.#waiters.filter(({ file }) => file.queue?.ready);
     this.#waiters = this.#waiters.filter((waiter) => !ready.includes(waiter));

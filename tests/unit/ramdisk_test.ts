@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { UsageError } from "../../src/cli.ts";
+import { parseRamdiskArgs } from "../../src/ramdisk.ts";
+
+Deno.test("parseRamdiskArgs() has defaults for everything", () => {
+  assertEquals(parseRamdiskArgs([]), {
+    action: "serve",
+    name: "dblockramdisk",
+    sizeBytes: 4 * 2 ** 30,
+    queues: undefined,
+    timeoutMs: 30_000,
+    force: false,
+  });
+});
+
+Deno.test("parseRamdiskArgs() reads every option, both ways", () => {
+  const expected = { action: "serve", name: "a1", sizeBytes: 2 ** 29, queues: 3, timeoutMs: 0, force: false } as const;
+  assertEquals(parseRamdiskArgs(["--name", "a1", "--size", "512M", "--queues", "3", "--timeout", "0"]), expected);
+  assertEquals(parseRamdiskArgs(["--name=a1", "--size=512M", "--queues=3", "--timeout=0"]), expected);
+  assertEquals(parseRamdiskArgs(["--name", "007"]).name, "007");
+});
+
+Deno.test("parseRamdiskArgs() knows what to do", () => {
+  const actionOf = (...args: string[]) => parseRamdiskArgs(args).action;
+  assertEquals(
+    [actionOf("-d"), actionOf("--destroy"), actionOf("--help"), actionOf("-h"), actionOf("--version")],
+    ["destroy", "destroy", "help", "help", "version"],
+  );
+  assertEquals(parseRamdiskArgs(["-d", "--force", "--name", "x"]), {
+    ...parseRamdiskArgs(["-d"]),
+    name: "x",
+    force: true,
+  });
+});
+
+const mistakes: [args: string[], message: string][] = [
+  [["--size", "0"], "size 0: a disk has at least 4096 bytes"],
+  [["--size", "4095"], "size 4095 is 4095 bytes, not a multiple of 4096 (near it: 4096)"],
+  [["--size", "4097"], "not a multiple of 4096 (near it: 4096 or 8192)"],
+  [["--size", "16P"], "size 16P is too big"],
+  [["--size", "big"], '"big" is not a size'],
+  [["--size"], "--size needs a value"],
+  [["--name", ""], "--name needs a value"],
+  [["--name", "a/b"], '"a/b" cannot be a disk\'s name'],
+  [["--name", ".a"], '".a" cannot be a disk\'s name'],
+  [["--name", "x".repeat(32)], "it takes at most 31 characters, not 32"],
+  [["--name", "a-ctl"], 'it cannot end in "-ctl"'],
+  [["--queues", "0"], '"0" is not a number of queues (1 to 64)'],
+  [["--queues", "65"], '"65" is not a number of queues (1 to 64)'],
+  [["--timeout", "1201"], '"1201" is not a timeout (0 for none, or 1 to 1200 seconds)'],
+  [["--sise", "1"], "there is no option --sise"],
+  [["-x"], "there is no option -x"],
+  [["512M"], "there is no argument 512M"],
+  [["--force"], "--force goes with -d"],
+];
+for (const [args, message] of mistakes) {
+  Deno.test(`parseRamdiskArgs() refuses ${args.join(" ").slice(0, 40)}`, () => {
+    const error = assertThrows(() => parseRamdiskArgs(args), UsageError);
+    assertStringIncludes(error.message, message);
+    assertEquals(error.message.includes("\n"), false);
+  });
+}
+
+async function run(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  const script = new URL("../../src/build/deno.sh", import.meta.url).pathname;
+  const program = new URL("../../src/ramdisk.ts", import.meta.url).pathname;
+  const { code, stdout, stderr } = await new Deno.Command(script, {
+    args: ["run", "-A", "--no-check", program, ...args],
+  }).output();
+  const decoder = new TextDecoder();
+  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+}
+
+Deno.test("ramdisk.ts ends with 1 and one line on stderr for a mistake", async () => {
+  const { code, stdout, stderr } = await run("--size", "1");
+  assertEquals({ code, stdout, lines: stderr.trimEnd().split("\n").length }, { code: 1, stdout: "", lines: 1 });
+  assertStringIncludes(stderr, "dblock-ramdisk: size 1 is 1 bytes");
+});
+
+Deno.test("ramdisk.ts says what it can do, and its version", async () => {
+  const [help, version] = await Promise.all([run("--help"), run("--version")]);
+  assertEquals([help.code, help.stderr, version.code, version.stderr], [0, "", 0, ""]);
+  for (const option of ["--name", "--size", "--queues", "--timeout", "--destroy", "--force", "--help", "--version"]) {
+    assertStringIncludes(help.stdout, option);
+  }
+  assertEquals(/^dblock-ramdisk \d+\.\d+\.\d+ \(ABI 1\)\n$/.test(version.stdout), true);
+});
+
+Deno.test({
+  name: "ramdisk.ts says that the module is not loaded, and which command loads it",
+  ignore: hasModule(),
+  fn: async () => {
+    for (const args of [[], ["-d"]]) {
+      const { code, stderr } = await run(...args);
+      assertEquals(code, 1);
+      assertStringIncludes(stderr, "the dblock module is not loaded");
+      assertStringIncludes(stderr, "sudo make load");
+      assertEquals(stderr.trimEnd().split("\n").length, 1);
+    }
+  },
+});
+
+function hasModule(): boolean {
+  try {
+    Deno.statSync("/dev/dblockctl");
+    return true;
+  } catch {
+    return false;
+  }
+}
