@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+import { assert, assertEquals } from "@std/assert";
+import { readmeExample } from "./readme_example.ts";
+
+const root = new URL("../../", import.meta.url);
+const deno = new URL("src/build/deno.sh", root).pathname;
+
+async function run(command: "check" | "run", code: string): Promise<{ code: number; stdout: string; stderr: string }> {
+  const file = await Deno.makeTempFile({ prefix: "dblock-readme-", suffix: ".ts" });
+  try {
+    await Deno.writeTextFile(file, code);
+    const args = command === "run" ? ["run", "-A", "--no-check", file] : ["check", "--quiet", file];
+    const { code: status, stdout, stderr } = await new Deno.Command(deno, { args }).output();
+    const decoder = new TextDecoder();
+    return { code: status, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+  } finally {
+    await Deno.remove(file);
+  }
+}
+
+Deno.test("the example of src/README.md has ten lines and compiles", async () => {
+  const example = await readmeExample(new URL("src/mod.ts", root).href);
+  assert(example.trim().split("\n").filter((line) => line !== "").length <= 10);
+  assertEquals(await run("check", example), { code: 0, stdout: "", stderr: "" });
+});
+
+Deno.test("the example of src/README.md is a disk", async () => {
+  // A module in mod.ts's place: serve() on a fake kernel that writes, reads back, and destroys the device.
+  const mod = `
+    import { serve as realServe } from "${new URL("src/mod.ts", root).href}";
+    import { FakeKernel } from "${new URL("tests/sim/fake_kernel.ts", root).href}";
+    const kernel = new FakeKernel();
+    export async function serve(backend, options) {
+      const device = await realServe(backend, { ...options, kernel });
+      setTimeout(async () => {
+        const io = (operation, data) => ({ operation, flags: 0, offsetBytes: 8192, lengthBytes: data.length, data });
+        const read = new Uint8Array(4096);
+        const errnos = [await kernel.submit("scratch", io(1, new Uint8Array(4096).fill(7)))];
+        errnos.push(await kernel.submit("scratch", io(0, read)));
+        console.log(errnos.join(), read.every((byte) => byte === 7));
+        kernel.remove("scratch");
+      }, 10);
+      return device;
+    }`;
+  const href = `data:text/typescript,${encodeURIComponent(mod)}`;
+  const { code, stdout, stderr } = await run("run", await readmeExample(href));
+  assertEquals({ code, stdout, stderr }, { code: 0, stdout: "/dev/scratch is there\n0,0 true\n", stderr: "" });
+});
+
+Deno.test("the tree in src/README.md has every source file, in an order that imports can follow", async () => {
+  const text = await Deno.readTextFile(new URL("src/README.md", root));
+  const listed = [...text.matchAll(/^ {4}(\w+\.ts|backends\/) /gm)].map((match) => match[1] ?? "");
+  const files = [...Deno.readDirSync(new URL("src/", root))].filter((entry) => entry.name.endsWith(".ts"))
+    .map((entry) => entry.name);
+  assertEquals(listed.filter((name) => name !== "backends/").toSorted(), files.toSorted());
+  const wrong: string[] = [];
+  for (const [position, name] of listed.entries()) {
+    const paths = name === "backends/"
+      ? [...Deno.readDirSync(new URL("src/backends/", root))].map((entry) => `backends/${entry.name}`)
+      : [name];
+    for (const path of paths) {
+      const source = await Deno.readTextFile(new URL(`src/${path}`, root));
+      for (const [, from] of source.matchAll(/^(?:import|export|\}).* from "\.{1,2}\/(.+)";$/gm)) {
+        const imported = from?.startsWith("backends/") ? "backends/" : from ?? "";
+        if (listed.indexOf(imported) >= position) wrong.push(`${path} imports ${from}`);
+      }
+    }
+  }
+  assertEquals(wrong, []);
+});
