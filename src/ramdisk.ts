@@ -118,10 +118,11 @@ async function serveRamdisk(args: RamdiskArgs): Promise<void> {
     timeoutMs,
     ...(queues === undefined ? {} : { queues }),
     signal: interrupted.signal,
-  }).catch((error: unknown) => {
-    throw error instanceof DblockError && error.code === "EEXIST"
-      ? error.withHint(`end that one with ${command("-d", name)}, or take another name: --name NAME`)
-      : error;
+  }).catch(async (error: unknown) => {
+    if (!(error instanceof DblockError) || error.code !== "EEXIST") throw error;
+    const isOurs = (await deviceNames(error.attempted)).includes(name);
+    const end = isOurs ? `end that one with ${command("-d", name)}, or ` : "";
+    throw error.withHint(`${end}take another name: --name NAME`);
   });
   interrupted[Symbol.dispose]();
   const threads = device.queueCount === 1 ? "1 queue" : `${device.queueCount} queues`;
@@ -150,7 +151,10 @@ async function destroyRamdisk({ name, force }: RamdiskArgs): Promise<void> {
     await destroy(name, { force });
   } catch (error) {
     if (!(error instanceof DblockError)) throw error;
-    if (error.code === "EBUSY") throw error.withHint(`umount it first, or ${command("-d --force", name)}`);
+    if (error.code === "EBUSY") {
+      const first = error.wrong.includes("mounted on") ? "umount it first" : "end that first";
+      throw error.withHint(`${first}, or ${command("-d --force", name)}: what is not written is lost`);
+    }
     if (error.code === "ENOENT" && error.wrong === "there is no such device") {
       throw error.withHint(await whatThereIs(error.attempted));
     }
@@ -159,9 +163,13 @@ async function destroyRamdisk({ name, force }: RamdiskArgs): Promise<void> {
   console.log(`${devicePath(name)} is destroyed`);
 }
 
-async function whatThereIs(attempted: string): Promise<string> {
+async function deviceNames(attempted: string): Promise<string[]> {
   using control = await Control.open(attempted);
-  const names = (await control.list()).map((info) => info.name);
+  return (await control.list()).map((info) => info.name);
+}
+
+async function whatThereIs(attempted: string): Promise<string> {
+  const names = await deviceNames(attempted);
   return names.length === 0 ? "there is none at all" : `there is: ${names.join(", ")}; name it with --name`;
 }
 
