@@ -16,11 +16,13 @@ const wanted = ["VERSION", "CREATE", "DESTROY", "LIST", "INFO", "ATTACH", "START
 /** Frees the threads that wait for a server which none of them is. */
 async function reap(signal: AbortSignal): Promise<void> {
   using control = new Control();
+  const removeAll = () => Promise.all(control.list().map(({ name }) => control.destroy(name, { force: true })));
   while (!signal.aborted) {
-    await Promise.all(names.map((name) => control.destroy(name, { force: true })));
+    await removeAll();
     await new Promise((resolve) => setTimeout(resolve, reapMs));
   }
-  await Promise.all(names.map((name) => control.destroy(name, { force: true })));
+  // With names that nobody thought of, too.
+  await removeAll();
 }
 
 /** Reads and writes the disks, whoever serves them, if anybody does. */
@@ -51,9 +53,9 @@ Deno.test("100,000 fuzzed calls", async () => {
     ),
   );
   await Deno.writeTextFile("/tmp/fuzzed", "");
+  await submitter;
   abort.abort();
   await reaper;
-  await submitter;
   const sum: Tally = {};
   for (const tally of runs.flatMap((run) => JSON.parse(run.stdout) as Tally[])) {
     for (const [key, count] of Object.entries(tally)) sum[key] = (sum[key] ?? 0) + count;

@@ -3,9 +3,12 @@
  * a point, and to say why a test is skipped. Runs inside the VM; knows nothing of dblock itself.
  */
 
+/** How many times slower this kernel is than one without checks. Bounds on time are multiplied by it. */
+export const slowness = Number(Deno.env.get("DBLOCK_TEST_SLOWNESS") ?? 1);
+
 /** Options of {@linkcode sh}. */
 export interface ShellOptions {
-  /** After this long the command and all its children are killed and the call throws. @default 30000 */
+  /** After this long (times {@linkcode slowness}) the command and all its children are killed and the call throws. @default 30000 */
   readonly timeoutMs?: number;
   /** Throw when the exit status is not 0. @default true */
   readonly check?: boolean;
@@ -29,7 +32,8 @@ export interface ShellResult {
  * ```
  */
 export async function sh(command: string, options: ShellOptions = {}): Promise<ShellResult> {
-  const { timeoutMs = 30_000, check = true, env = {} } = options;
+  const { check = true, env = {} } = options;
+  const timeoutMs = (options.timeoutMs ?? 30_000) * slowness;
   const child = new Deno.Command("setsid", {
     args: ["bash", "-c", command],
     env: { ...env },
@@ -60,8 +64,9 @@ export async function waitFor(
   timeoutMs = 10_000,
 ): Promise<number> {
   const started = performance.now();
+  const limitMs = timeoutMs * slowness;
   while (!await condition()) {
-    if (performance.now() - started > timeoutMs) throw new Error(`Waited ${timeoutMs} ms in vain: ${what}`);
+    if (performance.now() - started > limitMs) throw new Error(`Waited ${limitMs} ms in vain: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   return performance.now() - started;

@@ -106,6 +106,17 @@ export class Control implements Disposable {
     return out;
   }
 
+  /** LIST: every device there is, up to so many. */
+  list(capacity = 64): Info[] {
+    using infos = new Memory(capacity * abi.dblock_info.size);
+    const values = { capacity, infos_address: infos.address };
+    const { errno, out } = call(this.fd, abi.DBLOCK_IOC_LIST, abi.dblock_list, values);
+    assertEquals(errno, 0);
+    return Array.from({ length: out.count }, (_, i) => {
+      return decode(abi.dblock_info, infos.bytes.subarray(i * abi.dblock_info.size));
+    });
+  }
+
   [Symbol.dispose](): void {
     close(this.fd);
   }
@@ -211,6 +222,11 @@ export class Queue implements Disposable {
     this.#write(this.#completionsAt, this.ring, completions);
     const result = ioctl(this.fd, abi.DBLOCK_IOC_EXCHANGE, completions.length);
     return this.read(result, completions.length);
+  }
+
+  /** EXCHANGE without looking at the ring, which may not be there: the call's result. */
+  exchangeOnly(count = 0): number {
+    return ioctl(this.fd, abi.DBLOCK_IOC_EXCHANGE, count);
   }
 
   /** EXCHANGE on another thread: it may wait. */

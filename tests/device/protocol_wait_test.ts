@@ -1,0 +1,100 @@
+// EXCHANGE waits until there is something to say, and no longer: O_NONBLOCK, poll, signals, a second thread, the end.
+// Hard cases B9, F1 (a signal is delivered to the process and not eaten).
+import { assert, assertEquals } from "@std/assert";
+import * as abi from "../../src/abi.ts";
+import { ERRNO } from "../../src/errors.ts";
+import { TestDisk } from "./disk.ts";
+import { sh, waitFor } from "./harness.ts";
+import { createDevice, destroyDevice, done, params, Queue, signalThread } from "./server.ts";
+
+const { EAGAIN, EBUSY, EINTR, EINVAL, ENODEV } = ERRNO;
+const POLLIN = 1;
+const POLLHUP = 16;
+const POLLERR = 8;
+const SIGUSR1 = 10;
+
+/** The threads of this process that are in EXCHANGE. */
+function threadsInExchange(): number[] {
+  return [...Deno.readDirSync("/proc/self/task")].map(({ name }) => Number(name)).filter((tid) => {
+    try {
+      return Deno.readTextFileSync(`/proc/self/task/${tid}/wchan`).startsWith("dblock_");
+    } catch {
+      return false;
+    }
+  });
+}
+
+Deno.test("with O_NONBLOCK EXCHANGE says EAGAIN in the header and returns 0", async () => {
+  const created = createDevice(params("wait0"));
+  using queue = new Queue(created, 0);
+  assertEquals(await queue.poll(0) & POLLERR, POLLERR);
+  assertEquals(queue.attach(), 0);
+  const { result, header } = queue.exchange();
+  assertEquals([result, header.error, header.state], [0, EAGAIN, abi.DBLOCK_STATE_CREATED]);
+  assertEquals(await queue.poll(0), 0);
+  assertEquals(await destroyDevice("wait0"), 0);
+  assertEquals(await queue.poll(0), POLLIN | POLLHUP);
+  assertEquals(queue.exchange().result, -ENODEV);
+});
+
+Deno.test("poll() returns as soon as a request waits", async () => {
+  await using disk = await TestDisk.start({ name: "wait1" });
+  await disk.pause();
+  const polling = disk.queues[0]!.poll(5_000);
+  const started = performance.now();
+  const reading = sh(`dd if=${disk.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);
+  assertEquals(await polling, POLLIN);
+  assert(performance.now() - started < 4_000);
+  assertEquals(await disk.queues[0]!.poll(0), POLLIN);
+  disk.serve();
+  await reading;
+});
+
+Deno.test("a blocked EXCHANGE keeps a second one out, and ends when the device does", async () => {
+  const created = createDevice(params("wait2"));
+  using queue = new Queue(created, 0, { blocking: true });
+  assertEquals(queue.attach(), 0);
+  const waiting = queue.exchangeAsync();
+  await waitFor("a thread is in EXCHANGE", () => threadsInExchange().length === 1);
+  assertEquals(queue.exchangeOnly(), -EBUSY);
+  assertEquals(queue.attach(), EBUSY);
+  // Completions may go beside it.
+  assertEquals(queue.commit([{ slot: 0, generation: 7 }]).statuses, [abi.DBLOCK_STATUS_STALE]);
+  assertEquals(await destroyDevice("wait2"), 0);
+  assertEquals((await waiting).result, -ENODEV);
+});
+
+Deno.test("a signal ends a blocked EXCHANGE with EINTR in the header, and reaches its handler", async () => {
+  const created = createDevice(params("wait3"));
+  using queue = new Queue(created, 0, { blocking: true });
+  assertEquals(queue.attach(), 0);
+  let signals = 0;
+  const listener = () => void signals++;
+  Deno.addSignalListener("SIGUSR1", listener);
+  try {
+    const waiting = queue.exchangeAsync([{ slot: 0, generation: 7 }]);
+    await waitFor("a thread is in EXCHANGE", () => threadsInExchange().length === 1);
+    signalThread(threadsInExchange()[0]!, SIGUSR1);
+    const { result, header, statuses } = await waiting;
+    assertEquals([result, header.error, header.request_count], [0, EINTR, 0]);
+    // What it had taken before it waited is counted, so that it is not given again.
+    assertEquals([header.completion_count, header.refused_count, statuses], [1, 1, [abi.DBLOCK_STATUS_STALE]]);
+    await waitFor("the handler runs", () => signals === 1);
+  } finally {
+    Deno.removeSignalListener("SIGUSR1", listener);
+  }
+  assertEquals(await destroyDevice("wait3"), 0);
+});
+
+Deno.test("EXCHANGE with more completions than the ring has takes none", async () => {
+  await using disk = await TestDisk.start({ name: "wait4", queue_depth: 4 });
+  disk.rule = () => "hold";
+  const reading = sh(`dd if=${disk.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);
+  await disk.untilHeld(1);
+  await disk.pause();
+  const { result, header } = disk.queues[0]!.exchange([done(disk.held[0]!)]);
+  assertEquals([result, header.error, header.completion_count], [0, EAGAIN, 1]);
+  await reading;
+  assertEquals(disk.queues[0]!.exchangeOnly(5), -EINVAL);
+  assertEquals(disk.queues[0]!.exchange().header.error, EAGAIN);
+});
