@@ -11,8 +11,8 @@
  * - An ioctl that fails returns -1 with errno as always, and also writes the
  *   errno (a positive number) to the structure's @error: callers that cannot
  *   read errno reliably need not. @error stays untouched only when the
- *   structure itself cannot be written (EFAULT) or the ioctl does not exist
- *   (ENOTTY).
+ *   structure itself cannot be written (EFAULT), when the ioctl does not exist
+ *   (ENOTTY), and where EXCHANGE says so.
  * - The kernel shares no memory. It copies a structure in once, checks its own
  *   copy, and never looks at the caller's again.
  */
@@ -518,9 +518,20 @@ struct dblock_resize {
  * could not be written out is handed out by the next call.
  *
  * Errors: ENODEV (the device is gone: stop serving), ENOTCONN (this file
- * serves no queue, or serves it no more), EPERM (another process attached),
- * EBUSY (another thread is in EXCHANGE on this queue), EINVAL (n), EFAULT (the
- * ring; completion_count may be lost).
+ * serves its queue no more: another has taken it over), EINVAL (n), EFAULT
+ * (the ring or the buffer; completion_count says what was taken, if the header
+ * can be written), EINTR (the caller is being killed; likewise). With the
+ * header untouched, as it is not the caller's or in use: ENOTCONN (no ATTACH
+ * before), EPERM (another process attached), EBUSY (another thread is in
+ * EXCHANGE on this queue).
+ *
+ * poll() on the file, level-triggered: POLLIN when EXCHANGE would not wait;
+ * POLLIN and POLLHUP when it would say ENODEV or ENOTCONN; POLLERR before
+ * ATTACH.
+ *
+ * A server is dead when the process that attached a queue has closed its last
+ * descriptor of that file, or has ended, whatever it left to children. One
+ * queue is enough: a device without a server for each queue is not served.
  */
 #define DBLOCK_IOC_EXCHANGE	_IO(DBLOCK_IOC_TYPE, 0x12)
 
