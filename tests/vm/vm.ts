@@ -171,7 +171,7 @@ export function explainLoss(consoleLog: string): string | undefined {
   const panic = consoleLog.slice(panicAt).split("\n", 1)[0]!.trim();
   // These panics are only the consequence of what was logged just before.
   if (!/panic_on_warn|Fatal exception|hung_task|softlockup|RCU Stall/.test(panic)) return panic;
-  const causes = /(?:WARNING: |BUG: |INFO: task |INFO: rcu|watchdog: |Oops: |general protection).*/g;
+  const causes = /(?:WARNING: |kernel BUG at |BUG: |INFO: task |INFO: rcu|watchdog: |general protection).*/g;
   return [...consoleLog.slice(0, panicAt).matchAll(causes)].at(-1)?.[0].trim() ?? panic;
 }
 
