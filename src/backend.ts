@@ -107,6 +107,10 @@ export interface Mapping {
    * until the file has everything.
    */
   readonly kind: "anonymous" | "file";
+  /** The file that is mapped, from its beginning: holes are punched in it. Without it, the memory is asked to. */
+  readonly fd?: number;
+  /** What can be given back at once: a power of two, larger than usual on hugetlbfs. @default 4096 */
+  readonly pageBytes?: number;
 }
 
 /**

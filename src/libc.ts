@@ -27,6 +27,10 @@ export const MADV_REMOVE = 9;
 export const MADV_DONTFORK = 10;
 export const MADV_HUGEPAGE = 14;
 const MS_SYNC = 4;
+const FALLOC_FL_KEEP_SIZE = 0x01;
+const FALLOC_FL_PUNCH_HOLE = 0x02;
+const FALLOC_FL_ZERO_RANGE = 0x10;
+const LOCK_EX_NB = 2 | 4;
 const SCHED_OTHER = 0;
 const SCHED_BATCH = 3;
 const PR_SET_IO_FLUSHER = 57;
@@ -79,6 +83,12 @@ const SYMBOLS = {
   madvise: { parameters: ["usize", "usize", "i32"], result: "i32" },
   // int msync(void *address, size_t length, int flags)
   msync: { parameters: ["usize", "usize", "i32"], result: "i32" },
+  // int fallocate(int fd, int mode, off_t offset, off_t length)
+  fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
+  // int flock(int fd, int operation)
+  flock: { parameters: ["i32", "i32"], result: "i32" },
+  // ssize_t read(int fd, void *address, size_t length)
+  read: { parameters: ["i32", "usize", "usize"], result: "isize" },
   // void *memset(void *address, int byte, size_t length)
   memset: { parameters: ["usize", "i32", "usize"], result: "usize" },
   // int prctl(int option, unsigned long, unsigned long, unsigned long,
@@ -222,15 +232,16 @@ function whyNotOpened(path: string): number {
  * nothing. Returns its address, or undefined if there is no room.
  */
 export function mapMemory(sizeBytes: number): number | undefined {
-  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-  const address = load().mmap(
-    0n,
-    BigInt(sizeBytes),
-    PROT_READ | PROT_WRITE,
-    flags,
-    -1,
-    0n,
-  );
+  return map(sizeBytes, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+}
+
+/** Maps a file from its beginning, shared: what is written to the memory is in the file. */
+export function mapFile(fd: number, sizeBytes: number): number | undefined {
+  return map(sizeBytes, MAP_SHARED, fd);
+}
+
+function map(sizeBytes: number, flags: number, fd: number): number | undefined {
+  const address = load().mmap(0n, BigInt(sizeBytes), PROT_READ | PROT_WRITE, flags, fd, 0n);
   // MAP_FAILED is -1; user addresses are below 2^53 on both machines.
   return address > BigInt(Number.MAX_SAFE_INTEGER) ? undefined : Number(address);
 }
@@ -257,6 +268,41 @@ export function syncMemory(address: number, lengthBytes: number): boolean {
 /** Fills memory with zeroes. The range must be mapped and writable. */
 export function zeroMemory(address: number, lengthBytes: number): void {
   load().memset(BigInt(address), 0, BigInt(lengthBytes));
+}
+
+let devZero: number | undefined;
+
+/**
+ * Fills memory with zeroes, by a read of /dev/zero: where memset would die of SIGBUS, because a file's disk is full, this
+ * returns false.
+ */
+export function zeroMappedFile(address: number, lengthBytes: number): boolean {
+  devZero ??= linux.open("/dev/zero", O_RDWR);
+  for (let done = 0; done < lengthBytes;) {
+    const count = Number(load().read(devZero, BigInt(address + done), BigInt(lengthBytes - done)));
+    if (count <= 0) return false;
+    done += count;
+  }
+  return true;
+}
+
+/** Makes a range of a file a hole that reads as zeroes; false if the file system cannot. */
+export function punchHole(fd: number, offsetBytes: number, lengthBytes: number): boolean {
+  return allocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offsetBytes, lengthBytes);
+}
+
+/** Makes a range of a file read as zeroes and have its space; false if the file system cannot. */
+export function zeroRange(fd: number, offsetBytes: number, lengthBytes: number): boolean {
+  return allocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offsetBytes, lengthBytes);
+}
+
+function allocate(fd: number, mode: number, offsetBytes: number, lengthBytes: number): boolean {
+  return load().fallocate(fd, mode, BigInt(offsetBytes), BigInt(lengthBytes)) === 0;
+}
+
+/** Locks a file for this open file alone, until it is closed; false if another one has it. */
+export function lockFile(fd: number): boolean {
+  return load().flock(fd, LOCK_EX_NB) === 0;
 }
 
 /**

@@ -14,7 +14,17 @@ import type { Mapping } from "./backend.ts";
 import { type Channel, GONE } from "./channel.ts";
 import { checkRequest, type Geometry } from "./dispatch.ts";
 import { ERRNO } from "./errors.ts";
-import { adviseMemory, MADV_DONTNEED, MADV_REMOVE, PAGE_BYTES, syncMemory, zeroMemory } from "./libc.ts";
+import {
+  adviseMemory,
+  MADV_DONTNEED,
+  MADV_REMOVE,
+  PAGE_BYTES,
+  punchHole,
+  syncMemory,
+  zeroMappedFile,
+  zeroMemory,
+  zeroRange,
+} from "./libc.ts";
 
 /**
  * Serves until the device is gone. Blocks this thread: for Workers only.
@@ -51,16 +61,15 @@ export function maintain(
   switch (operation) {
     case DBLOCK_OPERATION_DISCARD:
       // Discarded blocks may read as anything; they read as zeroes here, so that nothing old ever comes back.
-      giveBack(mapping, offsetBytes, lengthBytes);
-      return 0;
-    case DBLOCK_OPERATION_WRITE_ZEROES:
+      return giveBack(mapping, offsetBytes, lengthBytes) ? 0 : ERRNO.ENOSPC;
+    case DBLOCK_OPERATION_WRITE_ZEROES: {
       // Only a file has space to keep: memory that is not reserved is found when it is written, or not.
-      if (mapping.kind === "file" && (flags & DBLOCK_REQUEST_NO_UNMAP) !== 0) {
-        zeroMemory(mapping.address + offsetBytes, lengthBytes);
-      } else {
-        giveBack(mapping, offsetBytes, lengthBytes);
-      }
-      return 0;
+      const keep = mapping.kind === "file" && (flags & DBLOCK_REQUEST_NO_UNMAP) !== 0;
+      const done = keep
+        ? allocateZeroes(mapping, offsetBytes, lengthBytes)
+        : giveBack(mapping, offsetBytes, lengthBytes);
+      return done ? 0 : ERRNO.ENOSPC;
+    }
     default: // FLUSH
       if (mapping.kind === "anonymous") return 0;
       return syncMemory(mapping.address, mapping.sizeBytes) ? 0 : ERRNO.EIO;
@@ -68,17 +77,36 @@ export function maintain(
 }
 
 /** Zeroes a range: whole pages by giving them back, the edges by hand. */
-function giveBack(mapping: Mapping, offsetBytes: number, lengthBytes: number): void {
-  const start = mapping.address + offsetBytes;
-  const end = start + lengthBytes;
-  const firstPage = Math.ceil(start / PAGE_BYTES) * PAGE_BYTES;
-  const lastPage = Math.floor(end / PAGE_BYTES) * PAGE_BYTES;
-  const advice = mapping.kind === "anonymous" ? MADV_DONTNEED : MADV_REMOVE;
-  // Locked memory and some file systems cannot give pages back.
-  if (firstPage >= lastPage || !adviseMemory(firstPage, lastPage - firstPage, advice)) {
-    zeroMemory(start, lengthBytes);
-    return;
+function giveBack(mapping: Mapping, offsetBytes: number, lengthBytes: number): boolean {
+  const pageBytes = mapping.pageBytes ?? PAGE_BYTES;
+  // The edges of a hole are zeroed by the file system, without taking space; not on hugetlbfs before 5.18.
+  if (mapping.fd !== undefined && pageBytes === PAGE_BYTES && punchHole(mapping.fd, offsetBytes, lengthBytes)) {
+    return true;
   }
-  if (firstPage > start) zeroMemory(start, firstPage - start);
-  if (end > lastPage) zeroMemory(lastPage, end - lastPage);
+  const end = offsetBytes + lengthBytes;
+  const firstPage = Math.ceil(offsetBytes / pageBytes) * pageBytes;
+  const lastPage = Math.floor(end / pageBytes) * pageBytes;
+  // Locked memory and some file systems cannot give pages back.
+  if (firstPage >= lastPage || !giveBackPages(mapping, firstPage, lastPage - firstPage)) {
+    return zero(mapping, offsetBytes, lengthBytes);
+  }
+  return zero(mapping, offsetBytes, firstPage - offsetBytes) && zero(mapping, lastPage, end - lastPage);
+}
+
+function giveBackPages(mapping: Mapping, offsetBytes: number, lengthBytes: number): boolean {
+  if (mapping.fd !== undefined && punchHole(mapping.fd, offsetBytes, lengthBytes)) return true;
+  const advice = mapping.kind === "anonymous" ? MADV_DONTNEED : MADV_REMOVE;
+  return adviseMemory(mapping.address + offsetBytes, lengthBytes, advice);
+}
+
+function allocateZeroes(mapping: Mapping, offsetBytes: number, lengthBytes: number): boolean {
+  return (mapping.fd !== undefined && zeroRange(mapping.fd, offsetBytes, lengthBytes)) ||
+    zero(mapping, offsetBytes, lengthBytes);
+}
+
+function zero(mapping: Mapping, offsetBytes: number, lengthBytes: number): boolean {
+  const address = mapping.address + offsetBytes;
+  if (mapping.kind === "file") return zeroMappedFile(address, lengthBytes);
+  if (lengthBytes > 0) zeroMemory(address, lengthBytes);
+  return true;
 }

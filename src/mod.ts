@@ -13,6 +13,7 @@ export type {
   Mapping,
   RequestOptions,
 } from "./backend.ts";
+export { FileBackend, type FileBackendOptions } from "./backends/file.ts";
 export { MemoryBackend, type MemoryBackendOptions } from "./backends/memory.ts";
 export { Control, type DeviceInfo, type ModuleVersion } from "./control.ts";
 export { destroy, type DestroyOptions } from "./destroy.ts";

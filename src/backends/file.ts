@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT
+/**
+ * A disk in a file that is mapped into memory: fast as a ramdisk on tmpfs or hugetlbfs, and still there for the next
+ * server when this one dies.
+ */
+import { statfsSync } from "node:fs";
+import type { MappedBackend, Mapping } from "../backend.ts";
+import { DblockError, ERRNO, errnoOf } from "../errors.ts";
+import { adviseMemory, linux, lockFile, MADV_DONTFORK, mapFile, O_RDWR, PAGE_BYTES, unmapMemory } from "../libc.ts";
+
+const HUGETLBFS_MAGIC = 0x958458f6;
+/** A server that was killed keeps its lock until its memory is taken down. */
+const LOCK_WAIT_MS = 2_000;
+const LOCK_PAUSE_MS = 20;
+/** Until the server before, whose disk was taken over, has ended. */
+const LOCK_LATER_MS = 200;
+
+/** Options of `FileBackend.open()`. */
+export interface FileBackendOptions {
+  /** A regular file on any file system that can be mapped: /dev/shm/disk0. Made if it is not there. */
+  readonly path: string;
+  /** A multiple of 4096 (of a huge page on hugetlbfs). @default the size that the file has */
+  readonly sizeBytes?: number;
+  /** Do not insist that no other process serves it: for a take-over, see `locked`. @default false */
+  readonly shared?: boolean;
+}
+
+/**
+ * A disk in a mapped file. The kernel copies between a request's pages and the file's: what is answered survives this
+ * process, and the machine's end once it is flushed. Where the file system has no room, a request fails with EIO.
+ *
+ * ```ts
+ * import { FileBackend } from "./backends/file.ts";
+ *
+ * const path = await Deno.makeTempFile();
+ * const disk = await FileBackend.open({ path, sizeBytes: 64 * 2 ** 20 });
+ * console.assert(disk.mapping.sizeBytes === 67108864);
+ * disk.close();
+ * await Deno.remove(path);
+ * ```
+ */
+export class FileBackend implements MappedBackend {
+  readonly path: string;
+  readonly mapping: Mapping & { readonly fd: number };
+  #locked: boolean;
+  #closed = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  private constructor(path: string, mapping: Mapping & { readonly fd: number }, locked: boolean) {
+    this.path = path;
+    this.mapping = mapping;
+    this.#locked = locked;
+    if (!locked) this.#lockLater();
+  }
+
+  /**
+   * Opens or makes the file (sparse) and maps it. No other process can serve it until `close()`.
+   *
+   * @throws {DblockError} EINVAL (the size is none, or not the file's), EBUSY (another process serves it), ENOENT,
+   * EACCES, EISDIR, ENOSPC, ENOMEM (it cannot be mapped; on hugetlbfs: there are not enough huge pages).
+   */
+  static async open(options: FileBackendOptions): Promise<FileBackend> {
+    const { path, shared = false } = options;
+    const attempted = `Cannot keep a disk in ${path}`;
+    await using undo = new AsyncDisposableStack();
+    const file = openOrMake(path, attempted, undo);
+    const fd = linux.open(path, O_RDWR);
+    if (fd < 0) throw new DblockError(-fd, attempted, "it cannot be opened");
+    undo.defer(() => linux.close(fd));
+    const locked = await lock(fd, shared);
+    if (!locked && !shared) {
+      throw new DblockError("EBUSY", attempted, "another process serves it", { hint: "take another file" });
+    }
+    const pageBytes = pageBytesOf(path);
+    const sizeBytes = fitSize(file, options.sizeBytes, pageBytes, attempted);
+    const address = mapFile(fd, sizeBytes);
+    if (address === undefined) {
+      throw new DblockError("ENOMEM", attempted, `${sizeBytes} bytes of it cannot be mapped`, {
+        hint: pageBytes > PAGE_BYTES ? "see HugePages_Free in /proc/meminfo" : "see ulimit -v",
+      });
+    }
+    adviseMemory(address, sizeBytes, MADV_DONTFORK);
+    undo.move();
+    file.close();
+    return new FileBackend(path, { address, sizeBytes, kind: "file", fd, pageBytes }, locked);
+  }
+
+  /** No other process serves the file. False only for a `shared` one, until the other has ended. */
+  get locked(): boolean {
+    return this.#locked;
+  }
+
+  #lockLater(): void {
+    this.#timer = setTimeout(() => {
+      this.#locked = lockFile(this.mapping.fd);
+      if (!this.#locked) this.#lockLater();
+    }, LOCK_LATER_MS);
+    Deno.unrefTimer(Number(this.#timer));
+  }
+
+  /** Lets go of the file, which stays. Nothing may serve it any more. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    unmapMemory(this.mapping.address, this.mapping.sizeBytes);
+    linux.close(this.mapping.fd);
+  }
+}
+
+/** The open file; one that was made is removed again by `undo`. */
+function openOrMake(path: string, attempted: string, undo: AsyncDisposableStack): Deno.FsFile {
+  try {
+    const file = openFile(path, undo);
+    undo.defer(() => file.close());
+    if (!file.statSync().isFile) throw new DblockError("EINVAL", attempted, "it is not a regular file");
+    return file;
+  } catch (error) {
+    throw explain(error, attempted);
+  }
+}
+
+function openFile(path: string, undo: AsyncDisposableStack): Deno.FsFile {
+  try {
+    return Deno.openSync(path, { read: true, write: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+  const file = Deno.openSync(path, { read: true, write: true, createNew: true, mode: 0o600 });
+  undo.defer(() => Deno.removeSync(path));
+  return file;
+}
+
+function explain(error: unknown, attempted: string): unknown {
+  if (!(error instanceof Error) || error instanceof DblockError) return error;
+  const wrong = error instanceof Deno.errors.NotFound
+    ? "there is no such folder"
+    : error instanceof Deno.errors.PermissionDenied
+    ? "it may not be read and written"
+    : error.message;
+  return new DblockError(errnoOf(error) ?? ERRNO.EIO, attempted, wrong, { cause: error });
+}
+
+async function lock(fd: number, shared: boolean): Promise<boolean> {
+  const givenUpMs = performance.now() + (shared ? 0 : LOCK_WAIT_MS);
+  while (!lockFile(fd)) {
+    if (performance.now() >= givenUpMs) return false;
+    await new Promise((resolve) => setTimeout(resolve, LOCK_PAUSE_MS));
+  }
+  return true;
+}
+
+function pageBytesOf(path: string): number {
+  const { type, bsize } = statfsSync(path);
+  return type === HUGETLBFS_MAGIC ? bsize : PAGE_BYTES;
+}
+
+/** The disk's size; an empty file is made so long. */
+function fitSize(file: Deno.FsFile, wanted: number | undefined, pageBytes: number, attempted: string): number {
+  const { size } = file.statSync();
+  const sizeBytes = wanted ?? size;
+  if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % pageBytes !== 0) {
+    const wrong = `a disk's size is a positive multiple of ${pageBytes} there, not ${sizeBytes}`;
+    throw new DblockError("EINVAL", attempted, wrong);
+  }
+  if (size === 0) {
+    try {
+      file.truncateSync(sizeBytes);
+    } catch (error) {
+      throw explain(error, attempted);
+    }
+  } else if (size !== sizeBytes) {
+    throw new DblockError("EINVAL", attempted, `it has ${size} bytes, not ${sizeBytes}`, {
+      hint: "give no size, or take another file",
+    });
+  }
+  return sizeBytes;
+}
