@@ -1,7 +1,7 @@
 // In delivered mode the server gets the data of a write in its slot, and a read gets what the server put there.
 import { assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
-import { TestDisk } from "./disk.ts";
+import { isFilled, TestDisk } from "./disk.ts";
 import { sh } from "./harness.ts";
 
 Deno.test("delivered mode moves data both ways", async () => {
@@ -10,7 +10,7 @@ Deno.test("delivered mode moves data both ways", async () => {
   const write = disk.seen.at(-1)!;
   assertEquals(write.operation, abi.DBLOCK_OPERATION_WRITE);
   assertEquals([write.offsetBytes, write.lengthBytes], [3 * 65536, 65536]);
-  assertEquals(disk.store.bytes.subarray(3 * 65536, 4 * 65536).every((byte) => byte === 97), true);
+  assertEquals(isFilled(disk.store.bytes.subarray(3 * 65536, 4 * 65536), 97), true);
   disk.store.bytes.fill(98, 512, 1024);
   const { stdout } = await sh(`dd if=${disk.path} bs=512 count=1 skip=1 iflag=direct status=none`);
   assertEquals(stdout, "b".repeat(512));

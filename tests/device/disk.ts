@@ -2,6 +2,7 @@
  * A disk served from the test's own event loop out of a piece of memory, with a rule that says what to answer: at once,
  * with an error, wrongly, or not yet. Built on server.ts. The test must leave all I/O to other processes.
  */
+import { Buffer } from "node:buffer";
 import { assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
@@ -47,6 +48,12 @@ export interface DiskOptions extends CreateParams {
 }
 
 const pollMs = 20;
+
+/** True if all bytes are the same as this one. A loop in JavaScript takes seconds for what memcmp does at once. */
+export function isFilled(bytes: Uint8Array, value: number): boolean {
+  return bytes.length === 0 ||
+    bytes[0] === value && Buffer.compare(bytes.subarray(1), bytes.subarray(0, bytes.length - 1)) === 0;
+}
 
 /** A disk that is being served. */
 export class TestDisk implements AsyncDisposable {

@@ -1,0 +1,115 @@
+// A new server takes each queue from a running one without an error or a replay; while the old one still has requests
+// the new one waits, and if the old one dies meanwhile its requests are replayed.
+import { assert, assertEquals } from "@std/assert";
+import * as abi from "../../src/abi.ts";
+import { ERRNO } from "../../src/errors.ts";
+import { TestDisk } from "./disk.ts";
+import { fio } from "./fio.ts";
+import { sh, waitFor } from "./harness.ts";
+import { createDevice, destroyDevice, infoOf, MIB, params, Queue } from "./server.ts";
+import { ServerProcess } from "./server_process.ts";
+
+const takeOver = { flags: abi.DBLOCK_ATTACH_TAKE_OVER };
+
+Deno.test("servers change under fio verify without an error or a replay", async () => {
+  const storeFile = "/dev/shm/takeover";
+  await sh(`truncate -s 32M ${storeFile}`);
+  const options = {
+    name: "over0",
+    size_bytes: 32 * MIB,
+    queue_count: 2,
+    flags: abi.DBLOCK_DEVICE_DIRECT,
+    storeFile,
+  };
+  let server = await ServerProcess.start(options);
+  try {
+    const running = fio(
+      `--name=over --filename=${server.path} --direct=1 --ioengine=io_uring --rw=randrw --bs=4k --iodepth=8 --size=32M ` +
+        `--time_based --runtime=10 --verify=crc32c --verify_fatal=1 --verify_backlog=256`,
+    );
+    for (let round = 0; round < 3; round++) {
+      const before = infoOf("over0")!.requests[1]!;
+      await waitFor("fio is at it", () => infoOf("over0")!.requests[1]! > before + 100);
+      const next = await ServerProcess.start({ ...options, existing: true, takeOver: true, attachOnly: true });
+      await next.tell({ serve: true });
+      await waitFor("the old server is told", async () => (await server.tell()).ended === ERRNO.ENOTCONN);
+      assertEquals(infoOf("over0")!.server_pid, next.child.pid);
+      await server.kill();
+      server = next;
+    }
+    const { status, jobs, stderr } = await running;
+    assertEquals([status, jobs[0]!.error], [0, 0], stderr);
+    const info = infoOf("over0")!;
+    assertEquals([info.error_count, info.replayed_count, info.death_count, info.state], [0, 0, 0, 2]);
+  } finally {
+    await server[Symbol.asyncDispose]();
+    await sh(`rm ${storeFile}`);
+  }
+});
+
+Deno.test("taking over waits until the server before has answered what it has, and hands it nothing new", async () => {
+  await using old = await TestDisk.start({ name: "over1" });
+  old.rule = () => "hold";
+  const read = (block: number) => sh(`dd if=${old.path} bs=4k count=1 skip=${block} iflag=direct status=none`);
+  const first = read(0);
+  await old.untilHeld(1);
+  using next = new Queue(old.info(), 0);
+  using third = new Queue(old.info(), 0);
+  assertEquals(next.attach(), ERRNO.EBUSY);
+  let taken: number | undefined;
+  const taking = next.attachAsync(takeOver).then((errno) => taken = errno);
+  await sh("sleep 0.3");
+  assertEquals([taken, third.attach(takeOver)], [undefined, ERRNO.EBUSY]);
+  const second = read(1);
+  await waitFor("the second read waits", () => old.info().waiting_count === 1);
+  await sh("sleep 0.2");
+  assertEquals(old.held.length, 1);
+
+  old.releaseAll();
+  await taking;
+  assertEquals(taken, 0);
+  await waitFor("the old server is told", () => old.ended === ERRNO.ENOTCONN);
+  assertEquals(old.queues[0]!.commit([]).errno, 0);
+  const { requests } = next.exchange();
+  assertEquals([requests.length, requests[0]!.offsetBytes, requests[0]!.flags], [1, 4096, 0]);
+  assertEquals(next.commit([{ ...requests[0], length_bytes: 4096 }]).refusedCount, 0);
+  await Promise.all([first, second]);
+  assertEquals(old.info().replayed_count, 0);
+});
+
+Deno.test("when the old server dies meanwhile, its heir gets its requests, replayed, and the policy does not apply", async () => {
+  const old = await TestDisk.start({ name: "over2", on_death: abi.DBLOCK_ON_DEATH_REMOVE });
+  old.rule = () => "hold";
+  const reading = sh(`dd if=${old.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);
+  await old.untilHeld(1);
+  using next = new Queue(old.info(), 0);
+  const taking = next.attachAsync(takeOver);
+  await sh("sleep 0.3");
+  await old.abandon();
+  assertEquals(await taking, 0);
+  const { requests } = next.exchange();
+  assertEquals(requests.map(({ flags }) => flags), [abi.DBLOCK_REQUEST_REPLAYED]);
+  assertEquals(next.commit([{ ...requests[0], length_bytes: 4096 }]).refusedCount, 0);
+  await reading;
+  assertEquals(infoOf("over2")!.state, abi.DBLOCK_STATE_LIVE);
+  await old[Symbol.asyncDispose]();
+});
+
+Deno.test("a take-over of a queue without a server is a plain ATTACH, and a force destroy ends one that waits", async () => {
+  const created = createDevice(params("over3"));
+  using queue = new Queue(created, 0);
+  assertEquals(queue.attach(takeOver), 0);
+  assertEquals(await destroyDevice("over3"), 0);
+
+  await using old = await TestDisk.start({ name: "over3" });
+  old.rule = () => "hold";
+  const reading = sh(`dd if=${old.path} of=/dev/null bs=4k count=1 iflag=direct`, { check: false });
+  await old.untilHeld(1);
+  using next = new Queue(old.info(), 0);
+  const taking = next.attachAsync(takeOver);
+  await sh("sleep 0.3");
+  const started = performance.now();
+  assertEquals(await destroyDevice("over3"), 0);
+  assertEquals([await taking, (await reading).status], [ERRNO.ENODEV, 1]);
+  assert(performance.now() - started < 5_000);
+});

@@ -1,0 +1,78 @@
+// A request that the server keeps longer than timeout_ms gets EIO within 1 to 3 s; its slot is kept from others until the
+// late answer comes, which is refused as stale and harms nobody. Hard cases B3, D5.
+import { assert, assertEquals } from "@std/assert";
+import * as abi from "../../src/abi.ts";
+import { TestDisk } from "./disk.ts";
+import { kernelLinesSince, markKernelLog, sh, waitFor } from "./harness.ts";
+
+const timeoutMs = 1_000;
+const depth = 2;
+
+Deno.test("a request that is not answered in time ends in EIO, and its slot waits for the late answer", async () => {
+  await using disk = await TestDisk.start({ name: "late0", timeout_ms: timeoutMs, queue_depth: depth });
+  const mark = markKernelLog();
+  disk.rule = (request) => request.offsetBytes === 8192 ? "hold" : "serve";
+  const read = (block: number) =>
+    sh(`dd if=${disk.path} of=/tmp/late bs=4k count=1 skip=${block} iflag=direct`, { check: false });
+  const started = performance.now();
+  const reading = read(2);
+  await disk.untilHeld(1);
+  const late = disk.held.shift()!;
+  const { status, stderr } = await reading;
+  const tookMs = performance.now() - started;
+  assertEquals([status, /Input\/output error/.test(stderr)], [1, true], stderr);
+  assert(tookMs >= timeoutMs && tookMs <= 3_000 + 500, `EIO came after ${tookMs} ms`);
+
+  let info = disk.info();
+  assertEquals([info.timeout_count, info.error_count, info.handed_count], [1, 1, 0]);
+  assertEquals([info.quarantined_count, info.stale_count], [1, 0]);
+  const said = kernelLinesSince(mark).filter((line) => line.startsWith("dblock: late0: "));
+  assertEquals(said.length, 1, said.join("\n"));
+  assert(/did not answer in 1000 ms/.test(said[0]!), said[0]);
+
+  // With one slot left, others are served, one at a time, and never in the slot that is kept.
+  for (let block = 3; block < 9; block++) assertEquals((await read(block)).status, 0);
+  assertEquals(disk.seen.slice(-6).some((request) => request.slot === late.slot), false);
+
+  const answer = disk.release(late);
+  assertEquals([answer.refusedCount, answer.statuses], [1, [abi.DBLOCK_STATUS_STALE]]);
+  info = disk.info();
+  assertEquals([info.quarantined_count, info.stale_count, info.refused_count], [0, 1, 1]);
+  assertEquals(disk.release(late).statuses, [abi.DBLOCK_STATUS_STALE]);
+  await disk.assertIdle();
+});
+
+Deno.test("when every slot is kept, requests wait and time out, and all goes on after the late answers", async () => {
+  await using disk = await TestDisk.start({ name: "late1", timeout_ms: timeoutMs, queue_depth: depth });
+  disk.rule = () => "hold";
+  const read = (block: number) =>
+    sh(`dd if=${disk.path} of=/dev/null bs=4k count=1 skip=${block} iflag=direct`, {
+      check: false,
+    });
+  const first = [read(0), read(1)];
+  await disk.untilHeld(2);
+  assertEquals((await Promise.all(first)).map(({ status }) => status), [1, 1]);
+  assertEquals(disk.info().quarantined_count, 2);
+  assertEquals((await read(2)).status, 1);
+  assertEquals([disk.seen.at(-1)!.offsetBytes > 4096, disk.held.length], [false, 2]);
+  assertEquals(disk.info().timeout_count, 3);
+
+  disk.rule = () => "serve";
+  const waiting = read(3);
+  await waitFor("a request waits", () => disk.info().waiting_count === 1);
+  for (const request of [...disk.held]) disk.release(request);
+  assertEquals((await waiting).status, 0);
+  assertEquals(disk.info().quarantined_count, 0);
+  await disk.assertIdle();
+});
+
+Deno.test("without a timeout a request waits as long as it takes", async () => {
+  await using disk = await TestDisk.start({ name: "late2", timeout_ms: 0 });
+  disk.rule = () => "hold";
+  const reading = sh(`dd if=${disk.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);
+  await disk.untilHeld(1);
+  await sh("sleep 3");
+  assertEquals([disk.info().timeout_count, disk.info().handed_count], [0, 1]);
+  disk.releaseAll();
+  await reading;
+});
