@@ -37,6 +37,7 @@ export class Apt {
 
   /** Unpacks exactly these packages, without what they depend on. */
   async unpack(packages: readonly string[], rootDir: string): Promise<void> {
+    await Deno.mkdir(this.#dir, { recursive: true });
     const debs = await Deno.makeTempDir({ dir: this.#dir, prefix: "debs-" });
     try {
       await this.#apt(["apt-get", "download", ...packages], debs);

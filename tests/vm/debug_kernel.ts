@@ -1,16 +1,34 @@
 /**
- * The kernel named "debug": Debian's source of 6.12, built with every checker that finds mistakes of a block driver and little
- * else (debug.config). The first build takes a while; after that it is a kernel like the others of kernels.ts.
+ * Kernels that check themselves: Debian's source of 6.12, built with every checker that finds mistakes of a block driver and
+ * little else. The first build takes a while; after that each is a kernel like the others of kernels.ts.
  *
  * What the checkers find is not decided here: dmesg.ts knows their words, and guest.ts looks after each test file.
  */
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { Apt } from "./debian.ts";
-import { buildDir, contentHash, exists, makeDirOnce, run, runMain, UserError, withLock } from "./host.ts";
+import { buildDir, contentHash, exists, makeDirOnce, projectDir, run, runMain, UserError, withLock } from "./host.ts";
 import type { Kernel } from "./kernels.ts";
 
-const configFile = fileURLToPath(new URL("debug.config", import.meta.url));
+interface Variant {
+  /** Fragments of a configuration in this folder; together they are all that is on. */
+  readonly configs: readonly string[];
+  /** Further words for make. */
+  readonly makeArguments: readonly string[];
+  /** As {@linkcode Kernel.slowness}. Measured with the start of Deno, which takes 0.8 s on other kernels. */
+  readonly slowness: number;
+}
+
+const variants: Readonly<Record<string, Variant>> = {
+  // Memory, locks, leaks, and calls that fail when told to.
+  "debug": { configs: ["debug.config", "debug-kasan.config"], makeArguments: [], slowness: 6 },
+  // Data races. A word on the command line is stronger than every makefile: only modules of later builds are instrumented.
+  "kcsan": { configs: ["debug.config", "debug-kcsan.config"], makeArguments: ["KCSAN_SANITIZE=n"], slowness: 4 },
+};
+
+/** Names of these kernels, as fetchKernel() takes them. */
+export const debugKernelNames: readonly string[] = Object.keys(variants);
+
+const configDir = join(projectDir, "tests/vm");
 const sourcePackage = "linux-source-6.12";
 const suites = ["bookworm-backports", "bookworm", "bookworm-security"];
 /** The one that module.ts builds modules with. */
@@ -23,33 +41,34 @@ const buildTools: Readonly<Record<string, string>> = {
   "/usr/include/libelf.h": "libelf-dev",
 };
 
-/** Makes the debug kernel ready: downloads its source and builds it unless that was done before. */
-export async function fetchDebugKernel(): Promise<Kernel> {
+/** Makes one of these kernels ready: downloads its source and builds it unless that was done before. */
+export async function fetchDebugKernel(name: string): Promise<Kernel> {
+  const variant = variants[name]!;
   const sourceDir = await fetchSource();
   const source = (await run(["make", "--silent", "-C", sourceDir, "kernelversion"])).trim();
-  const compilerVersion = await run([compiler, "--version"]);
-  const hash = contentHash([configFile], [source, compilerVersion]);
+  const config = variant.configs.map((file) => Deno.readTextFileSync(join(configDir, file))).join("\n");
+  const hash = contentHash([], [source, await run([compiler, "--version"]), config, ...variant.makeArguments]);
   // The release has the hash in it, so that modules and their images of another configuration are never taken for ours.
-  const release = `${source}-debug-${hash.slice(0, 8)}`;
-  const rootDir = join(buildDir, "kernels", `debug-${hash}`);
-  const outputDir = join(rootDir, "build");
+  const release = `${source}-${name}-${hash.slice(0, 8)}`;
+  const rootDir = join(buildDir, "kernels", `${name}-${hash}`);
   const stampFile = join(rootDir, "release");
   if (!exists(stampFile)) {
     await withLock(`${rootDir}.lock`, async () => {
       if (exists(stampFile)) return;
-      await build(sourceDir, rootDir, release);
+      await build({ sourceDir, rootDir, release, config, makeArguments: variant.makeArguments });
       await Deno.writeTextFile(stampFile, release);
     });
-    await removeOld(rootDir);
+    await removeOld(name, rootDir);
   }
   return {
-    version: "debug",
+    version: name,
     release,
     rootDir,
     hasToolchain: false,
-    headersDir: outputDir,
+    headersDir: join(rootDir, "build"),
     modulesDir: join(rootDir, "usr/lib/modules", release),
-    imageFile: join(outputDir, "arch/x86/boot/bzImage"),
+    imageFile: join(rootDir, "build/arch/x86/boot/bzImage"),
+    slowness: variant.slowness,
   };
 }
 
@@ -66,28 +85,36 @@ async function fetchSource(): Promise<string> {
   return dir;
 }
 
+interface Build {
+  readonly sourceDir: string;
+  readonly rootDir: string;
+  readonly release: string;
+  readonly config: string;
+  readonly makeArguments: readonly string[];
+}
+
 /** Builds kernel and modules. An interrupted build goes on where it was. */
-async function build(sourceDir: string, rootDir: string, release: string): Promise<void> {
+async function build({ sourceDir, rootDir, release, config, makeArguments }: Build): Promise<void> {
   const missing = Object.entries(buildTools).filter(([file]) => !exists(file)).map(([, name]) => name);
   if (missing.length > 0) {
     throw new UserError(
-      `Cannot build the debug kernel without ${missing.join(", ")}: apt-get install ${missing.join(" ")}`,
+      `Cannot build a debug kernel without ${missing.join(", ")}: apt-get install ${missing.join(" ")}`,
     );
   }
   const outputDir = join(rootDir, "build");
   await Deno.mkdir(outputDir, { recursive: true });
+  const configFile = join(rootDir, "config");
+  await Deno.writeTextFile(configFile, config);
   const localVersion = release.slice(release.indexOf("-"));
   const make = ["make", "-C", sourceDir, `O=${outputDir}`, `CC=${compiler}`, `LOCALVERSION=${localVersion}`];
   await run([...make, `KCONFIG_ALLCONFIG=${configFile}`, "allnoconfig"], { logFile: join(rootDir, "config.log") });
-  await checkConfig(join(outputDir, ".config"));
+  await checkConfig(config, join(outputDir, ".config"));
   const logFile = join(rootDir, "make.log");
-  console.error(
-    `building kernel ${release}, 10 to 30 minutes (${logFile.slice(buildDir.length - ".build".length)} grows)`,
-  );
+  console.error(`building kernel ${release}, 15 to 30 minutes (${logFile.replace(`${projectDir}/`, "")} grows)`);
   // The log is written as the build goes on. The build is long: whatever else the machine does comes first.
   const script = 'log=$1; shift; "$@" >"$log" 2>&1 || { tail --lines=25 "$log" >&2; exit 1; }';
-  const processors = navigator.hardwareConcurrency;
-  await run(["nice", "bash", "-c", script, "bash", logFile, ...make, `-j${processors}`, "bzImage", "modules"]);
+  const targets = [...makeArguments, `-j${navigator.hardwareConcurrency}`, "bzImage", "modules"];
+  await run(["nice", "bash", "-c", script, "bash", logFile, ...make, ...targets]);
   await installModules(make, rootDir, release);
 }
 
@@ -100,36 +127,44 @@ async function installModules(make: readonly string[], rootDir: string, release:
 }
 
 /** Fails if a line of the fragment did not survive Kconfig: a checker that is silently off finds nothing. */
-async function checkConfig(file: string): Promise<void> {
+async function checkConfig(config: string, file: string): Promise<void> {
   const lines = (text: string) => text.split("\n").filter((line) => /^CONFIG_\w+=/.test(line));
   const result = lines(await Deno.readTextFile(file));
   const set = new Set(result);
   const names = new Set(result.map((line) => line.split("=")[0]!));
-  const lost = lines(await Deno.readTextFile(configFile)).filter((line) => {
+  const lost = lines(config).filter((line) => {
     const [name, value] = line.split("=") as [string, string];
     return value === "n" ? names.has(name) : !set.has(line);
   });
   if (lost.length === 0) return;
   throw new UserError(
-    `Cannot build the debug kernel: Kconfig does not take these lines of debug.config: ${lost.join(" ")}`,
+    `Cannot build a debug kernel: Kconfig does not take these lines: ${lost.join(" ")}`,
   );
 }
 
 /** Builds of other configurations are large. */
-async function removeOld(keep: string): Promise<void> {
+async function removeOld(variant: string, keep: string): Promise<void> {
   const kernelsDir = join(buildDir, "kernels");
+  const builds = new RegExp(`^${variant}-[0-9a-f]{16}(\\.lock)?$`);
   for (const { name } of [...Deno.readDirSync(kernelsDir)]) {
     const path = join(kernelsDir, name);
-    if (!/^debug-[0-9a-f]{16}(\.lock)?$/.test(name) || path === keep || path === `${keep}.lock`) continue;
+    if (!builds.test(name) || path === keep || path === `${keep}.lock`) continue;
     await Deno.remove(path, { recursive: true });
   }
 }
 
-if (import.meta.main) {
-  await runMain(async () => {
+async function main(): Promise<number> {
+  const names = Deno.args.length > 0 ? Deno.args : ["debug"];
+  const unknown = names.find((name) => !debugKernelNames.includes(name));
+  if (unknown !== undefined) {
+    throw new UserError(`Cannot build kernel "${unknown}": known are ${debugKernelNames.join(", ")}`);
+  }
+  for (const name of names) {
     const started = performance.now();
-    const kernel = await fetchDebugKernel();
-    console.log(`${kernel.release} (${((performance.now() - started) / 1000).toFixed(0)} s)`);
-    return 0;
-  });
+    const { release } = await fetchDebugKernel(name);
+    console.log(`${release} is ready (${((performance.now() - started) / 1000).toFixed(0)} s)`);
+  }
+  return 0;
 }
+
+if (import.meta.main) await runMain(main);

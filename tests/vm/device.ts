@@ -51,7 +51,7 @@ export interface DeviceOptions {
 /** Runs the files in as few VMs as it takes. */
 export async function runDeviceTests(options: DeviceOptions): Promise<FileResult[]> {
   const results: FileResult[] = [];
-  let remaining = options.files.map(planFile);
+  let remaining = options.files.map((path) => planFile(path, options.kernel.slowness));
   while (remaining.length > 0) {
     const round = await runRound(options, remaining);
     results.push(...round);
@@ -60,20 +60,21 @@ export async function runDeviceTests(options: DeviceOptions): Promise<FileResult
   return results;
 }
 
-function planFile(path: string): PlannedFile {
+function planFile(path: string, slowness: number): PlannedFile {
   const source = Deno.readTextFileSync(join(projectDir, path));
   const seconds = /^\/\/ time limit: (\d+) s$/m.exec(source)?.[1];
-  return { path, limitMs: seconds === undefined ? defaultLimitMs : Number(seconds) * 1000 };
+  return { path, limitMs: (seconds === undefined ? defaultLimitMs : Number(seconds) * 1000) * slowness };
 }
 
 /** One VM's life: the results of the files it got through, at least one. */
 async function runRound(options: DeviceOptions, files: readonly PlannedFile[]): Promise<FileResult[]> {
   const watch = new Watch(options, files);
+  const { slowness } = options.kernel;
   const vm = await runVm({
     kernel: options.kernel,
-    command: "exec deno run --allow-all --no-check tests/vm/guest.ts /plan.json",
+    command: `DBLOCK_TEST_SLOWNESS=${slowness} exec deno run --allow-all --no-check tests/vm/guest.ts /plan.json`,
     files: { "/plan.json": JSON.stringify({ files, filter: options.filter }) },
-    timeoutMs: files.reduce((sum, file) => sum + file.limitMs + overheadMs, overheadMs),
+    timeoutMs: files.reduce((sum, file) => sum + file.limitMs + overheadMs * slowness, overheadMs * slowness),
     moduleFile: options.moduleFile,
     programFile: options.programFile,
     memoryMiB: options.memoryMiB,
@@ -118,15 +119,17 @@ class Watch {
   #check(): void {
     const now = performance.now();
     const file = this.#files[this.#results.length];
+    const { slowness } = this.#options.kernel;
+    const overhead = overheadMs * slowness;
     if (this.#begunAt === undefined) {
       // Booting, or between two files: nothing there takes long.
-      if (now - this.#heardAt > overheadMs) this.#abort.abort(`no test begun within ${overheadMs / 1000} s`);
+      if (now - this.#heardAt > overhead) this.#abort.abort(`no test begun within ${overhead / 1000} s`);
       return;
     }
-    const silenceMs = this.#options.silenceMs ?? defaultSilenceMs;
+    const silenceMs = (this.#options.silenceMs ?? defaultSilenceMs) * slowness;
     if (now - this.#heardAt > silenceMs) this.#abort.abort(`silent for ${silenceMs / 1000} s`);
-    else if (file !== undefined && now - this.#begunAt > file.limitMs + overheadMs) {
-      this.#abort.abort(`no end within ${(file.limitMs + overheadMs) / 1000} s`);
+    else if (file !== undefined && now - this.#begunAt > file.limitMs + overhead) {
+      this.#abort.abort(`no end within ${(file.limitMs + overhead) / 1000} s`);
     }
   }
 

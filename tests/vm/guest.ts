@@ -3,12 +3,13 @@
  * kernel after each. Started by device.ts on the host, which hears from it through the report port.
  */
 import { badKernelLines } from "./dmesg.ts";
+import { findLeaks, hasKmemleak, scanForLeaks } from "./kmemleak.ts";
 import { type Counts, parseTestSummary, type Plan, type PlannedFile, type ReportLine } from "./report.ts";
 
 const moduleFile = "kmod/dblock.ko";
 const aliveIntervalMs = 1_000;
 /** How long a killed test, its servers and its devices may take to be gone. */
-const settleLimitMs = 8_000;
+const settleLimitMs = 8_000 * Number(Deno.env.get("DBLOCK_TEST_SLOWNESS") ?? 1);
 const maxOutputChars = 100_000;
 
 const reportPort = Deno.openSync("/dev/virtio-ports/report", { write: true });
@@ -24,7 +25,7 @@ async function main(): Promise<void> {
   for (const file of plan.files) {
     report({ type: "begin", path: file.path });
     const started = performance.now();
-    const { counts, output, problems, isDirty } = await runFile(file, plan.filter);
+    const { counts, output, problems, isDirty } = await runFile(file, plan.filter, file === plan.files.at(-1));
     const seconds = (performance.now() - started) / 1000;
     report({ type: "end", path: file.path, ...(counts && { counts }), problems, seconds, output, isDirty });
     // A kernel that is not as before would blame the next file for what this one did.
@@ -40,7 +41,7 @@ interface FileOutcome {
   readonly isDirty: boolean;
 }
 
-async function runFile(file: PlannedFile, filter: string | undefined): Promise<FileOutcome> {
+async function runFile(file: PlannedFile, filter: string | undefined, isLast: boolean): Promise<FileOutcome> {
   const problems: string[] = [];
   const mark = `dblock-test: ${file.path} ${crypto.randomUUID()}`;
   Deno.writeTextFileSync("/dev/kmsg", `${mark}\n`);
@@ -51,6 +52,7 @@ async function runFile(file: PlannedFile, filter: string | undefined): Promise<F
   const stuck = isStuck ? ["a process cannot be killed"] : await killLeftovers(problems);
   if (hasModule && stuck.length === 0) stuck.push(...await unloadModule());
   problems.push(...stuck);
+  if (hasKmemleak()) problems.push(...await leaks(isLast));
   problems.push(...badKernelLines(await kernelLinesSince(mark), Deno.readTextFileSync(file.path)));
   return { counts, output: output.slice(-maxOutputChars), problems, isDirty: stuck.length > 0 };
 }
@@ -156,6 +158,12 @@ async function unloadModule(): Promise<string[]> {
   const references = () => Deno.readTextFileSync("/sys/module/dblock/refcnt").trim();
   if (!await poll(() => references() === "0")) return [`module dblock is still referenced ${references()} times`];
   return await command(["rmmod", "dblock"]);
+}
+
+/** What this file has leaked, or one before it: a scan finds what the scan before it saw first. */
+async function leaks(isLast: boolean): Promise<string[]> {
+  const report = isLast ? await findLeaks() : scanForLeaks();
+  return report === "" ? [] : [`kmemleak, in this test file or in one before it:\n${report}`];
 }
 
 async function kernelLinesSince(mark: string): Promise<string[]> {

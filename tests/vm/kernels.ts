@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { Apt } from "./debian.ts";
-import { fetchDebugKernel } from "./debug_kernel.ts";
+import { debugKernelNames, fetchDebugKernel } from "./debug_kernel.ts";
 import { buildDir, exists, makeDirOnce, run, UserError } from "./host.ts";
 
 interface KernelSource {
@@ -60,14 +60,17 @@ export interface Kernel {
   readonly headersDir: string;
   readonly modulesDir: string;
   readonly imageFile: string;
+  /** All time limits are multiplied by this: 1, but for a kernel that checks everything it does. */
+  readonly slowness: number;
 }
 
 /** Makes a kernel ready: downloads and unpacks it unless that was done before. */
 export async function fetchKernel(version: string): Promise<Kernel> {
-  if (version === "debug") return await fetchDebugKernel();
+  if (debugKernelNames.includes(version)) return await fetchDebugKernel(version);
   const source = kernelSources.find((candidate) => candidate.version === version);
   if (source === undefined) {
-    throw new UserError(`Cannot use kernel "${version}": known are ${kernelVersions.join(", ")}, debug`);
+    const known = [...kernelVersions, ...debugKernelNames].join(", ");
+    throw new UserError(`Cannot use kernel "${version}": known are ${known}`);
   }
   const rootDir = join(buildDir, "kernels", version);
   await makeDirOnce(rootDir, (temporaryDir) => unpackKernel(source, temporaryDir));
@@ -82,6 +85,7 @@ export async function fetchKernel(version: string): Promise<Kernel> {
     headersDir: join(rootDir, "usr/src", `linux-headers-${release}`),
     modulesDir,
     imageFile: images.find(exists)!,
+    slowness: 1,
   };
 }
 

@@ -86,6 +86,16 @@ const kernelCmdline = [
   "rdinit=/init",
 ];
 
+/** The same patience for a kernel that is slower by nature. */
+function slowCmdline(slowness: number): string {
+  if (slowness === 1) return "";
+  return [
+    `rcupdate.rcu_cpu_stall_timeout=${Math.min(300, 60 * slowness)}`,
+    `sysctl.kernel.hung_task_timeout_secs=${60 * slowness}`,
+    "sysctl.kernel.watchdog_thresh=60",
+  ].join(" ");
+}
+
 /** Boots, runs, and always ends QEMU. */
 export async function runVm(options: VmOptions): Promise<VmResult> {
   const runDir = await makeRunDir(options.kernel);
@@ -189,8 +199,12 @@ function qemuCommand(
     ...["-drive", `if=none,id=${image.name},file=${image.file},format=raw,readonly=on,cache=unsafe`],
     ...["-device", `virtio-blk-pci,drive=${image.name},serial=${image.name}`],
   ];
-  const cmdline = [...kernelCmdline, options.extraCmdline ?? "", options.interactive ? "loglevel=4" : ""].join(" ")
-    .trim();
+  const cmdline = [
+    ...kernelCmdline,
+    slowCmdline(options.kernel.slowness),
+    options.extraCmdline ?? "",
+    options.interactive ? "loglevel=4" : "",
+  ].join(" ").trim();
   return [
     "qemu-system-x86_64",
     ...["-accel", "tcg,thread=multi"],
