@@ -368,8 +368,11 @@ static long dblock_exchange(struct file *file, unsigned long count)
 		header.request_count = ret;
 	header.state = READ_ONCE(device->state);
 	if (copy_to_user(channel->header, &header,
-			 offsetof(struct dblock_ring_header, reserved)))
+			 offsetof(struct dblock_ring_header, reserved))) {
+		if (ret > 0)
+			dblock_queue_hand_back_batch(channel);
 		ret = -EFAULT;
+	}
 	clear_bit_unlock(0, &channel->exchanging);
 	return ret;
 }

@@ -191,9 +191,15 @@ static inline int dblock_gendisk_add(struct gendisk *disk,
 #endif
 }
 
-/* Before 6.0 the queue of a removed disk is shut down separately. */
+/* 5.17 lets a driver say that the disk is dead before it is removed: file systems
+ * on it then do not try to write first. Before 6.0 the queue of a removed disk
+ * is shut down separately.
+ */
 static inline void dblock_gendisk_del(struct gendisk *disk)
 {
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 17, 0)
+	blk_mark_disk_dead(disk);
+#endif
 	del_gendisk(disk);
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 0, 0)
 	blk_cleanup_queue(disk->queue);

@@ -19,6 +19,16 @@
 
 #define DBLOCK_FAULT_IN_PAGES	16
 
+/* New content of pages that others may have mapped; nothing to do on x86. */
+static void dblock_flush_dcache(const struct bio_vec *run)
+{
+	unsigned int i;
+
+	for (i = 0; i < DIV_ROUND_UP(run->bv_offset + run->bv_len, PAGE_SIZE);
+	     i++)
+		flush_dcache_page(run->bv_page + i);
+}
+
 /**
  * dblock_data_copy() - copy a request's data from or to user memory
  * @rq: a READ (data goes into its pages) or a WRITE (out of them)
@@ -33,31 +43,35 @@ size_t dblock_data_copy(struct request *rq, u64 address, size_t done)
 {
 	bool to_user = rq_data_dir(rq) == WRITE;
 	struct req_iterator iter;
-	struct bio_vec segment;
+	struct bio_vec run;
 	size_t skip = done;
 
 	if (!access_ok((void __user *)(uintptr_t)address, blk_rq_bytes(rq)))
 		return done;
 	pagefault_disable();
-	rq_for_each_segment(segment, rq, iter) {
+	rq_for_each_bvec(run, rq, iter) {
 		void __user *user = (void __user *)(uintptr_t)(address + done);
 		unsigned long left;
 		size_t length;
-		void *pages;
+		void *data;
 
-		if (skip >= segment.bv_len) {
-			skip -= segment.bv_len;
+		if (skip >= run.bv_len) {
+			skip -= run.bv_len;
 			continue;
 		}
-		pages = page_address(segment.bv_page) + segment.bv_offset +
-			skip;
-		length = segment.bv_len - skip;
+		data = page_address(run.bv_page) + run.bv_offset + skip;
+		length = run.bv_len - skip;
 		skip = 0;
+		/* Without the checks of copy_to_user(), whose business is what
+		 * a program may see of a kernel object: these bytes are a
+		 * disk's content wherever they lie, be it in a slab (journal
+		 * blocks of 1 KiB do) or across pages of several folios.
+		 */
 		if (to_user) {
-			left = __copy_to_user_inatomic(user, pages, length);
+			left = raw_copy_to_user(user, data, length);
 		} else {
-			left = __copy_from_user_inatomic(pages, user, length);
-			flush_dcache_page(segment.bv_page);
+			left = raw_copy_from_user(data, user, length);
+			dblock_flush_dcache(&run);
 		}
 		done += length - left;
 		if (left)

@@ -58,6 +58,7 @@ enum dblock_slot_state {
 struct dblock_slot {
 	struct request *rq;		/* while HANDED or COPYING */
 	u32 generation;			/* of the last hand-out */
+	u32 batch;			/* the EXCHANGE that handed it out */
 	enum dblock_slot_state state;
 };
 
@@ -67,6 +68,11 @@ struct dblock_io {
 	u32 slot;			/* or DBLOCK_NO_SLOT */
 	bool replayed;
 };
+
+static inline struct dblock_io *dblock_io_of(struct request *rq)
+{
+	return blk_mq_rq_to_pdu(rq);
+}
 
 /**
  * enum dblock_mode - what a queue does with requests; follows the device state
@@ -91,6 +97,7 @@ struct dblock_queue {
 	u32 handed_count;		/* HANDED and COPYING */
 	u32 quarantined_count;
 	u32 free_count;
+	u32 batch;			/* number of the last EXCHANGE */
 	u16 *free;			/* stack of free slots */
 	struct dblock_slot *slots;	/* queue_depth of them */
 	wait_queue_head_t wait;		/* EXCHANGE and poll */
@@ -186,6 +193,14 @@ extern const struct attribute_group *dblock_attribute_groups[];
 
 /* queue.c */
 extern const struct blk_mq_ops dblock_mq_ops;
+u8 dblock_operation_of(struct request *rq);
+void dblock_end_list(struct list_head *ended, blk_status_t status);
+void dblock_slot_free(struct dblock_queue *queue, struct dblock_slot *slot);
+struct dblock_io *dblock_slot_take(struct dblock_queue *queue,
+				   struct dblock_slot *slot);
+void dblock_slot_replay(struct dblock_queue *queue, struct dblock_slot *slot);
+void dblock_queue_wake(struct dblock_queue *queue);
+void dblock_queue_handed_less(struct dblock_queue *queue);
 int dblock_queue_init(struct dblock_queue *queue, struct dblock_device *device);
 void dblock_queue_free(struct dblock_queue *queue);
 void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
@@ -196,6 +211,8 @@ bool dblock_queue_drained(struct dblock_queue *queue);
 void dblock_queue_give_up(struct dblock_queue *queue);
 bool dblock_queue_detach(struct dblock_queue *queue,
 			 struct dblock_channel *channel);
+
+/* serve.c */
 bool dblock_queue_ready(struct dblock_queue *queue,
 			struct dblock_channel *channel);
 int dblock_queue_hand_out(struct dblock_channel *channel,
@@ -204,6 +221,7 @@ int dblock_queue_hand_out(struct dblock_channel *channel,
 void dblock_queue_hand_back(struct dblock_channel *channel,
 			    const struct dblock_request *requests,
 			    unsigned int count);
+void dblock_queue_hand_back_batch(struct dblock_channel *channel);
 int dblock_queue_deliver(struct dblock_channel *channel,
 			 const struct dblock_request *request);
 int dblock_queue_complete(struct dblock_channel *channel,
