@@ -1,0 +1,86 @@
+// What CREATE asks for is what the block layer shows, and no request that a server sees breaks a limit of it.
+// Hard case D3.
+import { assert, assertEquals } from "@std/assert";
+import * as abi from "../../src/abi.ts";
+import { TestDisk } from "./disk.ts";
+import { fio } from "./fio.ts";
+import { sh } from "./harness.ts";
+import { type CreateParams, KIB, MIB } from "./server.ts";
+
+/** Files of /sys/block/NAME/queue and what is in them. */
+async function queueLimits(name: string, files: readonly string[]): Promise<Record<string, number>> {
+  const { stdout } = await sh(`cd /sys/block/${name}/queue && cat ${files.join(" ")}`);
+  return Object.fromEntries(stdout.trim().split("\n").map((line, i) => [files[i]!, Number(line)]));
+}
+
+Deno.test("the block layer shows the limits of CREATE", async () => {
+  await using disk = await TestDisk.start({
+    name: "limits0",
+    flags: abi.DBLOCK_DEVICE_DISCARD | abi.DBLOCK_DEVICE_WRITE_ZEROES | abi.DBLOCK_DEVICE_WRITE_CACHE |
+      abi.DBLOCK_DEVICE_FUA | abi.DBLOCK_DEVICE_ROTATIONAL,
+    logical_block_bytes: 1024,
+    physical_block_bytes: 8192,
+    io_opt_bytes: 64 * KIB,
+    max_io_bytes: 256 * KIB,
+    discard_granularity_bytes: 16 * KIB,
+    max_discard_bytes: 2 * MIB,
+    max_write_zeroes_bytes: 3 * MIB,
+  });
+  const expected = {
+    logical_block_size: 1024,
+    physical_block_size: 8192,
+    minimum_io_size: 8192,
+    optimal_io_size: 64 * KIB,
+    max_hw_sectors_kb: 256,
+    discard_granularity: 16 * KIB,
+    discard_max_hw_bytes: 2 * MIB,
+    write_zeroes_max_bytes: 3 * MIB,
+    rotational: 1,
+    fua: 1,
+  };
+  assertEquals(await queueLimits(disk.name, Object.keys(expected)), expected);
+  assertEquals((await sh(`cat /sys/block/${disk.name}/queue/write_cache`)).stdout, "write back\n");
+});
+
+Deno.test("a disk without any of that shows none of it", async () => {
+  await using disk = await TestDisk.start({ name: "limits1" });
+  const expected = { discard_max_hw_bytes: 0, write_zeroes_max_bytes: 0, rotational: 0, fua: 0, optimal_io_size: 0 };
+  assertEquals(await queueLimits(disk.name, Object.keys(expected)), expected);
+  assertEquals((await sh(`cat /sys/block/${disk.name}/queue/write_cache`)).stdout, "write through\n");
+});
+
+const geometries: readonly CreateParams[] = [
+  ...[512, 1024, 2048, 4096].map((bytes) => ({ logical_block_bytes: bytes })),
+  { max_io_bytes: 4096 },
+  { max_io_bytes: 12 * KIB, logical_block_bytes: 4096 },
+  { max_io_bytes: 2 * MIB, queue_depth: 4 },
+];
+for (const geometry of geometries) {
+  Deno.test(`no request breaks the limits of ${JSON.stringify(geometry)}`, async () => {
+    await using disk = await TestDisk.start({ name: "limits2", ...geometry });
+    const { logical_block_bytes: block, max_io_bytes: longest, queue_depth: depth } = disk.info();
+    disk.seen.length = 0;
+    const { status, stderr } = await fio(
+      `--name=limits --filename=${disk.path} --ioengine=io_uring --rw=randwrite --bsrange=${block}-1M --iodepth=8 ` +
+        `--direct=1 --size=4M --verify=crc32c --verify_fatal=1`,
+    );
+    assertEquals(status, 0, stderr);
+    await sh(`dd if=${disk.path} of=/dev/null bs=4M count=1 status=none`);
+    for (const { offsetBytes, lengthBytes, slot, generation } of disk.seen) {
+      assert(offsetBytes % block === 0 && lengthBytes % block === 0, `${offsetBytes}+${lengthBytes}`);
+      assert(lengthBytes > 0 && lengthBytes <= longest, `${lengthBytes} bytes`);
+      assert(slot < depth && generation !== 0);
+    }
+    // The limit is used, too: large I/O is not chopped into crumbs.
+    assertEquals(Math.max(...disk.seen.map((request) => request.lengthBytes)) >= Math.min(longest, 512 * KIB), true);
+    await disk.assertIdle();
+  });
+}
+
+Deno.test("a read-only disk refuses writes before they reach the server", async () => {
+  await using disk = await TestDisk.start({ name: "limits3", flags: abi.DBLOCK_DEVICE_READ_ONLY });
+  assertEquals((await sh(`blockdev --getro ${disk.path}`)).stdout, "1\n");
+  assertEquals((await sh(`dd if=/dev/zero of=${disk.path} bs=4k count=1 oflag=direct`, { check: false })).status, 1);
+  await sh(`dd if=${disk.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);
+  assertEquals(disk.seen.some((request) => request.operation !== abi.DBLOCK_OPERATION_READ), false);
+});

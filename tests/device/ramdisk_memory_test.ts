@@ -1,0 +1,61 @@
+// dblock-ramdisk takes memory for what is written, gives it back on discard and at the end, and every thread of it is an
+// I/O flusher. Hard case E2.
+import { assert, assertEquals } from "@std/assert";
+import { sh } from "./harness.ts";
+import { Ramdisk, runRamdisk } from "./ramdisk.ts";
+
+const mib = 2 ** 20;
+/** PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE, as PR_SET_IO_FLUSHER sets them. */
+const flusherFlags = 0x00180000;
+
+async function rssBytes(pid: number): Promise<number> {
+  const status = await Deno.readTextFile(`/proc/${pid}/status`);
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)![1]) * 1024;
+}
+
+Deno.test("a ramdisk grows with what is written, and shrinks with what is discarded", async () => {
+  await using disk = await Ramdisk.start({ name: "memory", args: ["--size", "4GiB"] });
+  const idle = await rssBytes(disk.pid);
+  assert(idle < 400 * mib, `${idle / mib} MiB when idle`);
+  await sh(`dd if=/dev/zero of=${disk.path} bs=1M count=256 oflag=direct status=none`);
+  const full = await rssBytes(disk.pid);
+  assert(full - idle > 250 * mib, `only ${(full - idle) / mib} MiB more`);
+  await sh(`blkdiscard --force ${disk.path}`);
+  const discarded = await rssBytes(disk.pid);
+  assert(discarded - idle < 32 * mib, `${(discarded - idle) / mib} MiB are left`);
+
+  await sh(`mkfs.ext4 -q ${disk.path} && mount ${disk.path} /mnt`);
+  try {
+    await sh("dd if=/dev/urandom of=/mnt/file bs=1M count=128 conv=fsync status=none");
+    const filled = await rssBytes(disk.pid);
+    await sh("rm /mnt/file && sync -f /mnt && fstrim /mnt");
+    const trimmed = await rssBytes(disk.pid);
+    assert(filled - trimmed > 120 * mib, `fstrim gave back ${(filled - trimmed) / mib} MiB`);
+  } finally {
+    await sh("umount /mnt");
+  }
+  assertEquals((await runRamdisk("-d --name memory")).status, 0);
+  await disk.end();
+});
+
+Deno.test("what is discarded or zeroed reads as zeroes", async () => {
+  await using disk = await Ramdisk.start({ name: "zeroes", args: ["--size", "16M"] });
+  for (const command of ["blkdiscard --force", "blkdiscard --force --zeroout"]) {
+    await sh(`tr '\\0' x </dev/zero | dd of=${disk.path} bs=1M count=16 iflag=fullblock oflag=direct status=none`);
+    // Neither end is at a page.
+    await sh(`${command} --offset 512 --length ${9 * mib + 1024} ${disk.path}; blockdev --flushbufs ${disk.path}`);
+    const { stdout } = await sh(`tr -d '\\0' <${disk.path} | wc -c; head -c 512 ${disk.path} | tr -d x | wc -c`);
+    assertEquals(stdout.trim().split("\n").map(Number), [7 * mib - 1024, 0]);
+  }
+});
+
+Deno.test("every thread of dblock-ramdisk is an I/O flusher", async () => {
+  await using disk = await Ramdisk.start({ name: "flusher", args: ["--size", "16M"] });
+  const threads = [...Deno.readDirSync(`/proc/${disk.pid}/task`)].map(({ name }) => name);
+  assert(threads.length > 2);
+  for (const tid of threads) {
+    const stat = await Deno.readTextFile(`/proc/${disk.pid}/task/${tid}/stat`);
+    const flags = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[6]);
+    assertEquals([tid, flags & flusherFlags], [tid, flusherFlags]);
+  }
+});

@@ -1,0 +1,39 @@
+// rmmod is refused while a device, an open node or a mounted disk is there, works when nothing is, and racing it against
+// CREATE harms nobody. Hard case C7.
+import { assert, assertEquals } from "@std/assert";
+import { sh } from "./harness.ts";
+import { createDevice, destroyDevice, params } from "./server.ts";
+import { close, O_RDWR, open } from "./syscall.ts";
+
+async function refused(why: string): Promise<void> {
+  const { status, stderr } = await sh("rmmod dblock", { check: false });
+  assertEquals([why, status, /in use/.test(stderr)], [why, 1, true]);
+}
+
+Deno.test("rmmod is refused while anything is in use", async () => {
+  const control = open("/dev/dblockctl", O_RDWR);
+  await refused("an open control node");
+  createDevice(params("rmmod0"));
+  close(control);
+  await refused("a device");
+  const node = open("/dev/rmmod0-ctl", O_RDWR);
+  assertEquals(await destroyDevice("rmmod0"), 0);
+  await refused("an open server node of a device that is gone");
+  close(node);
+  await sh("rmmod dblock");
+  await sh("insmod kmod/dblock.ko");
+});
+
+Deno.test("rmmod races CREATE and DESTROY 25 times", async () => {
+  const script = "deno run -A --no-check --import-map=src/build/standins/import_map.json tests/device/rmmod_main.ts";
+  const racer = sh(`exec ${script}`, { timeoutMs: 60_000 });
+  let unloads = 0;
+  for (let i = 0; i < 25; i++) {
+    const { status } = await sh("rmmod dblock && insmod kmod/dblock.ko", { check: false });
+    if (status === 0) unloads++;
+  }
+  await Deno.writeTextFile("/tmp/rmmod-over", "");
+  const created = Number((await racer).stdout);
+  await sh("rm /tmp/rmmod-over");
+  assert(unloads > 0 && created > 0, `${unloads} unloads, ${created} devices: no race`);
+});

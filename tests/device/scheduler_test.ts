@@ -1,0 +1,33 @@
+// Changing the scheduler, nr_requests and the number of CPUs under verified I/O costs no error and no stall.
+// Hard cases D4, D5.
+import { assertEquals } from "@std/assert";
+import { fio } from "./fio.ts";
+import { sh } from "./harness.ts";
+import { Ramdisk } from "./ramdisk.ts";
+import { infoOf } from "./server.ts";
+
+Deno.test("scheduler, nr_requests and CPUs change under fio verify", async () => {
+  await using disk = await Ramdisk.start({ name: "sched", args: ["--size", "64M"] });
+  const running = fio(
+    `--name=sched --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randwrite --bs=4k --iodepth=32 --numjobs=2 ` +
+      `--size=32M --offset_increment=32M --time_based --runtime=8 --verify=crc32c --verify_fatal=1 --verify_backlog=512`,
+  );
+  const changes = `
+    cd /sys/block/sched/queue
+    for round in 1 2 3; do
+      for scheduler in $(tr -d '[]' <scheduler); do
+        echo $scheduler >scheduler
+        grep -q "\\[$scheduler\\]" scheduler
+        for depth in 4 64 128; do echo $depth >nr_requests || true; done
+      done
+      if [ -e /sys/devices/system/cpu/cpu1/online ]; then
+        echo 0 >/sys/devices/system/cpu/cpu1/online; sleep 0.3
+        echo 1 >/sys/devices/system/cpu/cpu1/online; sleep 0.3
+      fi
+    done`;
+  await sh(`set -e; ${changes}`);
+  const { status, jobs, stderr } = await running;
+  assertEquals([status, ...jobs.map((job) => job.error)], [0, 0, 0], stderr);
+  assertEquals(infoOf("sched")!.error_count, 0);
+  assertEquals((await sh("cat /sys/block/sched/inflight")).stdout.trim().split(/\s+/), ["0", "0"]);
+});

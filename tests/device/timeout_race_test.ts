@@ -1,0 +1,54 @@
+// 1,000 answers that come just when their requests time out: each request ends exactly once, and every late answer is
+// refused. Hard case B3. Not covered: that every one of them met its timeout within the same microsecond.
+import { assert, assertEquals } from "@std/assert";
+import * as abi from "../../src/abi.ts";
+import { TestDisk } from "./disk.ts";
+import { fio } from "./fio.ts";
+import type { Request } from "./server.ts";
+
+const wanted = 1_024;
+const timeoutMs = 1_000;
+
+Deno.test("timeout and COMMIT race a thousand times", async () => {
+  await using disk = await TestDisk.start({
+    name: "race0",
+    timeout_ms: timeoutMs,
+    queue_depth: 1024,
+    max_io_bytes: 4096,
+  });
+  const due: { request: Request; at: number }[] = [];
+  let [taken, late] = [0, 0];
+  disk.rule = (request) => {
+    // Timeouts come on the next tick of a timer that is shared by all requests, up to a second late.
+    due.push({ request, at: performance.now() + timeoutMs - 20 + Math.random() * 1_000 });
+    return "hold";
+  };
+  const timer = setInterval(() => {
+    const now = performance.now();
+    const ready = due.filter(({ at }) => at <= now);
+    for (const entry of ready) {
+      due.splice(due.indexOf(entry), 1);
+      const { statuses } = disk.release(entry.request);
+      if (statuses[0] === abi.DBLOCK_STATUS_TAKEN) taken++;
+      else late++;
+    }
+  }, 5);
+  const base = disk.info();
+  const before = disk.seen.length;
+  const { jobs } = await fio(
+    `--name=race --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randread --bs=4k --iodepth=256 ` +
+      `--size=${wanted * 4}k --continue_on_error=all`,
+  );
+  while (due.length > 0) await new Promise((resolve) => setTimeout(resolve, 50));
+  clearInterval(timer);
+  disk.rule = () => "serve";
+  const info = disk.info();
+  const answered = info.requests[0]! - base.requests[0]!;
+  assertEquals(jobs[0]!.read.total_ios, wanted);
+  // Those that never got a slot ended without anybody having seen them.
+  assertEquals(taken + late, disk.seen.length - before);
+  assertEquals([answered, info.stale_count, answered + info.timeout_count], [taken, late, wanted]);
+  assertEquals([info.quarantined_count, info.error_count - info.timeout_count], [0, 0]);
+  assert(taken > 10 && late > 10, `no race: ${taken} in time, ${late} late`);
+  await disk.assertIdle();
+});
