@@ -5,7 +5,7 @@ import { sh } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
 import { Control, infoOf } from "./server.ts";
 
-Deno.test("destroy without force refuses a mounted disk", async () => {
+Deno.test("destroy refuses a mounted disk without force, and takes it with force", async () => {
   await using disk = await Ramdisk.start({ name: "mounted", args: ["--size", "64M"] });
   await sh(`mkfs.ext4 -q ${disk.path} && mount ${disk.path} /mnt && echo before >/mnt/file`);
   try {
@@ -24,8 +24,10 @@ Deno.test("destroy without force refuses a mounted disk", async () => {
   } finally {
     await sh("umount /mnt");
   }
-  await sh(`fsck.ext4 -fn ${disk.path}`);
-  assertEquals((await runRamdisk("-d --name mounted")).status, 0);
+  await sh(`fsck.ext4 -fn ${disk.path} && mount ${disk.path} /mnt`);
+  const forced = await runRamdisk("-d --force --name mounted");
+  await sh("umount /mnt");
+  assertEquals(forced, { status: 0, stdout: "/dev/mounted is destroyed\n", stderr: "" });
   assertEquals((await disk.end()).code, 0);
 });
 

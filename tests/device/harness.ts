@@ -72,6 +72,13 @@ export async function waitFor(
   return performance.now() - started;
 }
 
+/** Checks that something took no longer than it may; a kernel that is slower by nature may take longer. */
+export function assertWithin(limitMs: number, tookMs: number, what: string): void {
+  if (tookMs > limitMs * slowness) {
+    throw new Error(`${what} after ${Math.round(tookMs)} ms, not within ${limitMs * slowness} ms`);
+  }
+}
+
 /**
  * Returns whether a condition for a test is met; if not, the report gives the reason.
  *

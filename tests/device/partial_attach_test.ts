@@ -1,10 +1,10 @@
 // A server that dies with only some queues attached, or before the disk is live, leaves nothing behind, and the name is
 // free for another at once. Hard cases A5, A8, A9.
-import { assert, assertEquals } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
 import { TestDisk } from "./disk.ts";
-import { requires, sh, waitFor } from "./harness.ts";
+import { assertWithin, requires, sh, waitFor } from "./harness.ts";
 import { createDevice, destroyDevice, infoOf, params, Queue, startDevice } from "./server.ts";
 import { ServerProcess } from "./server_process.ts";
 
@@ -45,7 +45,7 @@ Deno.test("a server that dies while the partition table is read takes the device
     if (force) assertEquals(await destroyDevice("partial2"), 0);
     await disk.abandon();
     await waitFor("the device is gone", () => infoOf("partial2") === undefined, goneMs);
-    assert(performance.now() - started < goneMs);
+    assertWithin(goneMs, performance.now() - started, "gone");
   }
 });
 

@@ -1,6 +1,6 @@
 // ./dblock-ramdisk creates a 4 GiB disk, serves it, and ends with status 0 when it is destroyed by -d or by a signal.
 import { assertEquals, assertMatch } from "@std/assert";
-import { exists, sh } from "./harness.ts";
+import { exists, sh, waitFor } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
 
 Deno.test("dblock-ramdisk serves /dev/dblockramdisk until -d destroys it", async () => {
@@ -33,8 +33,7 @@ Deno.test("dblock-ramdisk at a signal says who uses the disk, and forces at the 
   await sh(`mkfs.ext4 -q ${disk.path} && mount ${disk.path} /mnt`);
   try {
     disk.child.kill("SIGINT");
-    const started = performance.now();
-    while (disk.stderr === "" && performance.now() - started < 10_000) await sh("sleep 0.1");
+    await waitFor("it says who is in the way", () => disk.stderr.includes("\n"));
     assertMatch(disk.stderr, /Cannot destroy \/dev\/busy: it is in use: mounted on \/mnt .*\n/);
     assertEquals(exists(disk.path), true);
     disk.child.kill("SIGINT");
