@@ -6,6 +6,7 @@
  */
 import {
   dblock_attach,
+  DBLOCK_ATTACH_TAKE_OVER,
   dblock_commit,
   DBLOCK_IOC_ATTACH,
   DBLOCK_IOC_COMMIT,
@@ -103,19 +104,41 @@ export class Channel implements Slots, Disposable {
   /**
    * Registers ring and buffer: this file serves the queue from now on.
    *
-   * @throws {DblockError} EPERM, EBUSY (it has a server), ENODEV.
+   * @param options.takeOver from the server that it has, if any: waits until that one has answered what it was given
+   * @throws {DblockError} EPERM, EBUSY (it has a server, or another one takes it over), ENODEV.
    */
-  attach(): void {
-    const attempted = `Cannot serve queue ${this.queue} of ${devicePath(this.name)}`;
-    const bytes = encode(dblock_attach, {
+  attach(options: { readonly takeOver?: boolean } = {}): void {
+    for (;;) {
+      const bytes = this.#attachment(options.takeOver);
+      if (this.#attached(this.#kernel.ioctl(this.fd, DBLOCK_IOC_ATTACH, bytes), bytes)) return;
+    }
+  }
+
+  /** The same, waited for on another thread: for those that have other things to do. */
+  async attachAsync(options: { readonly takeOver?: boolean } = {}): Promise<void> {
+    for (;;) {
+      const bytes = this.#attachment(options.takeOver);
+      if (this.#attached(await this.#kernel.ioctlAsync(this.fd, DBLOCK_IOC_ATTACH, bytes), bytes)) return;
+    }
+  }
+
+  #attachment(takeOver = false): Uint8Array<ArrayBuffer> {
+    return encode(dblock_attach, {
+      flags: takeOver ? DBLOCK_ATTACH_TAKE_OVER : 0,
       queue: this.queue,
       ring_address: addressOf(this.ring.bytes),
       ring_bytes: this.ring.bytes.byteLength,
       buffer_address: this.#slotBytes === 0 ? 0 : addressOf(this.#buffer),
       buffer_bytes: this.#buffer.byteLength,
     });
-    if (this.#kernel.ioctl(this.fd, DBLOCK_IOC_ATTACH, bytes) >= 0) return;
+  }
+
+  /** False if a signal ended the wait for the server before: to be tried again. */
+  #attached(result: number, bytes: Uint8Array): boolean {
+    if (result >= 0) return true;
+    const attempted = `Cannot serve queue ${this.queue} of ${devicePath(this.name)}`;
     const { error } = decode(dblock_attach, bytes);
+    if (error === ERRNO.EINTR) return false;
     if (error === ERRNO.EBUSY) {
       throw new DblockError(error, attempted, "it has a server already");
     }
@@ -254,25 +277,27 @@ export class Channel implements Slots, Disposable {
  * START: makes the disk appear. Every queue has to be attached and served
  * meanwhile, as the kernel reads the partition table.
  *
+ * @param options.existing the disk is there: START sets I/O going if it waits
  * @throws {DblockError} ENODEV (it was destroyed), ENOTCONN, EEXIST, ENOMEM.
  */
 export async function start(
   name: string,
   kernel: Kernel = linux,
+  options: { readonly existing?: boolean } = {},
 ): Promise<void> {
   const attempted = `Cannot start ${devicePath(name)}`;
   const fd = openNode(kernel, `${devicePath(name)}-ctl`, O_RDWR, attempted);
   try {
-    for (let interrupted = false;;) {
+    for (let mayBeLive = options.existing ?? false;;) {
       const bytes = encode(dblock_start);
       if (await kernel.ioctlAsync(fd, DBLOCK_IOC_START, bytes) >= 0) return;
       const { error } = decode(dblock_start, bytes);
-      if (error === ERRNO.EALREADY && interrupted) return;
+      if (error === ERRNO.EALREADY && mayBeLive) return;
       if (error === ERRNO.ENODEV) {
         throw new DblockError(error, attempted, "it was destroyed meanwhile");
       }
       if (error !== ERRNO.EINTR) throw ioctlError(error, attempted);
-      interrupted = true;
+      mayBeLive = true;
     }
   } finally {
     kernel.close(fd);

@@ -5,11 +5,14 @@
 import { Control, type DeviceInfo, devicePath } from "./control.ts";
 import { destroy } from "./destroy.ts";
 import { DblockError } from "./errors.ts";
+import type { Origin } from "./existing.ts";
 import type { Kernel } from "./libc.ts";
 import type { ServedQueue } from "./queue.ts";
 
 /** How long the servers of the queues may take to notice that the device is gone. */
 const STOP_MS = 5_000;
+/** How long another server may take to have all queues after the first: it waits for what is still to be answered. */
+const HAND_OVER_MS = 60_000;
 
 /** Why a device ended. */
 export interface Ending {
@@ -29,6 +32,8 @@ export interface Device extends AsyncDisposable {
   readonly path: string;
   readonly sizeBytes: number;
   readonly queueCount: number;
+  /** Whether it is new, or was there before: see `ServeOptions.existing`. */
+  readonly origin: Origin;
   /** Resolves, and never rejects, when the device has ended and the backend is closed. */
   readonly closed: Promise<Ending>;
   /** Everything the kernel knows of it. */
@@ -50,8 +55,13 @@ export interface Life {
   readonly kernel: Kernel;
   readonly log: (message: string) => void;
   readonly queues: ServedQueue[];
+  origin: Origin;
+  /** To be destroyed when it cannot be served. Another server's is not, before this one has started it. */
+  ours: boolean;
   /** The kernel has let go of it: the name may be another device's by now. */
   gone: boolean;
+  /** Another server has it, or is about to have all of it. */
+  replaced: boolean;
   /** Somebody may still be in the kernel with addresses of the backend: its memory has to stay. */
   abandoned: boolean;
 }
@@ -62,6 +72,7 @@ export class ServedDevice implements Device {
   readonly path: string;
   readonly sizeBytes: number;
   readonly queueCount: number;
+  readonly origin: Origin;
   readonly closed: Promise<Ending>;
   readonly #life: Life;
   readonly #undo: AsyncDisposableStack;
@@ -76,6 +87,7 @@ export class ServedDevice implements Device {
     this.path = devicePath(life.name);
     this.sizeBytes = sizeBytes;
     this.queueCount = life.queues.length;
+    this.origin = life.origin;
     const abort = () => this[Symbol.asyncDispose]().catch((error) => life.log(String(error)));
     signal?.addEventListener("abort", abort, { once: true });
     this.closed = this.#watch().finally(() => signal?.removeEventListener("abort", abort));
@@ -124,6 +136,7 @@ export class ServedDevice implements Device {
       // ENOTCONN: this file serves its queue no more, because another one does. Not ours to destroy then.
       const replaced = error instanceof DblockError && error.code === "ENOTCONN";
       this.#life.gone ||= replaced;
+      this.#life.replaced = replaced;
       ending = replaced ? { reason: "replaced" } : { reason: "failed", error };
     }
     try {
@@ -138,6 +151,12 @@ export class ServedDevice implements Device {
 /** Destroys a device that its server cannot serve any more. Never throws. */
 export async function destroyLeftover(life: Life): Promise<void> {
   if (life.gone) return;
+  if (!life.ours) {
+    // It stays for the next server. A Worker may be on its way out of the kernel yet.
+    life.abandoned = true;
+    for (const queue of life.queues) queue.stop();
+    return;
+  }
   try {
     await destroy(life.name, { force: true, kernel: life.kernel });
   } catch (error) {
@@ -153,7 +172,7 @@ export async function stopQueues(life: Life): Promise<void> {
   const ended = Promise.allSettled(life.queues.map((queue) => queue.ended)).then(() => true);
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(resolve, STOP_MS, false);
+    timer = setTimeout(resolve, life.replaced ? HAND_OVER_MS : STOP_MS, false);
   });
   if (!await Promise.race([ended, late])) {
     life.abandoned = true;

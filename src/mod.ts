@@ -19,6 +19,7 @@ export { Control, type DeviceInfo, type ModuleVersion } from "./control.ts";
 export { destroy, type DestroyOptions } from "./destroy.ts";
 export type { Device, Ending } from "./device.ts";
 export { DblockError, type DblockErrorOptions, ERRNO, type ErrnoName } from "./errors.ts";
+export type { Existing, Origin } from "./existing.ts";
 export { holdersOf } from "./holders.ts";
 export type { DeviceOptions } from "./plan.ts";
 export { type AnyBackend, serve, type ServeOptions } from "./serve.ts";

@@ -144,8 +144,13 @@ function whyNotPower(what: string, value: number, min: number, max: number): str
   return `${what} is a power of two from ${min} to ${max}, not ${value}`;
 }
 
-/** The limits that requests of a created device keep. */
-export function geometryOf(created: Decoded<typeof dblock_create>): Geometry {
+/** The limits that requests of a device keep: struct dblock_create or struct dblock_info. */
+export function geometryOf(
+  created: Pick<
+    Decoded<typeof dblock_create>,
+    "size_bytes" | "logical_block_bytes" | "max_io_bytes" | "max_discard_bytes" | "max_write_zeroes_bytes" | "flags"
+  >,
+): Geometry {
   return {
     sizeBytes: created.size_bytes,
     logicalBlockBytes: created.logical_block_bytes,

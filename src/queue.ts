@@ -17,6 +17,8 @@ export interface QueuePlan {
   readonly queue: number;
   readonly depth: number;
   readonly geometry: Geometry;
+  /** From the server that the queue has. @default false */
+  readonly takeOver?: boolean;
 }
 
 /** A queue that is being served. */
@@ -32,11 +34,12 @@ export interface ServedQueue {
  *
  * @throws {DblockError} what `Channel.attach()` throws.
  */
-export function serveHere(plan: QueuePlan, dispatcher: Dispatcher, kernel: Kernel): ServedQueue {
+export async function serveHere(plan: QueuePlan, dispatcher: Dispatcher, kernel: Kernel): Promise<ServedQueue> {
   const { name, queue, depth, geometry } = plan;
   const channel = new Channel({ name, queue, depth, slotBytes: geometry.maxIoBytes, nonblocking: true, kernel });
   try {
-    channel.attach();
+    if (plan.takeOver) await channel.attachAsync({ takeOver: true });
+    else channel.attach();
   } catch (error) {
     channel[Symbol.dispose]();
     throw error;

@@ -2,6 +2,7 @@
 /** The command dblock-ramdisk: a disk in memory, served in the foreground until somebody destroys it. */
 import { parseArgs } from "@std/cli";
 import { DBLOCK_ABI_VERSION, DBLOCK_QUEUE_COUNT_MAX } from "./abi.ts";
+import { FileBackend } from "./backends/file.ts";
 import { MemoryBackend } from "./backends/memory.ts";
 import {
   abortOnSignals,
@@ -15,45 +16,75 @@ import {
   UsageError,
   VERSION,
 } from "./cli.ts";
-import { Control, devicePath, whyBadName } from "./control.ts";
+import { Control, type DeviceInfo, devicePath, whyBadName } from "./control.ts";
 import { destroy } from "./destroy.ts";
-import type { Ending } from "./device.ts";
+import type { Device, Ending } from "./device.ts";
 import { DblockError } from "./errors.ts";
+import { hasLostItsServer, settle } from "./existing.ts";
 import { PAGE_BYTES } from "./libc.ts";
+import { counted, formatDevice, jsonOf, onDeathName } from "./listing.ts";
 import { serve } from "./serve.ts";
 
 const COMMAND = "dblock-ramdisk";
 const DEFAULT_NAME = "dblockramdisk";
+const DEFAULT_SIZE_BYTES = 4 * 2 ** 30;
+const ON_DEATH = ["remove", "fail", "hold"] as const;
 
 const HELP = `${COMMAND}: a disk in memory, /dev/${DEFAULT_NAME}, served until it is destroyed
 
   sudo ./${COMMAND}                        create and serve it; Ctrl-C ends it
   sudo ./${COMMAND} --name a --size 512M   another one: /dev/a
   sudo ./${COMMAND} -d                     destroy it, from another terminal
+  sudo ./${COMMAND} --list                 what there is, and what it is doing
+
+  sudo ./${COMMAND} --store /dev/shm/a --on-death hold
+                     a disk that survives this program: if it is killed, I/O
+                     waits until the same command is given again, and goes on
 
 Options:
   --name NAME        the disk becomes /dev/NAME        [${DEFAULT_NAME}]
   --size SIZE        512M, 4GiB, 1.5T, or bytes; a multiple of ${PAGE_BYTES}
-                     memory is only taken for what is written   [4GiB]
+                     memory is only taken for what is written
+                     [what --store has, or 4GiB]
+  --store PATH       keep the memory in a file: on /dev/shm, hugetlbfs, or any
+                     file system; made if it is not there, kept at the end
+  --on-death POLICY  when this program dies, the disk is removed (remove), or
+                     stays until the next server; until then I/O fails (fail)
+                     or waits (hold); these take --store    [remove]
+  --take-over        take the disk from the server that it has, which must have
+                     the same --store; those who use it notice nothing
   --queues N         queues, and threads that serve them, 1 to ${DBLOCK_QUEUE_COUNT_MAX}
                      [one per CPU, at most 4]
   --timeout SECONDS  a request that takes longer fails; 0: none    [30]
   -d, --destroy      destroy the disk NAME, if nobody uses it
   --force            with -d: even if somebody does; what is not written is lost
+  --list             all disks of this module: state, use, counts
+  --json             with --list: all that there is to know, as JSON
   -h, --help         this text
   --version          the version
+
+A disk that is recovered or taken over stays as it was created: --queues,
+--timeout and --on-death change nothing.
 `;
 
 /** What the command line asks for. */
 export interface RamdiskArgs {
-  readonly action: "serve" | "destroy" | "help" | "version";
+  readonly action: "serve" | "destroy" | "list" | "help" | "version";
   readonly name: string;
-  readonly sizeBytes: number;
+  /** Undefined: what the store has, or the default. */
+  readonly sizeBytes: number | undefined;
+  /** Undefined: memory of this process. */
+  readonly store: string | undefined;
+  readonly onDeath: typeof ON_DEATH[number];
+  readonly takeOver: boolean;
   /** Undefined: as many as suit the machine. */
   readonly queues: number | undefined;
   readonly timeoutMs: number;
   readonly force: boolean;
+  readonly json: boolean;
 }
+
+const WITH_VALUE = ["name", "size", "store", "on-death", "queues", "timeout"] as const;
 
 /**
  * Reads the command line.
@@ -63,16 +94,16 @@ export interface RamdiskArgs {
 export function parseRamdiskArgs(args: readonly string[]): RamdiskArgs {
   const unknown: string[] = [];
   const parsed = parseArgs([...args], {
-    string: ["name", "size", "queues", "timeout"],
-    boolean: ["destroy", "force", "help", "version"],
+    string: [...WITH_VALUE],
+    boolean: ["destroy", "force", "list", "json", "take-over", "help", "version"],
     alias: { destroy: "d", help: "h" },
-    default: { name: DEFAULT_NAME, size: "4GiB", timeout: "30" },
+    default: { name: DEFAULT_NAME, timeout: "30", "on-death": "remove" },
     unknown: (arg: string) => {
       unknown.push(arg);
       return false;
     },
   });
-  for (const option of ["name", "size", "queues", "timeout"] as const) {
+  for (const option of WITH_VALUE) {
     if (parsed[option] === "") throw new UsageError(`--${option} needs a value`);
   }
   const stray = unknown[0] ?? parsed._[0];
@@ -83,13 +114,37 @@ export function parseRamdiskArgs(args: readonly string[]): RamdiskArgs {
   const badName = whyBadName(parsed.name);
   if (badName !== undefined) throw new UsageError(`"${parsed.name}" cannot be a disk's name: ${badName}`);
   if (parsed.force && !parsed.destroy) throw new UsageError("--force goes with -d");
+  if (parsed.json && !parsed.list) throw new UsageError("--json goes with --list");
+  if (parsed.list && parsed.destroy) throw new UsageError("--list and -d do not go together");
+  const { store } = parsed;
+  const takeOver = parsed["take-over"];
+  const onDeath = ON_DEATH.find((policy) => policy === parsed["on-death"]);
+  if (onDeath === undefined) {
+    throw new UsageError(`"${parsed["on-death"]}" is not a policy for --on-death (${ON_DEATH.join(", ")})`);
+  }
+  const needsStore = takeOver ? "--take-over" : onDeath === "remove" ? undefined : `--on-death ${onDeath}`;
+  if (needsStore !== undefined && store === undefined) {
+    throw new UsageError(`${needsStore} needs --store PATH: no other process can have this one's memory`);
+  }
   return {
-    action: parsed.help ? "help" : parsed.version ? "version" : parsed.destroy ? "destroy" : "serve",
+    action: parsed.help
+      ? "help"
+      : parsed.version
+      ? "version"
+      : parsed.list
+      ? "list"
+      : parsed.destroy
+      ? "destroy"
+      : "serve",
     name: parsed.name,
-    sizeBytes: parseRamdiskSize(parsed.size),
+    sizeBytes: parsed.size === undefined ? undefined : parseRamdiskSize(parsed.size),
+    store,
+    onDeath,
+    takeOver,
     queues: parsed.queues === undefined ? undefined : parseCount(parsed.queues, "queues", 1, DBLOCK_QUEUE_COUNT_MAX),
     timeoutMs: parseTimeout(parsed.timeout),
     force: parsed.force,
+    json: parsed.json,
   };
 }
 
@@ -111,39 +166,99 @@ function command(options: string, name: string): string {
 
 async function serveRamdisk(args: RamdiskArgs): Promise<void> {
   becomeIoFlusher();
-  const { name, sizeBytes, queues, timeoutMs } = args;
+  const { name, store, queues, timeoutMs, onDeath, takeOver } = args;
   using interrupted = abortOnSignals();
-  const device = await serve(new MemoryBackend({ sizeBytes }), {
+  const device = await serve(store === undefined ? memory(args) : await stored(args, store), {
     name,
     timeoutMs,
+    onDeath,
+    existing: store === undefined ? "refuse" : takeOver ? "take-over" : "recover",
     ...(queues === undefined ? {} : { queues }),
     signal: interrupted.signal,
   }).catch(async (error: unknown) => {
     if (!(error instanceof DblockError) || error.code !== "EEXIST") throw error;
-    const isOurs = (await deviceNames(error.attempted)).includes(name);
-    const end = isOurs ? `end that one with ${command("-d", name)}, or ` : "";
-    throw error.withHint(`${end}take another name: --name NAME`);
+    throw error.withHint(await whatToDo(args, error.attempted));
   });
   interrupted[Symbol.dispose]();
-  const threads = device.queueCount === 1 ? "1 queue" : `${device.queueCount} queues`;
-  console.log(
-    `${device.path} is ready: ${formatSize(sizeBytes)}, ${threads}. ` +
-      `Next: mkfs.ext4 ${device.path}; to end it: ${command("-d", name)}, or Ctrl-C`,
-  );
-  report(device.path, await untilEnded(device));
+  console.log(await greeting(device, name));
+  report(device.path, await untilEnded(device), store);
 }
 
-function report(path: string, ending: Ending): void {
+function memory({ sizeBytes = DEFAULT_SIZE_BYTES }: RamdiskArgs): MemoryBackend {
+  return new MemoryBackend({ sizeBytes });
+}
+
+/** The store; before it is touched, what the name means is settled. */
+async function stored(args: RamdiskArgs, path: string): Promise<FileBackend> {
+  const { name, takeOver } = args;
+  const attempted = `Cannot ${takeOver ? "take over" : "create"} ${devicePath(name)}`;
+  using control = await Control.open(attempted);
+  const info = await settle(control, name);
+  if (info !== undefined && !hasLostItsServer(info) && !takeOver) {
+    throw new DblockError("EEXIST", attempted, "the name is in use", { hint: await whatToDo(args, attempted) });
+  }
+  if (info !== undefined && sizeOf(path) === undefined) {
+    throw new DblockError("ENOENT", attempted, `there is nothing in ${path}, and the disk has had a store`, {
+      hint: "give the --store that it had",
+    });
+  }
+  const sizeBytes = args.sizeBytes ?? info?.size_bytes ?? sizeOf(path) ?? DEFAULT_SIZE_BYTES;
+  const isServed = info !== undefined && info.attached_count > 0;
+  const backend = await FileBackend.open({ path, sizeBytes, shared: takeOver && isServed });
+  if (isServed && backend.locked) {
+    backend.close();
+    const wrong = `process ${info.server_pid} serves it from something else than ${path}`;
+    throw new DblockError("EINVAL", attempted, wrong, { hint: "give the --store that it has" });
+  }
+  return backend;
+}
+
+/** Undefined if there is nothing to keep: no such file, or an empty one. */
+function sizeOf(path: string): number | undefined {
+  try {
+    return Deno.statSync(path).size || undefined;
+  } catch {
+    return undefined; // FileBackend.open() will say why
+  }
+}
+
+/** What to type when the name is in use. */
+async function whatToDo({ name, store }: RamdiskArgs, attempted: string): Promise<string> {
+  const rest = "take another name: --name NAME";
+  const info = (await devices(attempted)).find((one) => one.name === name);
+  if (info === undefined) return rest;
+  const end = `end that one with ${command("-d", name)}, or ${rest}`;
+  if (hasLostItsServer(info)) return `its server died: go on with the --store PATH that it had, ${end}`;
+  return store === undefined ? end : `take it over with --take-over, ${end}`;
+}
+
+async function greeting(device: Device, name: string): Promise<string> {
+  const { path, sizeBytes, queueCount, origin } = device;
+  const what = `${formatSize(sizeBytes)}, ${counted(queueCount, "queue")}`;
+  const end = `to end it: ${command("-d", name)}, or Ctrl-C`;
+  if (origin === "created") return `${path} is ready: ${what}. Next: mkfs.ext4 ${path}; ${end}`;
+  const { death_count, on_death } = await device.info();
+  return `${path} is ${origin}: ${what}, on death ${onDeathName(on_death)}, ` +
+    `${counted(death_count, "server")} died so far. It goes on as it was; ${end}`;
+}
+
+function report(path: string, ending: Ending, store: string | undefined): void {
   if (ending.reason === "failed") {
     const why = ending.error instanceof Error ? ending.error.message : String(ending.error);
     throw new DblockError("EIO", `${path} has ended`, why);
   }
-  const how = {
-    closed: "destroyed",
-    destroyed: "destroyed by another process",
-    replaced: "another server has taken over",
-  };
-  console.log(`${path} has ended: ${how[ending.reason]}; its memory is given back`);
+  if (ending.reason === "replaced") {
+    console.log(`${path} goes on: another process has taken it over`);
+    return;
+  }
+  const how = { closed: "destroyed", destroyed: "destroyed by another process" }[ending.reason];
+  console.log(`${path} has ended: ${how}; ${store === undefined ? "its memory is given back" : `${store} is kept`}`);
+}
+
+async function listRamdisks({ json }: RamdiskArgs): Promise<void> {
+  const infos = await devices("Cannot list the disks");
+  if (json) console.log(jsonOf(infos));
+  else console.log(infos.length === 0 ? "there is no disk" : infos.map(formatDevice).join("\n"));
 }
 
 async function destroyRamdisk({ name, force }: RamdiskArgs): Promise<void> {
@@ -163,13 +278,13 @@ async function destroyRamdisk({ name, force }: RamdiskArgs): Promise<void> {
   console.log(`${devicePath(name)} is destroyed`);
 }
 
-async function deviceNames(attempted: string): Promise<string[]> {
+async function devices(attempted: string): Promise<DeviceInfo[]> {
   using control = await Control.open(attempted);
-  return (await control.list()).map((info) => info.name);
+  return await control.list();
 }
 
 async function whatThereIs(attempted: string): Promise<string> {
-  const names = await deviceNames(attempted);
+  const names = (await devices(attempted)).map((info) => info.name);
   return names.length === 0 ? "there is none at all" : `there is: ${names.join(", ")}; name it with --name`;
 }
 
@@ -183,6 +298,8 @@ if (import.meta.main) {
         return console.log(`${COMMAND} ${VERSION} (ABI ${DBLOCK_ABI_VERSION})`);
       case "destroy":
         return await destroyRamdisk(args);
+      case "list":
+        return await listRamdisks(args);
       case "serve":
         return await serveRamdisk(args);
     }

@@ -10,6 +10,7 @@ import { Control, devicePath } from "./control.ts";
 import { destroyLeftover, type Device, type Life, ServedDevice, stopQueues } from "./device.ts";
 import { Dispatcher } from "./dispatch.ts";
 import { DblockError } from "./errors.ts";
+import { checkFits, createWhenFree, type Existing, findExisting } from "./existing.ts";
 import { type Kernel, linux } from "./libc.ts";
 import { type DeviceOptions, geometryOf, planDevice } from "./plan.ts";
 import { type QueuePlan, QueueWorker, serveHere } from "./queue.ts";
@@ -19,6 +20,12 @@ const DEFAULT_QUEUES_MAX = 4;
 
 /** How to serve a disk. */
 export interface ServeOptions extends DeviceOptions {
+  /**
+   * What to do when /dev/NAME is there already. To serve it on takes a backend with the same content; the device stays as
+   * it was created, whatever the other options say. Without such a device, one is created in any case.
+   * @default "refuse"
+   */
+  readonly existing?: Existing;
   /** Ends the device when aborted, as `Symbol.asyncDispose` does. */
   readonly signal?: AbortSignal | undefined;
   /** Bound on everything from CREATE to the disk being there, in ms. @default 60,000 */
@@ -33,7 +40,8 @@ export interface ServeOptions extends DeviceOptions {
 export type AnyBackend = Backend | MappedBackend | BackendModule;
 
 /**
- * Makes /dev/NAME and serves it until `close()`, the signal, or somebody else's `destroy()`.
+ * Makes /dev/NAME, or goes on with one that is there (`options.existing`), and serves it until `close()`, the signal, or
+ * somebody else's `destroy()` or take-over.
  *
  * The backend is owned from here on: its `close()` is called when the device has ended, also when it never began.
  *
@@ -48,18 +56,29 @@ export type AnyBackend = Backend | MappedBackend | BackendModule;
  * @param backend an object with `read` and `write` (served by this thread's event loop); memory, or a module (served by
  * one Worker per queue)
  * @throws {DblockError} with what was tried, what is wrong and what to do: ENOENT (module not loaded), EACCES and EPERM
- * (not root), EEXIST (name in use), EINVAL (an option), ETIMEDOUT (the disk does not start).
+ * (not root), EEXIST (name in use), EBUSY (another server has it), EINVAL (an option), ETIMEDOUT (the disk does not start).
  */
 export async function serve(backend: AnyBackend, options: ServeOptions): Promise<Device> {
-  const { name, signal, kernel = linux, log = console.error } = options;
-  const life: Life = { name, kernel, log, queues: [], gone: false, abandoned: false };
+  const { name, signal, existing = "refuse", kernel = linux, log = console.error } = options;
   await using undo = new AsyncDisposableStack();
+  const life: Life = {
+    name,
+    kernel,
+    log,
+    queues: [],
+    origin: "created",
+    ours: true,
+    gone: false,
+    replaced: false,
+    abandoned: false,
+  };
   undo.defer(() => closeBackend(backend, life));
 
   signal?.throwIfAborted();
   using control = await Control.open(`Cannot create ${devicePath(name)}`, kernel);
   const { queue_count_max } = await control.version();
-  const queues = Math.min(options.queues ?? defaultQueues(backend), queue_count_max);
+  const found = await findExisting(control, name, existing);
+  const queues = found?.info.queue_count ?? Math.min(options.queues ?? defaultQueues(backend), queue_count_max);
   const workerCount = isMapped(backend) || isModule(backend) ? queues : 0;
   // Checked before Workers are started: a mistake is reported at once.
   if (!isModule(backend)) planDevice(profileOf(backend), { ...options, queues });
@@ -67,15 +86,23 @@ export async function serve(backend: AnyBackend, options: ServeOptions): Promise
   undo.defer(() => workers.forEach((worker) => worker.stop()));
   const profile = isModule(backend) ? await loadAll(workers, backend) : profileOf(backend);
 
-  const created = await control.create(planDevice(profile, { ...options, queues }));
+  const request = planDevice(profile, { ...options, queues });
+  if (found !== undefined) {
+    checkFits(found.info, request);
+    life.origin = found.origin;
+    life.ours = false;
+  }
+  const device = found?.info ?? await createWhenFree(control, request);
   undo.defer(() => stopQueues(life));
   undo.defer(() => destroyLeftover(life));
-  const geometry = geometryOf(created);
+  const geometry = geometryOf(device);
+  const takeOver = existing === "take-over";
   const plans = Array.from(
-    { length: created.queue_count },
-    (_, queue): QueuePlan => ({ name, queue, depth: created.queue_depth, geometry }),
+    { length: device.queue_count },
+    (_, queue): QueuePlan => ({ name, queue, depth: device.queue_depth, geometry, takeOver }),
   );
   await inTime(attachAndStart(backend, plans, workers, life), options);
+  life.ours = true;
   return new ServedDevice(life, profile.sizeBytes, undo.move(), signal);
 }
 
@@ -112,13 +139,13 @@ async function attachAndStart(
   if (isMapped(backend) || isModule(backend)) await attachWorkers(backend, plans, workers, life);
   else {
     for (const plan of plans) {
-      life.queues.push(serveHere(plan, new Dispatcher(backend, plan.geometry, log), kernel));
+      life.queues.push(await serveHere(plan, new Dispatcher(backend, plan.geometry, log), kernel));
     }
   }
   const ended = Promise.all(life.queues.map((queue) => queue.ended)).then(() => {
     throw new DblockError("ENODEV", `Cannot start ${devicePath(name)}`, "it was destroyed meanwhile");
   });
-  const started = start(name, kernel);
+  const started = start(name, kernel, { existing: life.origin !== "created" });
   started.catch(() => {}); // the loser of the race has nobody to listen
   ended.catch(() => {});
   await Promise.race([started, ended]);
@@ -132,12 +159,18 @@ async function attachWorkers(
 ): Promise<void> {
   const mapping = isMapped(backend) ? backend.mapping : undefined;
   const flushers: Promise<boolean>[] = [];
-  workers.forEach((worker, i) => {
+  for (const [i, worker] of workers.entries()) {
     const plan = plans[i];
-    if (plan === undefined) return worker.stop(); // the kernel wants fewer
+    if (plan === undefined) {
+      worker.stop(); // the kernel wants fewer
+      continue;
+    }
     life.queues.push(worker);
     flushers.push(worker.serve(plan, mapping));
-  });
+    // Of several that want the same device, who has the first queue has all. So a server that does not let go of one
+    // keeps the others, too.
+    if (life.origin !== "created") await flushers[0];
+  }
   if ((await Promise.all(flushers)).includes(false)) {
     life.log(
       `${devicePath(life.name)}: PR_SET_IO_FLUSHER is refused (it takes CAP_SYS_RESOURCE): ` +

@@ -26,6 +26,7 @@ export interface ServeMessage {
   readonly queue: number;
   readonly depth: number;
   readonly geometry: Geometry;
+  readonly takeOver?: boolean;
   /** The disk's memory; without it, the backend that was loaded. */
   readonly mapping?: Mapping;
 }
@@ -76,14 +77,14 @@ async function serve(message: ServeMessage): Promise<void> {
 }
 
 async function serveQueue(message: ServeMessage): Promise<void> {
-  const { name, queue, depth, geometry, mapping } = message;
+  const { name, queue, depth, geometry, takeOver = false, mapping } = message;
   // A flag of the thread: the process may not have it, and this thread matters most.
   const ioFlusher = isIoFlusher() || setIoFlusher();
   // With all processors busy, requests gather while others run: fewer switches, longer batches (tests/bench/README.md).
   setBatchScheduling();
   const slotBytes = mapping === undefined ? geometry.maxIoBytes : 0;
   using channel = new Channel({ name, queue, depth, slotBytes });
-  channel.attach();
+  channel.attach({ takeOver });
   send({ kind: "attached", ioFlusher, fd: channel.fd });
   if (mapping !== undefined) {
     serveMapped(channel, mapping, geometry);

@@ -13,7 +13,7 @@ const HUGETLBFS_MAGIC = 0x958458f6;
 const LOCK_WAIT_MS = 2_000;
 const LOCK_PAUSE_MS = 20;
 /** Until the server before, whose disk was taken over, has ended. */
-const LOCK_LATER_MS = 200;
+const LOCK_LATER_MS = 20;
 
 /** Options of `FileBackend.open()`. */
 export interface FileBackendOptions {

@@ -122,10 +122,10 @@ async function simulate(random: Random, run: Run): Promise<ModelDisk> {
   }));
   const geometry = geometryOf(created);
   const dispatcher = new Dispatcher(backend, geometry, () => {});
-  const queues = Array.from(
+  const queues = await Promise.all(Array.from(
     { length: created.queue_count },
     (_, queue) => serveHere({ name: NAME, queue, depth: created.queue_depth, geometry }, dispatcher, kernel),
-  );
+  ));
   const timeouts = new Timeouts(kernel, scheduler, random, run.timeouts);
   await scheduler.until(start(NAME, kernel));
 

@@ -4,10 +4,11 @@
  * rings and buffers at the addresses it was given.
  *
  * It has what a server meets: CREATE, DESTROY, INFO, LIST, ATTACH, START with a read of the partition table, EXCHANGE,
- * COMMIT, poll. It does not have permissions, policies on death, take-over, or most of CREATE's checks.
+ * COMMIT, poll, policies on death, take-over. It does not have permissions, or most of CREATE's checks.
  */
 import {
   dblock_attach,
+  DBLOCK_ATTACH_TAKE_OVER,
   dblock_commit,
   DBLOCK_CONTROL_PATH,
   dblock_create,
@@ -25,23 +26,29 @@ import {
   DBLOCK_IOC_START,
   DBLOCK_IOC_VERSION,
   dblock_list,
+  DBLOCK_ON_DEATH_HOLD,
+  DBLOCK_ON_DEATH_REMOVE,
   DBLOCK_OPERATION_READ,
   dblock_request,
   dblock_ring_header,
   dblock_start,
   DBLOCK_STATE_CREATED,
+  DBLOCK_STATE_FAILED,
   DBLOCK_STATE_GONE,
+  DBLOCK_STATE_HELD,
   DBLOCK_STATE_LIVE,
   dblock_version,
 } from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
 import { type Kernel, O_NONBLOCK } from "../../src/libc.ts";
 import { decode, type Decoded, encode, type Struct } from "../../src/struct.ts";
-import { FakeQueue, type Io, KIND, memoryAt, type Mischief } from "./fake_queue.ts";
+import { FakeQueue, type Io, KIND, memoryAt, type Mischief, type Registration } from "./fake_queue.ts";
 import { Random } from "./random.ts";
 
 const QUEUE_COUNT_MAX = 8;
 const PARTITION_TABLE_BYTES = 4096;
+/** Not an errno: ATTACH waits for the server before. */
+const IN_PROGRESS = -2;
 
 interface FakeDevice {
   readonly params: Decoded<typeof dblock_create>;
@@ -54,7 +61,12 @@ interface FakeFile {
   readonly device: FakeDevice | undefined;
   nonblocking: boolean;
   queue: FakeQueue | undefined;
+  /** Its own; the queue's is that of the file that serves it now. */
+  registration: Registration | undefined;
 }
+
+const serves = (file: FakeFile) => file.queue !== undefined && file.queue.registration === file.registration;
+const isReady = (file: FakeFile) => file.queue !== undefined && (file.queue.ready || !serves(file));
 
 /** What runs things later: a `Scheduler`, or the real event loop. */
 export interface Later {
@@ -113,7 +125,12 @@ export class FakeKernel implements Kernel {
       ? undefined
       : this.devices.get(path.replace("/dev/", "").replace(/-ctl$/, ""));
     if (path !== DBLOCK_CONTROL_PATH && device === undefined) return -ERRNO.ENOENT;
-    this.files.set(this.#nextFd, { device, nonblocking: (flags & O_NONBLOCK) !== 0, queue: undefined });
+    this.files.set(this.#nextFd, {
+      device,
+      nonblocking: (flags & O_NONBLOCK) !== 0,
+      queue: undefined,
+      registration: undefined,
+    });
     return this.#nextFd++;
   }
 
@@ -121,8 +138,17 @@ export class FakeKernel implements Kernel {
     const file = this.files.get(fd);
     if (file === undefined) throw new Error(`close(${fd}): EBADF`);
     this.files.delete(fd);
-    // The end of a server is the end of its device, unless it ends already.
-    if (file.queue !== undefined && !file.queue.gone && file.device !== undefined) this.#remove(file.device);
+    if (file.queue !== undefined && !file.queue.gone && serves(file) && file.device !== undefined) {
+      file.queue.lose();
+      this.#serverDied(file.device);
+    }
+  }
+
+  #serverDied(device: FakeDevice): void {
+    const policy = device.params.on_death;
+    if (device.state === DBLOCK_STATE_CREATED || policy === DBLOCK_ON_DEATH_REMOVE) return this.#remove(device);
+    device.state = policy === DBLOCK_ON_DEATH_HOLD ? DBLOCK_STATE_HELD : DBLOCK_STATE_FAILED;
+    if (device.state === DBLOCK_STATE_FAILED) device.queues.forEach((queue) => queue.fail());
   }
 
   setNonblocking(fd: number): void {
@@ -142,7 +168,7 @@ export class FakeKernel implements Kernel {
 
   #exchange(file: FakeFile, count: number): number {
     const queue = file.queue;
-    const registration = queue?.registration;
+    const registration = file.registration;
     if (queue === undefined || registration === undefined) return -1;
     const depth = queue.slots.length;
     const requests = registration.ringAddress + dblock_ring_header.size;
@@ -151,6 +177,7 @@ export class FakeKernel implements Kernel {
       memoryAt(registration.ringAddress, 20).set(encode(dblock_ring_header, header).subarray(0, 20));
       return result;
     };
+    if (!serves(file) && !queue.gone) return answer({ error: ERRNO.ENOTCONN }, -1);
     if (count > depth) return answer({ error: ERRNO.EINVAL }, -1);
     const { taken, refused, interrupted } = queue.take(completions, count);
     this.#wake();
@@ -187,7 +214,7 @@ export class FakeKernel implements Kernel {
       case DBLOCK_IOC_LIST:
         return this.#list(structure);
       case DBLOCK_IOC_ATTACH:
-        return this.#attach(file, structure);
+        return this.#attach(file, structure) === 0 ? 0 : -1;
       case DBLOCK_IOC_COMMIT:
         return this.#commit(file, structure);
       default:
@@ -198,6 +225,13 @@ export class FakeKernel implements Kernel {
   async ioctlAsync(fd: number, request: number, structure: Uint8Array): Promise<number> {
     await new Promise<void>((resolve) => this.#later.after(0, resolve));
     if (request === DBLOCK_IOC_START) return await this.#start(this.#file(fd), structure);
+    if (request === DBLOCK_IOC_ATTACH && !this.refusedIoctls.has(request)) {
+      for (;;) {
+        const result = this.#attach(this.#file(fd), structure);
+        if (result !== IN_PROGRESS) return result;
+        await new Promise<void>((resolve) => this.#later.after(1, resolve));
+      }
+    }
     return this.ioctl(fd, request, structure);
   }
 
@@ -205,7 +239,7 @@ export class FakeKernel implements Kernel {
     const file = this.#file(fd);
     return new Promise((resolve) => {
       const wake = () => this.#later.after(0, resolve);
-      if (file.queue?.ready || this.#random.chance(this.#mischief.spuriousWake)) return wake();
+      if (isReady(file) || this.#random.chance(this.#mischief.spuriousWake)) return wake();
       this.#waiters.push({ file, wake });
     });
   }
@@ -216,7 +250,7 @@ export class FakeKernel implements Kernel {
   }
 
   #wake(): void {
-    const ready = this.#waiters.filter(({ file }) => file.queue?.ready);
+    const ready = this.#waiters.filter(({ file }) => isReady(file));
     this.#waiters = this.#waiters.filter((waiter) => !ready.includes(waiter));
     for (const { wake } of ready) wake();
   }
@@ -276,9 +310,10 @@ export class FakeKernel implements Kernel {
     return this.#write(dblock_info, structure, this.#describe(device));
   }
 
-  #describe({ params, state, openCount }: FakeDevice): Partial<Decoded<typeof dblock_info>> {
-    const { name, flags, size_bytes, queue_count, queue_depth, max_io_bytes } = params;
-    return { name, flags, size_bytes, queue_count, queue_depth, max_io_bytes, state, open_count: openCount };
+  #describe({ params, queues, state, openCount }: FakeDevice): Partial<Decoded<typeof dblock_info>> {
+    const { error: _error, reserved: _reserved, ...values } = params;
+    const attached_count = queues.filter((queue) => queue.registration !== undefined).length;
+    return { ...values, state, open_count: openCount, attached_count };
   }
 
   #list(structure: Uint8Array): number {
@@ -297,12 +332,19 @@ export class FakeKernel implements Kernel {
     const queue = file.device?.queues[attach.queue];
     if (queue === undefined) return this.#answer(structure, ERRNO.EINVAL);
     if (queue.gone) return this.#answer(structure, ERRNO.ENODEV);
-    if (queue.registration !== undefined) return this.#answer(structure, ERRNO.EBUSY);
+    if (queue.registration !== undefined) {
+      if ((attach.flags & DBLOCK_ATTACH_TAKE_OVER) === 0) return this.#answer(structure, ERRNO.EBUSY);
+      queue.isBeingTaken = true;
+      if (queue.handedCount > 0) return IN_PROGRESS;
+      queue.lose();
+    }
     if (attach.ring_address % 8 !== 0 || attach.buffer_address % 4096 !== 0) {
       return this.#answer(structure, ERRNO.EINVAL);
     }
     queue.registration = { ringAddress: attach.ring_address, bufferAddress: attach.buffer_address };
     file.queue = queue;
+    file.registration = queue.registration;
+    this.#wake();
     return this.#answer(structure, 0);
   }
 
@@ -327,6 +369,10 @@ export class FakeKernel implements Kernel {
     }
     if (device.state === DBLOCK_STATE_GONE) return this.#answer(structure, ERRNO.ENODEV);
     if (device.state === DBLOCK_STATE_LIVE) return this.#answer(structure, ERRNO.EALREADY);
+    if (device.state !== DBLOCK_STATE_CREATED) {
+      device.state = DBLOCK_STATE_LIVE;
+      return this.#answer(structure, 0);
+    }
     const lengthBytes = Math.min(PARTITION_TABLE_BYTES, device.params.size_bytes);
     await this.submit(device.params.name, {
       operation: DBLOCK_OPERATION_READ,

@@ -75,6 +75,9 @@ export interface Registration {
   readonly bufferAddress: number;
 }
 
+/** The request goes again to the next server. */
+const replayed = (io: Io): Io => ({ ...io, flags: io.flags | DBLOCK_REQUEST_REPLAYED });
+
 /** A view of memory at an address: what copy_from_user and copy_to_user are to the kernel. */
 export function memoryAt(address: number, lengthBytes: number): Uint8Array<ArrayBuffer> {
   const pointer = Deno.UnsafePointer.create(BigInt(address));
@@ -87,6 +90,8 @@ export class FakeQueue {
   readonly slots: Slot[];
   registration: Registration | undefined;
   gone = false;
+  /** A successor waits until all that is handed out is answered. */
+  isBeingTaken = false;
   readonly #maxIoBytes: number;
   readonly #direct: boolean;
   readonly #mischief: Mischief;
@@ -107,7 +112,8 @@ export class FakeQueue {
 
   /** Whether EXCHANGE has something to say. */
   get ready(): boolean {
-    return this.gone || (this.waiting.length > 0 && this.slots.some((slot) => slot.state === "free"));
+    return this.gone ||
+      (!this.isBeingTaken && this.waiting.length > 0 && this.slots.some((slot) => slot.state === "free"));
   }
 
   get handedCount(): number {
@@ -119,6 +125,24 @@ export class FakeQueue {
     this.gone = true;
     for (const io of this.waiting.splice(0)) io.end(ERRNO.EIO);
     for (const slot of this.slots) this.#settle(slot, ERRNO.EIO);
+  }
+
+  /** The server is dead or replaced: what it has not answered goes to the next one. */
+  lose(): void {
+    this.registration = undefined;
+    this.isBeingTaken = false;
+    for (const slot of this.slots) {
+      if (slot.state === "handed" && slot.io !== undefined) this.waiting.unshift(replayed(slot.io));
+      slot.state = "free";
+      slot.io = undefined;
+      slot.answered?.();
+      slot.answered = undefined;
+    }
+  }
+
+  /** Fails all that is there, as under the policy "fail". */
+  fail(): void {
+    for (const io of this.waiting.splice(0)) io.end(ERRNO.EIO);
   }
 
   /** A timeout: of a request with the server, whose slot waits for the late answer; or of one that waits for a slot. */
@@ -163,6 +187,7 @@ export class FakeQueue {
   /** Hands out up to `max` requests, written to `address`; returns how many. */
   give(address: number, max: number): number {
     const random = this.#random;
+    if (this.isBeingTaken) return 0;
     let most = Math.min(max, this.waiting.length, this.slots.filter((slot) => slot.state === "free").length);
     if (most > 1 && random.chance(this.#mischief.partialBatch)) most = 1 + random.below(most);
     let count = 0;
@@ -186,7 +211,7 @@ export class FakeQueue {
         generation: slot.generation,
         slot: index,
         operation: io.operation,
-        flags: io.flags & ~DBLOCK_REQUEST_REPLAYED,
+        flags: io.flags,
       }));
     }
     return count;

@@ -7,25 +7,50 @@ Deno.test("parseRamdiskArgs() has defaults for everything", () => {
   assertEquals(parseRamdiskArgs([]), {
     action: "serve",
     name: "dblockramdisk",
-    sizeBytes: 4 * 2 ** 30,
+    sizeBytes: undefined,
+    store: undefined,
+    onDeath: "remove",
+    takeOver: false,
     queues: undefined,
     timeoutMs: 30_000,
     force: false,
+    json: false,
   });
 });
 
 Deno.test("parseRamdiskArgs() reads every option, both ways", () => {
-  const expected = { action: "serve", name: "a1", sizeBytes: 2 ** 29, queues: 3, timeoutMs: 0, force: false } as const;
-  assertEquals(parseRamdiskArgs(["--name", "a1", "--size", "512M", "--queues", "3", "--timeout", "0"]), expected);
-  assertEquals(parseRamdiskArgs(["--name=a1", "--size=512M", "--queues=3", "--timeout=0"]), expected);
+  const expected = {
+    action: "serve",
+    name: "a1",
+    sizeBytes: 2 ** 29,
+    store: "/dev/shm/a1",
+    onDeath: "hold",
+    takeOver: true,
+    queues: 3,
+    timeoutMs: 0,
+    force: false,
+    json: false,
+  } as const;
+  const args = "--name=a1 --size=512M --store=/dev/shm/a1 --on-death=hold --queues=3 --timeout=0 --take-over".split(
+    " ",
+  );
+  assertEquals(parseRamdiskArgs(args), expected);
+  assertEquals(parseRamdiskArgs(args.flatMap((arg) => arg.split("="))), expected);
   assertEquals(parseRamdiskArgs(["--name", "007"]).name, "007");
 });
 
 Deno.test("parseRamdiskArgs() knows what to do", () => {
   const actionOf = (...args: string[]) => parseRamdiskArgs(args).action;
   assertEquals(
-    [actionOf("-d"), actionOf("--destroy"), actionOf("--help"), actionOf("-h"), actionOf("--version")],
-    ["destroy", "destroy", "help", "help", "version"],
+    [
+      actionOf("-d"),
+      actionOf("--destroy"),
+      actionOf("--help"),
+      actionOf("-h"),
+      actionOf("--version"),
+      actionOf("--list"),
+    ],
+    ["destroy", "destroy", "help", "help", "version", "list"],
   );
   assertEquals(parseRamdiskArgs(["-d", "--force", "--name", "x"]), {
     ...parseRamdiskArgs(["-d"]),
@@ -53,6 +78,13 @@ const mistakes: [args: string[], message: string][] = [
   [["-x"], "there is no option -x"],
   [["512M"], "there is no argument 512M"],
   [["--force"], "--force goes with -d"],
+  [["--json"], "--json goes with --list"],
+  [["--list", "-d"], "--list and -d do not go together"],
+  [["--store"], "--store needs a value"],
+  [["--on-death", "resurrect", "--store", "a"], '"resurrect" is not a policy for --on-death (remove, fail, hold)'],
+  [["--on-death", "hold"], "--on-death hold needs --store PATH"],
+  [["--on-death", "fail"], "--on-death fail needs --store PATH"],
+  [["--take-over"], "--take-over needs --store PATH"],
 ];
 for (const [args, message] of mistakes) {
   Deno.test(`parseRamdiskArgs() refuses ${args.join(" ").slice(0, 40)}`, () => {
@@ -78,10 +110,12 @@ Deno.test("ramdisk.ts ends with 1 and one line on stderr for a mistake", async (
   assertStringIncludes(stderr, "dblock-ramdisk: size 1 is 1 bytes");
 });
 
+const serving = ["--name", "--size", "--store", "--on-death", "--take-over", "--queues", "--timeout"];
+
 Deno.test("ramdisk.ts says what it can do, and its version", async () => {
   const [help, version] = await Promise.all([run("--help"), run("--version")]);
   assertEquals([help.code, help.stderr, version.code, version.stderr], [0, "", 0, ""]);
-  for (const option of ["--name", "--size", "--queues", "--timeout", "--destroy", "--force", "--help", "--version"]) {
+  for (const option of [...serving, "--destroy", "--force", "--list", "--json", "--help", "--version"]) {
     assertStringIncludes(help.stdout, option);
   }
   assertEquals(/^dblock-ramdisk \d+\.\d+\.\d+ \(ABI 1\)\n$/.test(version.stdout), true);

@@ -236,10 +236,14 @@ Deno.test("a backend that answers in microtasks does not keep timers waiting", a
     if (!isOver) kernel.send(kernel.queueOf("a"), { ...io(WRITE, new Uint8Array(512)), end: again });
   };
   for (let i = 0; i < 4; i++) again();
-  const began = performance.now();
-  await new Promise((resolve) => setTimeout(resolve, 20));
-  const tookMs = performance.now() - began;
+  // More than once, for a machine that has other things to do.
+  for (let rounds = 0; rounds < 50 && count <= 10; rounds++) {
+    const began = performance.now();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const tookMs = performance.now() - began;
+    assert(tookMs < 500, `${count} requests, ${tookMs} ms`);
+  }
   isOver = true;
-  assert(count > 10 && tookMs < 500, `${count} requests, ${tookMs} ms`);
+  assert(count > 10, `${count} requests`);
   assertEquals(device.name, "a");
 });
