@@ -12,7 +12,7 @@ KERNELS ?= 6.1 6.12
 
 .DEFAULT_GOAL := all
 .PHONY: all toolchain executable dblock-ramdisk module load unload dist clean distclean help
-.PHONY: test demo vm-shell doctor sparse
+.PHONY: test test-debug kernel-debug demo vm-shell doctor sparse
 
 ##@ Build
 
@@ -46,6 +46,12 @@ unload: ## remove it again (as root)
 test: toolchain ## every test, or ARGS="--help"; ends with "N passed, N failed"
 	@$(RUN) tests/run.ts $(if $(KERNEL),--kernel=$(KERNEL)) $(ARGS)
 
+test-debug: toolchain ## the device tests on a kernel that checks itself (KASAN, lockdep, leaks); KERNEL=kcsan: data races
+	@$(RUN) tests/run.ts --kernel=$(or $(KERNEL),debug) $(or $(ARGS),device)
+
+kernel-debug: toolchain ## build that kernel from Debian's source; 15 to 30 minutes, once
+	@$(RUN) tests/vm/debug_kernel.ts $(KERNEL)
+
 demo: executable ## watch a disk made by TypeScript at work in a VM
 	@$(RUN) tests/vm/demo.ts $(if $(KERNEL),--kernel=$(KERNEL))
 
@@ -65,4 +71,4 @@ distclean: clean ## remove everything that is not in the repository
 	@rm -rf .build
 
 help: ## this list
-	@awk -F ':.*## ' '/^##@/ { printf "%s\n", substr($$0, 5) } /^[a-z][a-z -]*:.*## / { sub(/ .*/, "", $$1); printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^##@/ { printf "%s\n", substr($$0, 5) } /^[a-z][a-z -]*:.*## / { sub(/ .*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2 }' Makefile
