@@ -46,6 +46,9 @@ unload: ## remove it again (as root)
 test: toolchain ## every test, or ARGS="--help"; ends with "N passed, N failed"
 	@$(RUN) tests/run.ts $(if $(KERNEL),--kernel=$(KERNEL)) $(ARGS)
 
+test-all: toolchain ## every device test on every kernel (5.10, 6.1, 6.12, 7.2)
+	@$(RUN) tests/run.ts --kernel=all $(ARGS)
+
 test-debug: toolchain ## the device tests on a kernel that checks itself (KASAN, lockdep, leaks); KERNEL=kcsan: data races
 	@$(RUN) tests/run.ts --kernel=$(or $(KERNEL),debug) $(or $(ARGS),device)
 

@@ -11,17 +11,23 @@ import { buildModule } from "./vm/module.ts";
 import { addCounts, type Counts } from "./vm/report.ts";
 import { type HostResult, runCheck, runSuite, staticChecks, suiteFiles, suiteNames } from "./vm/suites.ts";
 
+/** Without --kernel: every device test on these, */
+const fullKernels = ["6.1", "6.12"];
+/** and on the oldest and the newest kernel these few, which touch everything that differs between kernels. */
+const smokeKernels = ["5.10", "7.2"];
+const smokeTests = ["discard", "errno_create", "fio_verify", "hold", "kill_under_load", "partitions", "ramdisk_life"];
+
 const help = `Usage: make test [ARGS="..."]   or   src/build/deno.sh run -A tests/run.ts ...
 
   WORD...            only these: a check (format, lint, types), a suite (${suiteNames.join(", ")}),
                      or test files whose path has the word in it
-  --kernel 6.1,6.12  kernels for the device tests: ${kernelVersions.join(", ")}, or all
+  --kernel 6.1,6.12  kernels for the device tests: ${kernelVersions.join(", ")}, or all; without it every device
+                     test runs on ${fullKernels.join(" and ")}, and a few of them on the oldest and the newest
   --filter NAME      only tests whose name has this in it
   --memory MIB       memory of the VM (4096)
   --smp N            processors of the VM (2)
   --verbose          show what device tests print while they run`;
 
-const defaultKernels = ["6.1", "6.12"];
 const tailLines = 60;
 
 /** One line of the account at the end. */
@@ -62,7 +68,7 @@ async function main(): Promise<number> {
   }
   const deviceFiles = selected.get("device")!;
   if (deviceFiles.length > 0) {
-    await runDevices(deviceFiles, chooseKernels(values.kernel), {
+    await runDevices(planDevices(deviceFiles, values.kernel, positionals.length === 0), {
       filter: values.filter,
       memoryMiB: values.memory === undefined ? undefined : Number(values.memory),
       smp: values.smp === undefined ? undefined : Number(values.smp),
@@ -98,9 +104,15 @@ function selectFiles(words: readonly string[]): Map<string, string[]> {
   return selected;
 }
 
-function chooseKernels(list: string | undefined): readonly string[] {
-  if (list === undefined || list === "") return defaultKernels;
-  return list === "all" ? kernelVersions : list.split(",");
+/** Which device test files run on which kernel. */
+type Plan = ReadonlyMap<string, readonly string[]>;
+
+function planDevices(files: readonly string[], kernels: string | undefined, everything: boolean): Plan {
+  const asked = kernels === "all" ? kernelVersions : kernels?.split(",").filter((version) => version !== "");
+  if (asked !== undefined && asked.length > 0) return new Map(asked.map((version) => [version, files]));
+  const smokeFiles = files.filter((file) => smokeTests.some((name) => file.endsWith(`/${name}_test.ts`)));
+  const full = fullKernels.map((version) => [version, files] as const);
+  return new Map(everything ? [...full, ...smokeKernels.map((version) => [version, smokeFiles] as const)] : full);
 }
 
 function recordHost(result: HostResult): void {
@@ -126,13 +138,12 @@ interface DeviceRunOptions {
 }
 
 async function runDevices(
-  files: readonly string[],
-  versions: readonly string[],
+  plan: Plan,
   options: DeviceRunOptions,
 ): Promise<void> {
   const programFile = await prepare("dblock-ramdisk", "make executable", buildProgram);
   const results: FileResult[] = [];
-  for (const version of versions) {
+  for (const [version, files] of plan) {
     const ready = await prepare(`dblock.ko for ${version}`, `make module KERNEL=${version}`, async () => {
       const kernel = await fetchKernel(version);
       return { kernel, moduleFile: await buildModule(kernel) };
@@ -161,7 +172,7 @@ async function runDevices(
       runDir: result.runDir,
     });
   }
-  printTable(files, versions, results);
+  printTable([...new Set([...plan.values()].flat())], [...plan.keys()], results);
 }
 
 /** Makes what the device tests need; a failure is recorded as one failed test, and the run goes on. */
