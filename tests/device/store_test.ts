@@ -1,0 +1,87 @@
+// time limit: 180 s
+// dblock-ramdisk --store: the content outlives the process, discards give space back, a full file system is an I/O error
+// and not the server's death, huge pages work.
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { exists, requires, sh } from "./harness.ts";
+import { Ramdisk, runRamdisk } from "./ramdisk.ts";
+
+const kibOf = async (path: string) => Number((await sh(`du -k ${path}`)).stdout.split("\t")[0]);
+
+Deno.test("the content is there after the disk was destroyed, and the file is sparse", async () => {
+  const args = ["--store", "/dev/shm/kept"];
+  {
+    await using disk = await Ramdisk.start({ name: "store0", args: [...args, "--size", "64M"] });
+    assertEquals(await kibOf("/dev/shm/kept"), 4); // the partition table was looked for
+    await sh(
+      `head -c 8M /dev/urandom >/tmp/in; dd if=/tmp/in of=${disk.path} bs=1M oflag=direct conv=fsync status=none`,
+    );
+    assertEquals((await runRamdisk("-d --name store0")).status, 0);
+    await disk.end();
+    assertMatch(disk.stdout, /has ended: destroyed by another process; \/dev\/shm\/kept is kept\n$/);
+  }
+  await using disk = await Ramdisk.start({ name: "store0", args });
+  assertMatch(disk.stdout, /is ready: 64 MiB/);
+  await sh(`dd if=${disk.path} bs=1M count=8 iflag=direct status=none | cmp - /tmp/in`);
+  assert(await kibOf("/dev/shm/kept") >= 8192);
+  await sh(`blkdiscard ${disk.path}`);
+  assert(await kibOf("/dev/shm/kept") < 64);
+  await sh(`dd if=${disk.path} bs=1M count=8 iflag=direct status=none | cmp - <(head -c 8M /dev/zero)`);
+  await sh(`blkdiscard -z -o 512 -l 1536 ${disk.path}`);
+  const other = await runRamdisk(`--name store1 --store /dev/shm/kept`);
+  assertEquals([other.status, exists("/dev/store1")], [1, false]);
+  assertMatch(other.stderr, /Cannot keep a disk in \/dev\/shm\/kept: another process serves it/);
+  assertEquals((await runRamdisk("-d --name store0")).status, 0);
+  await disk.end();
+  await sh("rm /dev/shm/kept");
+});
+
+Deno.test("on a full file system writes and zeroes fail, and the server goes on", async () => {
+  await sh("mkdir -p /tmp/tiny && mount -t tmpfs -o size=8M tiny /tmp/tiny");
+  try {
+    await using disk = await Ramdisk.start({ name: "store2", args: ["--store", "/tmp/tiny/disk", "--size", "64M"] });
+    const write = `dd if=/dev/urandom of=${disk.path} bs=1M oflag=direct`;
+    const full = await sh(write, { check: false });
+    assertMatch(full.stderr, /Input\/output error|No space left/);
+    const zeroes = await sh(`blkdiscard -z -o 16M -l 16M ${disk.path}`, { check: false });
+    assert(zeroes.status !== 0, "there is no space for zeroes that are to be kept");
+    assertEquals(disk.ended, undefined);
+    // Even a read takes space there: blkid would fail before anything is discarded, hence -f.
+    await sh(`blkdiscard -f ${disk.path} && ${write} count=4 seek=40`);
+    assertEquals((await runRamdisk("-d --name store2")).status, 0);
+    assertEquals((await disk.end()).code, 0);
+  } finally {
+    await sh("umount /tmp/tiny");
+  }
+});
+
+async function hugePages(count: number): Promise<boolean> {
+  await sh(`echo ${count} >/proc/sys/vm/nr_hugepages`, { check: false });
+  return Number((await sh("cat /proc/sys/vm/nr_hugepages", { check: false })).stdout) >= count;
+}
+
+Deno.test({
+  name: "a store on hugetlbfs keeps what is written, and gives whole pages back",
+  ignore: !requires("16 huge pages", await hugePages(16)),
+  fn: async () => {
+    await sh("mkdir -p /tmp/huge && mount -t hugetlbfs none /tmp/huge");
+    try {
+      const odd = await runRamdisk("--name store3 --store /tmp/huge/disk --size 3M");
+      assertMatch(odd.stderr, /a positive multiple of 2097152 there, not 3145728/);
+      const large = await runRamdisk("--name store3 --store /tmp/huge/disk --size 1G");
+      assertMatch(large.stderr, /1073741824 bytes of it cannot be mapped \(see HugePages_Free in \/proc\/meminfo\)/);
+      assertEquals(exists("/tmp/huge/disk"), false);
+
+      await using disk = await Ramdisk.start({ name: "store3", args: ["--store", "/tmp/huge/disk", "--size", "32M"] });
+      await sh(`head -c 8M /dev/urandom >/tmp/in; dd if=/tmp/in of=${disk.path} bs=1M oflag=direct status=none`);
+      await sh(`dd if=${disk.path} bs=1M count=8 iflag=direct status=none | cmp - /tmp/in`);
+      // Past the end of a page and into the next: the edges are zeroed, the page between is given back.
+      await sh(`blkdiscard -o 4k -l ${6 * 2 ** 20} ${disk.path}`);
+      const zeroes = `(head -c 4k /tmp/in; head -c ${6 * 2 ** 20} /dev/zero; tail -c +${6 * 2 ** 20 + 4097} /tmp/in)`;
+      await sh(`dd if=${disk.path} bs=1M count=8 iflag=direct status=none | cmp - <${zeroes}`);
+      assertEquals((await runRamdisk("-d --name store3")).status, 0);
+      await disk.end();
+    } finally {
+      await sh("umount /tmp/huge; echo 0 >/proc/sys/vm/nr_hugepages");
+    }
+  },
+});
