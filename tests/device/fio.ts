@@ -38,3 +38,34 @@ export async function fio(args: string, options: { timeoutMs?: number } = {}): P
 export function fioErrors(result: FioResult): number[] {
   return result.jobs.map((job) => job.error);
 }
+
+/** fio runs one after another that write and verify, until {@linkcode FioLoop.stop}. */
+export interface FioLoop {
+  /** Ends after the run that is under way; the exit status and what it said, "" without an error. */
+  stop(): Promise<string>;
+}
+
+/**
+ * Keeps a disk under a load that verifies itself, for as long as a test needs it: each run writes all of `size` in a new
+ * random order and reads all of it back.
+ */
+export function fioLoop(name: string, args: string): FioLoop {
+  const stopFile = `/tmp/${name}-stop`;
+  const command = `fio --name=${name} --direct=1 --ioengine=io_uring --randrepeat=0 --verify=crc32c --verify_fatal=1 ` +
+    `--minimal ${args}`;
+  const running = sh(
+    `until [ -e ${stopFile} ]; do ${command} >/tmp/${name}-said 2>&1 || { cat /tmp/${name}-said; exit 1; }; done`,
+    {
+      check: false,
+      timeoutMs: 100_000,
+    },
+  );
+  return {
+    async stop() {
+      await Deno.writeTextFile(stopFile, "");
+      const { status, stdout, stderr } = await running;
+      await Deno.remove(stopFile);
+      return status === 0 ? "" : `status ${status}: ${stdout}${stderr}`;
+    },
+  };
+}

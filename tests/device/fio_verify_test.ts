@@ -5,24 +5,24 @@ import { fio, fioErrors } from "./fio.ts";
 import { Ramdisk } from "./ramdisk.ts";
 
 Deno.test("fio verifies crc32c of mixed sizes from four jobs", async () => {
-  await using disk = await Ramdisk.start({ name: "verify", args: ["--size", "256M"] });
+  await using disk = await Ramdisk.start({ name: "verify", args: ["--size", "128M"] });
   const result = await fio(
     `--name=mixed --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randwrite --bsrange=4k-1M ` +
-      `--bs_unaligned=0 --iodepth=16 --numjobs=4 --size=64M --offset_increment=64M --verify=crc32c --verify_fatal=1 ` +
+      `--bs_unaligned=0 --iodepth=16 --numjobs=4 --size=32M --offset_increment=32M --verify=crc32c --verify_fatal=1 ` +
       `--do_verify=1 --randseed=1`,
     { timeoutMs: 100_000 },
   );
   assertEquals(result.status, 0, result.stderr);
   assertEquals(fioErrors(result), [0, 0, 0, 0]);
   const sum = (direction: "read" | "write") => result.jobs.reduce((total, job) => total + job[direction].io_bytes, 0);
-  assert(sum("write") >= 256 * 2 ** 20, `fio wrote only ${sum("write")} bytes`);
+  assert(sum("write") >= 128 * 2 ** 20, `fio wrote only ${sum("write")} bytes`);
   assert(sum("read") >= sum("write"), `fio verified only ${sum("read")} bytes`);
 });
 
 Deno.test("fio verifies buffered writes of 4k through the page cache", async () => {
   await using disk = await Ramdisk.start({ name: "buffered", args: ["--size", "64M"] });
   const result = await fio(
-    `--name=buffered --filename=${disk.path} --ioengine=psync --rw=randwrite --bs=4k --size=32M --fsync=64 ` +
+    `--name=buffered --filename=${disk.path} --ioengine=psync --rw=randwrite --bs=4k --size=16M --fsync=64 ` +
       `--verify=crc32c --verify_fatal=1 --invalidate=1 --randseed=2`,
   );
   assertEquals([result.status, fioErrors(result)], [0, [0]], result.stderr);

@@ -27,7 +27,7 @@ Deno.test("kill -9 of a server whose child holds its files", async () => {
 });
 
 Deno.test("a child that closes its copy of the server's file does not end the server", async () => {
-  await using server = await ServerProcess.start({ name: "inherited", inherited: true, childSeconds: 0.3 });
+  await using server = await ServerProcess.start({ name: "inherited", inherited: true, childSeconds: 3 });
   assertEquals((await sh(holders)).stdout.trim(), "2");
   await waitFor("the child is gone", async () => (await sh(holders)).stdout.trim() === "1");
   await sh(`dd if=${server.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);

@@ -2,7 +2,8 @@
 import { exists, sh, type ShellResult, waitFor } from "./harness.ts";
 
 const program = "./dblock-ramdisk";
-const readyMs = 15_000;
+/** A start takes 2 s on a VM with nothing else to do, and ten times that on a host that others share. */
+const readyMs = 60_000;
 
 /** Runs it to its end: for -d, --help and everything that is refused. */
 export async function runRamdisk(args: string, options: { prefix?: string } = {}): Promise<ShellResult> {

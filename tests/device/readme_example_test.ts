@@ -1,6 +1,7 @@
 // The first program of src/README.md, exactly as it stands there, is a disk that takes a file system.
 import { assert, assertEquals } from "@std/assert";
 import { exists, sh, waitFor } from "./harness.ts";
+import { runRamdisk } from "./ramdisk.ts";
 
 const mapping = "--import-map=src/build/standins/import_map.json";
 
@@ -20,7 +21,7 @@ Deno.test("the example of src/README.md works", async () => {
     await waitFor(`/dev/${name} appears`, () => exists(`/dev/${name}`));
     await sh(`mkfs.ext4 -q /dev/${name} && mount /dev/${name} /mnt && cp src/*.ts /mnt && umount /mnt`);
     await sh(`fsck.ext4 -fn /dev/${name}; mount -o ro /dev/${name} /mnt; cmp src/abi.ts /mnt/abi.ts; umount /mnt`);
-    child.kill("SIGINT");
+    assertEquals((await runRamdisk(`-d --name ${name}`)).status, 0);
     assertEquals((await child.status).code, 0);
   } finally {
     try {

@@ -61,11 +61,16 @@ export class Servers implements AsyncDisposable {
     };
   }
 
-  /** fio over the whole disk, 5 s at a time, that checks what it reads. */
-  verifyWithFio(): { stop(): Promise<void> } {
+  /**
+   * fio over the whole disk, 5 s at a time, that checks what it reads.
+   *
+   * @param options.breathes bursts with pauses: two emulated processors leave a program that starts beside it nothing else
+   */
+  verifyWithFio(options: { breathes?: boolean } = {}): { stop(): Promise<void> } {
+    const pauses = options.breathes ? "--thinktime=100ms --thinktime_blocks=64 " : "";
     return this.keepRunning(
       `fio --name=verify --filename=${this.path} --direct=1 --ioengine=io_uring --rw=randrw --bs=4k --iodepth=16 ` +
-        `--size=64M --time_based --runtime=5 --verify=crc32c --verify_fatal=1 --verify_backlog=256 --output=/dev/null`,
+        `--size=64M --time_based --runtime=5 --verify=crc32c --verify_fatal=1 --verify_backlog=256 ${pauses}--output=/dev/null`,
     );
   }
 

@@ -1,4 +1,4 @@
-// time limit: 180 s
+// time limit: 400 s
 // dblock-ramdisk --store: the content outlives the process, discards give space back, a full file system is an I/O error
 // and not the server's death, huge pages work.
 import { assert, assertEquals, assertMatch } from "@std/assert";

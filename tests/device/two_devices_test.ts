@@ -5,12 +5,12 @@ import { Ramdisk, runRamdisk } from "./ramdisk.ts";
 import { infoOf } from "./server.ts";
 
 Deno.test("two ramdisks hold their own data", async () => {
-  const args = ["--size", "64M"];
+  const args = ["--size", "16M"];
   const disks = await Promise.all(["one", "two"].map((name) => Ramdisk.start({ name, args })));
   await using one = disks[0]!;
   await using two = disks[1]!;
   for (const disk of disks) {
-    await sh(`head -c 64M /dev/urandom >/tmp/${disk.name}`);
+    await sh(`head -c 16M /dev/urandom >/tmp/${disk.name}`);
   }
   await Promise.all(
     disks.map((disk) => sh(`dd if=/tmp/${disk.name} of=${disk.path} bs=1M oflag=direct status=none`)),
