@@ -90,6 +90,12 @@ export interface Backend {
     options: RequestOptions,
   ): Done | Promise<Done>;
 
+  /**
+   * `device.resize()` gives the disk another size: called before it grows, and after it has become smaller, when requests
+   * of before may still be open. Without it, the size stays. Not in a `BackendModule`: its Workers would not hear of it.
+   */
+  resize?(sizeBytes: number): void | Promise<void>;
+
   /** The device is gone and nothing will be asked any more. */
   close?(): void | Promise<void>;
 }

@@ -11,8 +11,10 @@ import {
   DBLOCK_IOC_ATTACH,
   DBLOCK_IOC_COMMIT,
   DBLOCK_IOC_EXCHANGE,
+  DBLOCK_IOC_RESIZE,
   DBLOCK_IOC_START,
   DBLOCK_QUEUE_DEPTH_MAX,
+  dblock_resize,
   dblock_start,
   DBLOCK_STATUS_BAD_FIELD,
   DBLOCK_STATUS_BAD_LENGTH,
@@ -299,6 +301,23 @@ export async function start(
       if (error !== ERRNO.EINTR) throw ioctlError(error, attempted);
       mayBeLive = true;
     }
+  } finally {
+    kernel.close(fd);
+  }
+}
+
+/**
+ * RESIZE: the disk, and everybody who has it open, has another size from now on.
+ *
+ * @throws {DblockError} EINVAL, ENODEV (it is not live), EPERM.
+ */
+export async function resize(name: string, sizeBytes: number, kernel: Kernel = linux): Promise<void> {
+  const attempted = `Cannot resize ${devicePath(name)}`;
+  const fd = openNode(kernel, `${devicePath(name)}-ctl`, O_RDWR, attempted);
+  try {
+    const bytes = encode(dblock_resize, { size_bytes: sizeBytes });
+    if (await kernel.ioctlAsync(fd, DBLOCK_IOC_RESIZE, bytes) >= 0) return;
+    throw ioctlError(decode(dblock_resize, bytes).error, attempted);
   } finally {
     kernel.close(fd);
   }

@@ -3,7 +3,9 @@
  * A served disk: what a program holds while its device is there, and how that ends. How it begins is in serve.ts.
  */
 import { Control, type DeviceInfo, devicePath } from "./control.ts";
+import { resize } from "./channel.ts";
 import { destroy } from "./destroy.ts";
+import type { Geometry } from "./dispatch.ts";
 import { DblockError } from "./errors.ts";
 import type { Origin } from "./existing.ts";
 import type { Kernel } from "./libc.ts";
@@ -30,6 +32,7 @@ export interface Device extends AsyncDisposable {
   readonly name: string;
   /** "/dev/NAME". */
   readonly path: string;
+  /** As it is now. */
   readonly sizeBytes: number;
   readonly queueCount: number;
   /** Whether it is new, or was there before: see `ServeOptions.existing`. */
@@ -39,6 +42,14 @@ export interface Device extends AsyncDisposable {
   /** Everything the kernel knows of it. */
   info(): Promise<DeviceInfo>;
   /**
+   * Gives the disk another size, also while it is mounted: what lies past a smaller end is lost.
+   *
+   * @param sizeBytes a multiple of the logical block size
+   * @throws {DblockError} EOPNOTSUPP (the backend has no `resize`), EINVAL, ENODEV, or what the backend's `resize` throws;
+   * the disk has the size of before then, unless that happens when it has become smaller already.
+   */
+  resize(sizeBytes: number): Promise<void>;
+  /**
    * Destroys the device and returns when it is gone. Does nothing if it is gone already.
    *
    * @param options.force even if somebody has it open
@@ -47,6 +58,14 @@ export interface Device extends AsyncDisposable {
   close(options?: { readonly force?: boolean }): Promise<void>;
   /** `close()`; and if somebody has it open, logs who and forces it, as nobody will be left to serve it. */
   [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** How a disk changes its size. */
+export interface Resizer {
+  /** What requests are checked against. */
+  readonly geometry: Geometry & { sizeBytes: number };
+  /** The backend's. */
+  resize(sizeBytes: number): void | Promise<void>;
 }
 
 /** What has to be known to take a device down, from the moment it is created. */
@@ -70,27 +89,76 @@ export interface Life {
 export class ServedDevice implements Device {
   readonly name: string;
   readonly path: string;
-  readonly sizeBytes: number;
   readonly queueCount: number;
   readonly origin: Origin;
   readonly closed: Promise<Ending>;
   readonly #life: Life;
   readonly #undo: AsyncDisposableStack;
   readonly #destroyed = Promise.withResolvers<void>();
+  readonly #geometry: Geometry;
+  readonly #resizer: Resizer | undefined;
+  /** Sizes change one after the other. */
+  #resized: Promise<void> = Promise.resolve();
   #closing = false;
 
-  /** @param undo takes everything down again; owned from here on */
-  constructor(life: Life, sizeBytes: number, undo: AsyncDisposableStack, signal?: AbortSignal) {
+  /**
+   * @param undo takes everything down again; owned from here on
+   * @param resizer undefined if the size stays
+   */
+  constructor(
+    life: Life,
+    geometry: Geometry,
+    undo: AsyncDisposableStack,
+    options: { readonly signal?: AbortSignal | undefined; readonly resizer?: Resizer | undefined },
+  ) {
+    const { signal } = options;
+    this.#geometry = geometry;
+    this.#resizer = options.resizer;
     this.#life = life;
     this.#undo = undo;
     this.name = life.name;
     this.path = devicePath(life.name);
-    this.sizeBytes = sizeBytes;
     this.queueCount = life.queues.length;
     this.origin = life.origin;
     const abort = () => this[Symbol.asyncDispose]().catch((error) => life.log(String(error)));
     signal?.addEventListener("abort", abort, { once: true });
     this.closed = this.#watch().finally(() => signal?.removeEventListener("abort", abort));
+  }
+
+  get sizeBytes(): number {
+    return this.#geometry.sizeBytes;
+  }
+
+  async resize(sizeBytes: number): Promise<void> {
+    const resizer = this.#resizer;
+    const attempted = `Cannot resize ${this.path} to ${sizeBytes} bytes`;
+    if (resizer === undefined) throw new DblockError("EOPNOTSUPP", attempted, "its backend cannot be resized");
+    const { logicalBlockBytes } = this.#geometry;
+    if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % logicalBlockBytes !== 0) {
+      throw new DblockError("EINVAL", attempted, `that is not a positive multiple of ${logicalBlockBytes}`);
+    }
+    const resized = this.#resized.then(() => this.#resizeTo(sizeBytes, resizer));
+    this.#resized = resized.catch(() => {});
+    await resized;
+  }
+
+  async #resizeTo(sizeBytes: number, { geometry, resize: resizeBackend }: Resizer): Promise<void> {
+    const { name, kernel } = this.#life;
+    const before = geometry.sizeBytes;
+    if (sizeBytes < before) {
+      await resize(name, sizeBytes, kernel);
+      geometry.sizeBytes = sizeBytes;
+      return await resizeBackend(sizeBytes);
+    }
+    await resizeBackend(sizeBytes);
+    geometry.sizeBytes = sizeBytes;
+    try {
+      await resize(name, sizeBytes, kernel);
+    } catch (error) {
+      geometry.sizeBytes = before;
+      await resizeBackend(before);
+      throw error;
+    }
   }
 
   async info(): Promise<DeviceInfo> {

@@ -150,7 +150,7 @@ export function geometryOf(
     Decoded<typeof dblock_create>,
     "size_bytes" | "logical_block_bytes" | "max_io_bytes" | "max_discard_bytes" | "max_write_zeroes_bytes" | "flags"
   >,
-): Geometry {
+): Geometry & { sizeBytes: number } {
   return {
     sizeBytes: created.size_bytes,
     logicalBlockBytes: created.logical_block_bytes,

@@ -7,7 +7,7 @@ import type { Backend, BackendModule, MappedBackend, Profile } from "./backend.t
 import { isMapped, isModule, profileOf } from "./backend.ts";
 import { start } from "./channel.ts";
 import { Control, devicePath } from "./control.ts";
-import { destroyLeftover, type Device, type Life, ServedDevice, stopQueues } from "./device.ts";
+import { destroyLeftover, type Device, type Life, type Resizer, ServedDevice, stopQueues } from "./device.ts";
 import { Dispatcher } from "./dispatch.ts";
 import { DblockError } from "./errors.ts";
 import { checkFits, createWhenFree, type Existing, findExisting } from "./existing.ts";
@@ -103,7 +103,13 @@ export async function serve(backend: AnyBackend, options: ServeOptions): Promise
   );
   await inTime(attachAndStart(backend, plans, workers, life), options);
   life.ours = true;
-  return new ServedDevice(life, profile.sizeBytes, undo.move(), signal);
+  return new ServedDevice(life, geometry, undo.move(), { signal, resizer: resizerOf(backend, geometry) });
+}
+
+/** Workers, which are in the kernel, would not learn of another size. */
+function resizerOf(backend: AnyBackend, geometry: Resizer["geometry"]): Resizer | undefined {
+  if (isMapped(backend) || isModule(backend) || backend.resize === undefined) return undefined;
+  return { geometry, resize: backend.resize.bind(backend) };
 }
 
 function defaultQueues(backend: AnyBackend): number {

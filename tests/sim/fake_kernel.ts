@@ -23,6 +23,7 @@ import {
   DBLOCK_IOC_EXCHANGE,
   DBLOCK_IOC_INFO,
   DBLOCK_IOC_LIST,
+  DBLOCK_IOC_RESIZE,
   DBLOCK_IOC_START,
   DBLOCK_IOC_VERSION,
   dblock_list,
@@ -30,6 +31,7 @@ import {
   DBLOCK_ON_DEATH_REMOVE,
   DBLOCK_OPERATION_READ,
   dblock_request,
+  dblock_resize,
   dblock_ring_header,
   dblock_start,
   DBLOCK_STATE_CREATED,
@@ -51,7 +53,7 @@ const PARTITION_TABLE_BYTES = 4096;
 const IN_PROGRESS = -2;
 
 interface FakeDevice {
-  readonly params: Decoded<typeof dblock_create>;
+  params: Decoded<typeof dblock_create>;
   readonly queues: FakeQueue[];
   state: number;
   openCount: number;
@@ -215,6 +217,10 @@ export class FakeKernel implements Kernel {
         return this.#list(structure);
       case DBLOCK_IOC_ATTACH:
         return this.#attach(file, structure) === 0 ? 0 : -1;
+      case DBLOCK_IOC_RESIZE:
+        if (file.device?.state !== DBLOCK_STATE_LIVE) return this.#answer(structure, ERRNO.ENODEV);
+        file.device.params = { ...file.device.params, ...{ size_bytes: decode(dblock_resize, structure).size_bytes } };
+        return this.#answer(structure, 0);
       case DBLOCK_IOC_COMMIT:
         return this.#commit(file, structure);
       default:
