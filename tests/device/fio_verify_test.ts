@@ -1,6 +1,7 @@
 // What fio wrote in blocks of 4k to 1M from several jobs at once reads back with the right checksums.
 // Ordering between overlapping writes in flight is not covered: each job has a part of its own.
 import { assert, assertEquals } from "@std/assert";
+import { TestDisk } from "./disk.ts";
 import { fio, fioErrors } from "./fio.ts";
 import { Ramdisk } from "./ramdisk.ts";
 
@@ -20,7 +21,7 @@ Deno.test("fio verifies crc32c of mixed sizes from four jobs", async () => {
 });
 
 Deno.test("fio verifies buffered writes of 4k through the page cache", async () => {
-  await using disk = await Ramdisk.start({ name: "buffered", args: ["--size", "64M"] });
+  await using disk = await TestDisk.start({ name: "buffered", size_bytes: 64 * 2 ** 20 });
   const result = await fio(
     `--name=buffered --filename=${disk.path} --ioengine=psync --rw=randwrite --bs=4k --size=16M --fsync=64 ` +
       `--verify=crc32c --verify_fatal=1 --invalidate=1 --randseed=2`,

@@ -2,11 +2,10 @@
 import { assertEquals } from "@std/assert";
 import { TestDisk } from "./disk.ts";
 import { exists, sh, waitFor } from "./harness.ts";
-import { Ramdisk } from "./ramdisk.ts";
 import { MIB } from "./server.ts";
 
-Deno.test("sfdisk makes partitions on a ramdisk", async () => {
-  await using disk = await Ramdisk.start({ name: "parted", args: ["--size", "64M"] });
+Deno.test("sfdisk makes partitions", async () => {
+  await using disk = await TestDisk.start({ name: "parted", size_bytes: 64 * MIB });
   await sh(`printf 'label: gpt\\nsize=16M\\nsize=24M\\n' | sfdisk --quiet ${disk.path}`);
   await waitFor("both partitions appear", () => exists(`${disk.path}1`) && exists(`${disk.path}2`));
   const { stdout } = await sh(`lsblk --noheadings --bytes --output SIZE,TYPE --raw ${disk.path}`);

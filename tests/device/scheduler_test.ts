@@ -1,13 +1,21 @@
 // Changing the scheduler, nr_requests and the number of CPUs under verified I/O costs no error and no stall.
 // Hard cases D4, D5.
 import { assertEquals } from "@std/assert";
+import { DBLOCK_DEVICE_DIRECT } from "../../src/abi.ts";
+import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
 import { sh } from "./harness.ts";
-import { Ramdisk } from "./ramdisk.ts";
-import { infoOf } from "./server.ts";
+import { infoOf, MIB } from "./server.ts";
 
 Deno.test("scheduler, nr_requests and CPUs change under fio verify", async () => {
-  await using disk = await Ramdisk.start({ name: "sched", args: ["--size", "64M"] });
+  const flags = DBLOCK_DEVICE_DIRECT;
+  await using disk = await TestDisk.start({
+    name: "sched",
+    size_bytes: 64 * MIB,
+    queue_count: 2,
+    queue_depth: 128,
+    flags,
+  });
   const running = fio(
     `--name=sched --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randwrite --bs=4k --iodepth=32 --numjobs=2 ` +
       `--size=32M --offset_increment=32M --time_based --runtime=8 --verify=crc32c --verify_fatal=1 --verify_backlog=512`,
