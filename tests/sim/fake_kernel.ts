@@ -44,31 +44,12 @@ import {
 import { ERRNO } from "../../src/errors.ts";
 import { type Kernel, O_NONBLOCK } from "../../src/libc.ts";
 import { decode, type Decoded, encode, type Struct } from "../../src/struct.ts";
-import { FakeQueue, type Io, KIND, memoryAt, type Mischief, type Registration } from "./fake_queue.ts";
+import { describe, type FakeDevice, type FakeFile, IN_PROGRESS, isReady, serves } from "./fake_device.ts";
+import { FakeQueue, type Io, KIND, memoryAt, type Mischief } from "./fake_queue.ts";
 import { Random } from "./random.ts";
 
 const QUEUE_COUNT_MAX = 8;
 const PARTITION_TABLE_BYTES = 4096;
-/** Not an errno: ATTACH waits for the server before. */
-const IN_PROGRESS = -2;
-
-interface FakeDevice {
-  params: Decoded<typeof dblock_create>;
-  readonly queues: FakeQueue[];
-  state: number;
-  openCount: number;
-}
-
-interface FakeFile {
-  readonly device: FakeDevice | undefined;
-  nonblocking: boolean;
-  queue: FakeQueue | undefined;
-  /** Its own; the queue's is that of the file that serves it now. */
-  registration: Registration | undefined;
-}
-
-const serves = (file: FakeFile) => file.queue !== undefined && file.queue.registration === file.registration;
-const isReady = (file: FakeFile) => file.queue !== undefined && (file.queue.ready || !serves(file));
 
 /** What runs things later: a `Scheduler`, or the real event loop. */
 export interface Later {
@@ -219,7 +200,7 @@ export class FakeKernel implements Kernel {
         return this.#attach(file, structure) === 0 ? 0 : -1;
       case DBLOCK_IOC_RESIZE:
         if (file.device?.state !== DBLOCK_STATE_LIVE) return this.#answer(structure, ERRNO.ENODEV);
-        file.device.params = { ...file.device.params, ...{ size_bytes: decode(dblock_resize, structure).size_bytes } };
+        file.device.params.size_bytes = decode(dblock_resize, structure).size_bytes;
         return this.#answer(structure, 0);
       case DBLOCK_IOC_COMMIT:
         return this.#commit(file, structure);
@@ -313,13 +294,7 @@ export class FakeKernel implements Kernel {
   #info(structure: Uint8Array, own: FakeDevice | undefined): number {
     const device = own ?? this.devices.get(decode(dblock_info, structure).name);
     if (device === undefined) return this.#answer(structure, ERRNO.ENOENT);
-    return this.#write(dblock_info, structure, this.#describe(device));
-  }
-
-  #describe({ params, queues, state, openCount }: FakeDevice): Partial<Decoded<typeof dblock_info>> {
-    const { error: _error, reserved: _reserved, ...values } = params;
-    const attached_count = queues.filter((queue) => queue.registration !== undefined).length;
-    return { ...values, state, open_count: openCount, attached_count };
+    return this.#write(dblock_info, structure, describe(device));
   }
 
   #list(structure: Uint8Array): number {
@@ -328,7 +303,7 @@ export class FakeKernel implements Kernel {
     const count = Math.min(list.capacity, devices.length);
     devices.slice(0, count).forEach((device, i) => {
       memoryAt(list.infos_address + i * dblock_info.size, dblock_info.size)
-        .set(encode(dblock_info, this.#describe(device)));
+        .set(encode(dblock_info, describe(device)));
     });
     return this.#write(dblock_list, structure, { ...list, count, total: devices.length });
   }
