@@ -33,9 +33,11 @@ export async function findDenort(): Promise<Denort> {
   if (existsSync(`${Deno.env.get("DENO_DIR")}/dl/${archive}`, { isFile: true })) {
     return { available: true, reason: "denort from the cache" };
   }
-  const no = { available: false, reason: "no denort: dl.deno.land does not answer" };
+  const no = { available: false, reason: "no denort: Deno's download site does not answer" };
   if (answeredNo()) return no;
-  if (await answers(`https://dl.deno.land/${archive}`)) return { available: true, reason: "denort from dl.deno.land" };
+  if (await answers(`https://dl.deno.land/${archive}`)) {
+    return { available: true, reason: "denort from Deno's download site" };
+  }
   Deno.writeTextFileSync(ANSWER, "no\n");
   return no;
 }
