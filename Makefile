@@ -12,7 +12,7 @@ KERNELS ?= 6.1 6.12
 
 .DEFAULT_GOAL := all
 .PHONY: all toolchain executable dblock-ramdisk module load unload dist clean distclean help
-.PHONY: test test-debug kernel-debug demo vm-shell doctor sparse
+.PHONY: test test-all test-debug soak kernel-debug demo vm-shell doctor sparse
 
 ##@ Build
 
@@ -51,6 +51,9 @@ test-all: toolchain ## every device test on every kernel (5.10, 6.1, 6.12, 7.2)
 
 test-debug: toolchain ## the device tests on a kernel that checks itself (KASAN, lockdep, leaks); KERNEL=kcsan: data races
 	@$(RUN) tests/run.ts --kernel=$(or $(KERNEL),debug) $(or $(ARGS),device)
+
+soak: executable ## the tests that report figures, again and again with fresh seeds, for MINUTES=60
+	@$(RUN) tests/soak.ts --minutes=$(or $(MINUTES),60) $(if $(KERNEL),--kernel=$(KERNEL)) $(ARGS)
 
 kernel-debug: toolchain ## build that kernel from Debian's source; 15 to 30 minutes, once
 	@$(RUN) tests/vm/debug_kernel.ts $(KERNEL)

@@ -6,15 +6,16 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type FileResult, runDeviceTests } from "./vm/device.ts";
 import { buildDir, exists, projectDir, run, runMain, UserError } from "./vm/host.ts";
-import { fetchKernel, kernelVersions } from "./vm/kernels.ts";
+import { defaultKernel, fetchKernel, kernelVersions } from "./vm/kernels.ts";
 import { buildModule } from "./vm/module.ts";
 import { addCounts, type Counts } from "./vm/report.ts";
+import { figureTable, fileTable, kernelTable, type TestedKernel } from "./vm/summary.ts";
 import { type HostResult, runCheck, runSuite, staticChecks, suiteFiles, suiteNames } from "./vm/suites.ts";
 
-/** Without --kernel: every device test on these, */
-const fullKernels = ["6.1", "6.12"];
-/** and on the oldest and the newest kernel these few, which touch everything that differs between kernels. */
-const smokeKernels = ["5.10", "7.2"];
+/** Without --kernel: every device test on this one, */
+const fullKernels = [defaultKernel];
+/** and on all the others, the oldest and the newest among them, these few, which touch what differs between kernels. */
+const smokeKernels = kernelVersions.filter((version) => version !== defaultKernel);
 const smokeTests = ["discard", "errno_create", "fio_verify", "hold", "kill_under_load", "partitions", "ramdisk_life"];
 
 const help = `Usage: make test [ARGS="..."]   or   src/build/deno.sh run -A tests/run.ts ...
@@ -22,10 +23,11 @@ const help = `Usage: make test [ARGS="..."]   or   src/build/deno.sh run -A test
   WORD...            only these: a check (format, lint, types), a suite (${suiteNames.join(", ")}),
                      or test files whose path has the word in it
   --kernel 6.1,6.12  kernels for the device tests: ${kernelVersions.join(", ")}, or all; without it every device
-                     test runs on ${fullKernels.join(" and ")}, and a few of them on the oldest and the newest
+                     test runs on ${fullKernels.join(" and ")}, and a few of them on ${smokeKernels.join(", ")}
   --filter NAME      only tests whose name has this in it
   --memory MIB       memory of the VM (4096)
   --smp N            processors of the VM (2)
+  --scale N          how many times as much the tests with figures do (1)
   --verbose          show what device tests print while they run`;
 
 const tailLines = 60;
@@ -50,6 +52,7 @@ async function main(): Promise<number> {
       filter: { type: "string" },
       memory: { type: "string" },
       smp: { type: "string" },
+      scale: { type: "string" },
       verbose: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
@@ -72,6 +75,7 @@ async function main(): Promise<number> {
       filter: values.filter,
       memoryMiB: values.memory === undefined ? undefined : Number(values.memory),
       smp: values.smp === undefined ? undefined : Number(values.smp),
+      scale: values.scale === undefined ? undefined : toScale(values.scale),
       verbose: values.verbose,
     });
   }
@@ -104,6 +108,12 @@ function selectFiles(words: readonly string[]): Map<string, string[]> {
   return selected;
 }
 
+function toScale(text: string): number {
+  const scale = Number(text);
+  if (!(scale > 0)) throw new UserError(`Cannot use --scale ${text}: it is a number above 0, such as 0.1 or 10`);
+  return scale;
+}
+
 /** Which device test files run on which kernel. */
 type Plan = ReadonlyMap<string, readonly string[]>;
 
@@ -134,6 +144,7 @@ interface DeviceRunOptions {
   readonly filter: string | undefined;
   readonly memoryMiB: number | undefined;
   readonly smp: number | undefined;
+  readonly scale: number | undefined;
   readonly verbose: boolean;
 }
 
@@ -143,12 +154,14 @@ async function runDevices(
 ): Promise<void> {
   const programFile = await prepare("dblock-ramdisk", "make executable", buildProgram);
   const results: FileResult[] = [];
+  const kernels: TestedKernel[] = [];
   for (const [version, files] of plan) {
     const ready = await prepare(`dblock.ko for ${version}`, `make module KERNEL=${version}`, async () => {
       const kernel = await fetchKernel(version);
       return { kernel, moduleFile: await buildModule(kernel) };
     });
     if (ready === undefined) continue;
+    kernels.push(ready.kernel);
     console.log(`device   ${ready.kernel.release}, ${files.length} files`);
     results.push(
       ...await runDeviceTests({
@@ -172,7 +185,10 @@ async function runDevices(
       runDir: result.runDir,
     });
   }
-  printTable([...new Set([...plan.values()].flat())], [...plan.keys()], results);
+  console.log(`\n${fileTable([...new Set([...plan.values()].flat())], kernels, results)}`);
+  console.log(`\n${kernelTable(kernels, results)}`);
+  const figures = figureTable(kernels, results);
+  if (figures !== "") console.log(`\n${figures}`);
 }
 
 /** Makes what the device tests need; a failure is recorded as one failed test, and the run goes on. */
@@ -214,18 +230,6 @@ function recordDevice(result: FileResult): void {
 
 function describe({ passed, failed, skipped }: Counts): string {
   return `${passed} passed${failed > 0 ? `, ${failed} FAILED` : ""}${skipped > 0 ? `, ${skipped} skipped` : ""}`;
-}
-
-/** Which file did how on which kernel: the table that the README shows. */
-function printTable(files: readonly string[], versions: readonly string[], results: readonly FileResult[]): void {
-  const nameWidth = Math.max(...files.map((file) => file.length));
-  console.log(`\n${"".padEnd(nameWidth)}  ${versions.map((version) => version.padEnd(6)).join("")}`);
-  for (const file of files) {
-    const verdicts = versions.map((version) =>
-      results.find((result) => result.path === file && result.kernel === version)?.verdict ?? "-"
-    );
-    console.log(`${file.padEnd(nameWidth)}  ${verdicts.map((verdict) => verdict.padEnd(6)).join("")}`.trimEnd());
-  }
 }
 
 function printFailures(): void {

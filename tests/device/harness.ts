@@ -2,9 +2,33 @@
  * What every device test needs: to run a command within a bound, to wait for a condition, to read the kernel's log since
  * a point, and to say why a test is skipped. Runs inside the VM; knows nothing of dblock itself.
  */
+import { type Amount, figureLine } from "../vm/figures.ts";
 
 /** How many times slower this kernel is than one without checks. Bounds on time are multiplied by it. */
 export const slowness = Number(Deno.env.get("DBLOCK_TEST_SLOWNESS") ?? 1);
+
+const scale = Number(Deno.env.get("DBLOCK_TEST_SCALE") ?? 1);
+
+/** How often a test repeats what it counts: so often per run, times DBLOCK_TEST_SCALE. */
+export function scaled(count: number): number {
+  return Math.max(1, Math.round(count * scale));
+}
+
+/**
+ * Prints what a test has counted or measured, for the account at the end of the run.
+ *
+ * @example
+ * ```ts
+ * figure({ "kills under load": 20, "acknowledged writes lost": 0, "longest outage": [1.5, "s"] });
+ * ```
+ */
+export function figure(values: Readonly<Record<string, number | readonly [value: number, unit: string]>>): void {
+  const amounts = Object.entries(values).map(([name, value]): [string, Amount] => {
+    return typeof value === "number" ? [name, { value, unit: "" }] : [name, { value: value[0], unit: value[1] }];
+  });
+  // A line of its own, whatever the test runner has written before.
+  console.log(`\n${figureLine(new Map(amounts))}`);
+}
 
 /** Options of {@linkcode sh}. */
 export interface ShellOptions {

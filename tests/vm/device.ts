@@ -40,6 +40,8 @@ export interface DeviceOptions {
   readonly programFile?: string | undefined;
   readonly memoryMiB?: number | undefined;
   readonly smp?: number | undefined;
+  /** What tests count is multiplied by this, and so are their time limits where it is above 1. @default 1 */
+  readonly scale?: number | undefined;
   /** @default 30000 */
   readonly silenceMs?: number | undefined;
   /** Called with what the tests print, as they print it. */
@@ -51,7 +53,9 @@ export interface DeviceOptions {
 /** Runs the files in as few VMs as it takes. */
 export async function runDeviceTests(options: DeviceOptions): Promise<FileResult[]> {
   const results: FileResult[] = [];
-  let remaining = options.files.map((path) => planFile(path, options.kernel.slowness));
+  let remaining = options.files.map((path) =>
+    planFile(path, options.kernel.slowness * Math.max(1, options.scale ?? 1))
+  );
   while (remaining.length > 0) {
     const round = await runRound(options, remaining);
     results.push(...round);
@@ -60,19 +64,20 @@ export async function runDeviceTests(options: DeviceOptions): Promise<FileResult
   return results;
 }
 
-function planFile(path: string, slowness: number): PlannedFile {
+function planFile(path: string, factor: number): PlannedFile {
   const source = Deno.readTextFileSync(join(projectDir, path));
   const seconds = /^\/\/ time limit: (\d+) s$/m.exec(source)?.[1];
-  return { path, limitMs: (seconds === undefined ? defaultLimitMs : Number(seconds) * 1000) * slowness };
+  return { path, limitMs: (seconds === undefined ? defaultLimitMs : Number(seconds) * 1000) * factor };
 }
 
 /** One VM's life: the results of the files it got through, at least one. */
 async function runRound(options: DeviceOptions, files: readonly PlannedFile[]): Promise<FileResult[]> {
   const watch = new Watch(options, files);
   const { slowness } = options.kernel;
+  const environment = `DBLOCK_TEST_SLOWNESS=${slowness} DBLOCK_TEST_SCALE=${options.scale ?? 1}`;
   const vm = await runVm({
     kernel: options.kernel,
-    command: `DBLOCK_TEST_SLOWNESS=${slowness} exec deno run --allow-all --no-check tests/vm/guest.ts /plan.json`,
+    command: `${environment} exec deno run --allow-all --no-check tests/vm/guest.ts /plan.json`,
     files: { "/plan.json": JSON.stringify({ files, filter: options.filter }) },
     timeoutMs: files.reduce((sum, file) => sum + file.limitMs + overheadMs * slowness, overheadMs * slowness),
     moduleFile: options.moduleFile,
