@@ -4,10 +4,11 @@
 // time limit: 180 s
 import { assert } from "@std/assert";
 import type { Tally } from "./fuzz_worker.ts";
-import { sh } from "./harness.ts";
+import { figure, scaled, sh } from "./harness.ts";
 import { Control } from "./server.ts";
 
-const [processes, threads, callsPerThread] = [2, 2, Number(Deno.env.get("FUZZ_CALLS") ?? 25_000)];
+const [processes, threads, callsPerThread] = [2, 2, scaled(Number(Deno.env.get("FUZZ_CALLS") ?? 25_000))];
+const limitMs = 150_000 * Math.max(1, callsPerThread / 25_000);
 const names = ["fuzz0", "fuzz1", "fuzz2", "fuzz-3.x"];
 const reapMs = 500;
 /** What the seed decides cannot be told apart from what it does not, so only this is asked of every run. */
@@ -36,20 +37,20 @@ const traffic = `
     sleep 0.05
   done 2>/dev/null; rm /tmp/fuzzed`;
 
-Deno.test("100,000 fuzzed calls", async () => {
+Deno.test(`${processes * threads * callsPerThread} fuzzed calls`, async () => {
   const seed = Number(Deno.env.get("FUZZ_SEED") ?? crypto.getRandomValues(new Uint16Array(1))[0]);
   console.log(
     `seed ${seed}; replay: FUZZ_SEED=${seed} deno test -A tests/device/fuzz_test.ts, in the VM (make vm-shell)`,
   );
   const abort = new AbortController();
   const reaper = reap(abort.signal);
-  const submitter = sh(traffic, { timeoutMs: 170_000 });
+  const submitter = sh(traffic, { timeoutMs: limitMs + 20_000 });
   const command =
     "exec deno run -A --no-check --import-map=src/build/standins/import_map.json tests/device/fuzz_main.ts";
   const runs = await Promise.all(
     Array.from(
       { length: processes },
-      (_, i) => sh(`${command} ${seed + i} ${callsPerThread} ${threads}`, { timeoutMs: 150_000 }),
+      (_, i) => sh(`${command} ${seed + i} ${callsPerThread} ${threads}`, { timeoutMs: limitMs }),
     ),
   );
   await Deno.writeTextFile("/tmp/fuzzed", "");
@@ -62,6 +63,7 @@ Deno.test("100,000 fuzzed calls", async () => {
   }
   const calls = Object.values(sum).reduce((total, count) => total + count, 0);
   console.log(Object.entries(sum).sort().map(([key, count]) => `${key}: ${count}`).join(", "));
+  figure({ "fuzzed calls": calls });
   assert(calls >= processes * threads * callsPerThread, `only ${calls} calls were made`);
   for (const ioctl of wanted) assert((sum[`${ioctl} 0`] ?? 0) >= 5, `${ioctl} succeeded ${sum[`${ioctl} 0`]} times`);
 });

@@ -4,14 +4,16 @@ import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
-import type { Request } from "./server.ts";
+import { figure, scaled } from "./harness.ts";
+import { MIB, type Request } from "./server.ts";
 
-const wanted = 1_024;
+const wanted = scaled(1_024);
 const timeoutMs = 1_000;
 
 Deno.test("timeout and COMMIT race a thousand times", async () => {
   await using disk = await TestDisk.start({
     name: "race0",
+    size_bytes: Math.max(16 * MIB, wanted * 4096),
     timeout_ms: timeoutMs,
     queue_depth: 1024,
     max_io_bytes: 4096,
@@ -38,13 +40,21 @@ Deno.test("timeout and COMMIT race a thousand times", async () => {
   const { jobs } = await fio(
     `--name=race --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randread --bs=4k --iodepth=256 ` +
       `--size=${wanted * 4}k --continue_on_error=all`,
+    { timeoutMs: 60_000 * Math.max(1, wanted / 1_024) },
   );
   while (due.length > 0) await new Promise((resolve) => setTimeout(resolve, 50));
   clearInterval(timer);
   disk.rule = () => "serve";
   const info = disk.info();
   const answered = info.requests[0]! - base.requests[0]!;
-  assertEquals(jobs[0]!.read.total_ios, wanted);
+  const ended = jobs[0]!.read.total_ios;
+  figure({
+    "timeout/commit races": ended,
+    "answered in time": taken,
+    "refused as late": late,
+    "not ended exactly once": Math.abs(answered + info.timeout_count - wanted),
+  });
+  assertEquals(ended, wanted);
   // Those that never got a slot ended without anybody having seen them.
   assertEquals(taken + late, disk.seen.length - before);
   assertEquals([answered, info.stale_count, answered + info.timeout_count], [taken, late, wanted]);
