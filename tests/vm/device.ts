@@ -50,18 +50,27 @@ export interface DeviceOptions {
   readonly onResult?: ((result: FileResult) => void) | undefined;
 }
 
-/** Runs the files in as few VMs as it takes. */
+/** Runs the files in as few VMs as it takes; those that want little memory come last, in VMs of their own. */
 export async function runDeviceTests(options: DeviceOptions): Promise<FileResult[]> {
   const results: FileResult[] = [];
-  let remaining = options.files.map((path) =>
-    planFile(path, options.kernel.slowness * Math.max(1, options.scale ?? 1))
-  );
-  while (remaining.length > 0) {
-    const round = await runRound(options, remaining);
-    results.push(...round);
-    remaining = remaining.slice(round.length);
+  const factor = options.kernel.slowness * Math.max(1, options.scale ?? 1);
+  const groups = Map.groupBy(options.files, (path) => options.memoryMiB ?? memoryOf(path));
+  for (const [memoryMiB, paths] of [...groups].sort(([a], [b]) => (b ?? Infinity) - (a ?? Infinity))) {
+    let remaining = paths.map((path) => planFile(path, factor));
+    while (remaining.length > 0) {
+      const round = await runRound({ ...options, memoryMiB }, remaining);
+      results.push(...round);
+      remaining = remaining.slice(round.length);
+    }
   }
   return results;
+}
+
+/** The memory that a test file wants its VM to have; undefined if it does not matter. */
+function memoryOf(path: string): number | undefined {
+  const source = Deno.readTextFileSync(join(projectDir, path));
+  const wanted = /^\/\/ memory: (\d+) MiB$/m.exec(source)?.[1];
+  return wanted === undefined ? undefined : Number(wanted);
 }
 
 function planFile(path: string, factor: number): PlannedFile {
