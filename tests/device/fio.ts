@@ -5,6 +5,7 @@ import { sh } from "./harness.ts";
 interface Direction {
   readonly total_ios: number;
   readonly io_bytes: number;
+  readonly lat_ns: { readonly max: number };
 }
 interface Job {
   readonly jobname: string;
@@ -13,6 +14,7 @@ interface Job {
   readonly read: Direction;
   readonly write: Direction;
   readonly trim: Direction;
+  readonly sync: Pick<Direction, "total_ios" | "lat_ns">;
 }
 
 /** How a fio run ended. */
@@ -37,6 +39,12 @@ export async function fio(args: string, options: { timeoutMs?: number } = {}): P
 /** The name of what a job reported first: "0" is none. */
 export function fioErrors(result: FioResult): number[] {
   return result.jobs.map((job) => job.error);
+}
+
+/** What the slowest read, write, trim or sync of all jobs took, from its submission on. */
+export function slowestMs(result: FioResult): number {
+  const kinds = result.jobs.flatMap((job) => [job.read, job.write, job.trim, job.sync]);
+  return Math.max(...kinds.map((kind) => kind.lat_ns.max)) / 1e6;
 }
 
 /** fio runs one after another that write and verify, until {@linkcode FioLoop.stop}. */
