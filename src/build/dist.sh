@@ -28,7 +28,7 @@ for kernel in "$@"; do
     releases="$releases $release"
 done
 
-cp dblock-ramdisk "$stage/"
+cp dblock-ramdisk kmod/60-dblock.rules "$stage/"
 cp LICENSE LICENSE.GPL-2.0 LICENSE.MIT "$stage/"
 cp .build/toolchain/node_modules/deno/LICENSE "$stage/LICENSE.deno"
 mkdir -p "$stage/kmod/uapi"

@@ -5,6 +5,7 @@ set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 module="$root/kmod/dblock.ko"
+rules=60-dblock.rules
 release=$(uname -r)
 PATH="$PATH:/usr/sbin:/sbin"
 
@@ -53,7 +54,22 @@ load() {
         *) die "Cannot load dblock.ko: ${reason##*: }; type: dmesg | tail" ;;
         esac
     fi
+    load_rules
     echo "dblock is loaded; type: ./dblock-ramdisk"
+}
+
+# udev's rules in /run last as long as the module does: until it is removed, or the machine starts anew.
+load_rules() {
+    [ -d /run/udev ] || return 0
+    mkdir -p /run/udev/rules.d
+    cp "$root/kmod/$rules" "/run/udev/rules.d/$rules"
+    udevadm control --reload || echo "udev does not take $rules; there will be no links in /dev/disk/by-id" >&2
+}
+
+unload_rules() {
+    [ -e "/run/udev/rules.d/$rules" ] || return 0
+    rm "/run/udev/rules.d/$rules"
+    udevadm control --reload || true
 }
 
 unload() {
@@ -64,6 +80,7 @@ unload() {
     fi
     reason=$(rmmod dblock 2>&1) ||
         die "Cannot unload dblock: ${reason##*: }; destroy its disks first: ./dblock-ramdisk -d"
+    unload_rules
     echo "dblock is unloaded"
 }
 

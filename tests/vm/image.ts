@@ -24,6 +24,7 @@ const guestPackages = [
   "procps",
   "psmisc",
   "strace",
+  "udev",
   "util-linux-extra",
   "xfsprogs",
 ];
@@ -92,7 +93,8 @@ async function makeImage(name: string, key: string, fill: (dir: string) => Promi
         "-E",
         "root_owner=0:0",
         "-N",
-        String(inodes + 100),
+        // What is asked for is rounded down in each block group.
+        String(inodes + 1_000),
       ],
       ...["-d", staging, join(temporaryDir, "image"), `${Math.ceil(kibibytes * 1.15) + 8192}k`],
     ]);
@@ -142,7 +144,7 @@ export async function writeInitramfs(content: InitramfsContent, file: string): P
     cpio.file(`boot-modules/${String(i).padStart(2, "0")}.ko`, await readModule(module));
   }
   cpio.directory("boot-modules");
-  for (const name of ["deno.json", "src", "tests", "kmod/uapi"]) {
+  for (const name of ["deno.json", "src", "tests", "kmod/uapi", "kmod/60-dblock.rules"]) {
     const path = join(projectDir, name);
     if (!exists(path)) continue;
     const files = Deno.lstatSync(path).isDirectory ? listFiles(path).map((entry) => `${name}/${entry}`) : [name];
