@@ -23,6 +23,7 @@
 #include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
+#include <linux/printk.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -65,6 +66,7 @@ struct dblock_slot {
 /* What blk-mq keeps for us behind each request; guarded by the queue's lock. */
 struct dblock_io {
 	struct list_head node;		/* on dblock_queue.waiting, or empty */
+	u64 sequence;			/* of the last hand-out, or U64_MAX */
 	u32 slot;			/* or DBLOCK_NO_SLOT */
 	bool replayed;
 };

@@ -97,15 +97,24 @@ struct dblock_io *dblock_slot_take(struct dblock_queue *queue,
 	return io;
 }
 
-/* Back to the head of the line, for the next server. */
+/* Back to the head of the line, for the next server. Of those that were handed
+ * out before, who was first stays first, whatever slots they had: writes that
+ * overlap are made in the same order again.
+ */
 void dblock_slot_replay(struct dblock_queue *queue,
 			       struct dblock_slot *slot)
 {
 	struct dblock_io *io = dblock_io_of(slot->rq);
+	struct list_head *at;
 
 	io->slot = DBLOCK_NO_SLOT;
 	io->replayed = true;
-	list_add(&io->node, &queue->waiting);
+	list_for_each(at, &queue->waiting) {
+		if (list_entry(at, struct dblock_io, node)->sequence >
+		    io->sequence)
+			break;
+	}
+	list_add_tail(&io->node, at);
 	queue->waiting_count++;
 	dblock_queue_handed_less(queue);
 	dblock_slot_free(queue, slot);
@@ -125,6 +134,7 @@ static blk_status_t dblock_queue_rq(struct blk_mq_hw_ctx *hctx,
 		return BLK_STS_NOTSUPP;
 
 	INIT_LIST_HEAD(&io->node);
+	io->sequence = U64_MAX;
 	io->slot = DBLOCK_NO_SLOT;
 	io->replayed = false;
 	blk_mq_start_request(bd->rq);

@@ -120,8 +120,8 @@ int dblock_queue_hand_out(struct dblock_channel *channel,
 			slot->generation = 1;
 		slot->batch = queue->batch;
 		io->slot = index;
+		io->sequence = queue->handed_total++;
 		queue->handed_count++;
-		queue->handed_total++;
 		queue->replayed_count += io->replayed;
 		dblock_describe(slot, index, &requests[count++]);
 	}
