@@ -4,6 +4,8 @@
  * EXCHANGE takes the server's answers and gives it what is next. When the
  * process that attached it loses it, the server is dead.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/capability.h>
 #include <linux/fdtable.h>
 #include <linux/module.h>
@@ -141,6 +143,8 @@ static int dblock_attach_locked(struct dblock_channel *channel,
 	channel->buffer_address = p->buffer_address;
 	device->attached_count += !served;
 	device->server_pid = task_tgid_nr(current);
+	dblock_note(device, "queue %u is served by process %d%s\n", p->queue,
+		    device->server_pid, served ? ", which took it over" : "");
 	smp_store_release(&channel->queue, queue);
 	return 0;
 }
@@ -211,6 +215,8 @@ static int dblock_resize(struct dblock_device *device, struct dblock_resize *p)
 	mutex_lock(&device->lock);
 	if (device->state >= DBLOCK_STATE_LIVE &&
 	    device->state < DBLOCK_STATE_REMOVING) {
+		dblock_note(device, "resized from %llu to %llu bytes\n",
+			    device->params.size_bytes, p->size_bytes);
 		dblock_disk_resize(device, p->size_bytes);
 		err = 0;
 	}

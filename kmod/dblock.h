@@ -94,7 +94,7 @@ struct dblock_queue {
 	bool gone;			/* the device is on its way out */
 	struct dblock_channel *channel;	/* who serves; only compared */
 	struct dblock_channel *successor; /* who waits to take over, or NULL */
-	struct list_head waiting;	/* dblock_io.node */
+	struct list_head waiting;	/* dblock_io.node, by sequence */
 	u32 waiting_count;
 	u32 handed_count;		/* HANDED and COPYING */
 	u32 quarantined_count;
@@ -159,12 +159,25 @@ struct dblock_channel {
 
 /* main.c */
 extern struct workqueue_struct *dblock_workqueue;
+extern bool dblock_debug;
+
+/* For those who look into what happens: with the parameter debug, or by dynamic
+ * debug where the kernel has that. pr_fmt() is the caller's.
+ */
+#define dblock_note(device, fmt, ...)					\
+do {									\
+	if (READ_ONCE(dblock_debug))					\
+		pr_info("%s: " fmt, (device)->params.name, ##__VA_ARGS__); \
+	else								\
+		pr_debug("%s: " fmt, (device)->params.name, ##__VA_ARGS__); \
+} while (0)
 
 /* control.c */
 int dblock_control_init(void);
 void dblock_control_exit(void);
 
 /* device.c */
+extern const char * const dblock_state_names[];
 int dblock_registry_init(void);
 void dblock_registry_exit(void);
 struct dblock_device *dblock_device_create(const struct dblock_create *params);

@@ -328,6 +328,16 @@ free:
  * State
  */
 
+const char * const dblock_state_names[] = {
+	[DBLOCK_STATE_CREATED]	= "created",
+	[DBLOCK_STATE_STARTING]	= "starting",
+	[DBLOCK_STATE_LIVE]	= "live",
+	[DBLOCK_STATE_HELD]	= "held",
+	[DBLOCK_STATE_FAILED]	= "failed",
+	[DBLOCK_STATE_REMOVING]	= "removing",
+	[DBLOCK_STATE_GONE]	= "gone",
+};
+
 static const unsigned long dblock_next_states[] = {
 	[DBLOCK_STATE_CREATED]	= BIT(DBLOCK_STATE_STARTING) |
 				  BIT(DBLOCK_STATE_REMOVING),
@@ -362,8 +372,9 @@ void dblock_device_set_state(struct dblock_device *device,
 
 	lockdep_assert_held(&device->lock);
 	WARN_ON_ONCE(!(dblock_next_states[device->state] & BIT(state)));
-	pr_debug("%s: state %d to %d\n", device->params.name, device->state,
-		 state);
+	dblock_note(device, "state %s to %s\n",
+		    dblock_state_names[device->state],
+		    dblock_state_names[state]);
 	device->state = state;
 	for (i = 0; i < device->params.queue_count; i++)
 		dblock_queue_set_mode(&device->queues[i], dblock_modes[state],

@@ -12,6 +12,10 @@
 /* Starts and removes disks, so that neither runs in a server's own thread. */
 struct workqueue_struct *dblock_workqueue;
 
+bool dblock_debug;
+module_param_named(debug, dblock_debug, bool, 0644);
+MODULE_PARM_DESC(debug, "Log every change of state, attachment and resize, as dynamic debug does where the kernel has it (default N)");
+
 static int __init dblock_init(void)
 {
 	int err;

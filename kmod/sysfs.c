@@ -9,16 +9,6 @@
 #include "compat.h"
 #include "dblock.h"
 
-static const char * const dblock_state_names[] = {
-	[DBLOCK_STATE_CREATED]	= "created",
-	[DBLOCK_STATE_STARTING]	= "starting",
-	[DBLOCK_STATE_LIVE]	= "live",
-	[DBLOCK_STATE_HELD]	= "held",
-	[DBLOCK_STATE_FAILED]	= "failed",
-	[DBLOCK_STATE_REMOVING]	= "removing",
-	[DBLOCK_STATE_GONE]	= "gone",
-};
-
 static const char * const dblock_on_death_names[] = {
 	[DBLOCK_ON_DEATH_REMOVE] = "remove",
 	[DBLOCK_ON_DEATH_FAIL]	 = "fail",
