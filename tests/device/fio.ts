@@ -5,6 +5,7 @@ import { sh } from "./harness.ts";
 interface Direction {
   readonly total_ios: number;
   readonly io_bytes: number;
+  /** From submission to completion. */
   readonly lat_ns: { readonly max: number };
 }
 interface Job {

@@ -5,24 +5,13 @@ import * as abi from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, sh, waitFor } from "./harness.ts";
-import { createDevice, destroyDevice, done, params, Queue, signalThread } from "./server.ts";
+import { createDevice, destroyDevice, done, params, Queue, signalThread, threadsInDblock } from "./server.ts";
 
 const { EAGAIN, EBUSY, EINTR, EINVAL, ENODEV } = ERRNO;
 const POLLIN = 1;
 const POLLHUP = 16;
 const POLLERR = 8;
 const SIGUSR1 = 10;
-
-/** The threads of this process that are in EXCHANGE. */
-function threadsInExchange(): number[] {
-  return [...Deno.readDirSync("/proc/self/task")].map(({ name }) => Number(name)).filter((tid) => {
-    try {
-      return Deno.readTextFileSync(`/proc/self/task/${tid}/wchan`).startsWith("dblock_");
-    } catch {
-      return false;
-    }
-  });
-}
 
 Deno.test("with O_NONBLOCK EXCHANGE says EAGAIN in the header and returns 0", async () => {
   const created = createDevice(params("wait0"));
@@ -55,7 +44,7 @@ Deno.test("a blocked EXCHANGE keeps a second one out, and ends when the device d
   using queue = new Queue(created, 0, { blocking: true });
   assertEquals(queue.attach(), 0);
   const waiting = queue.exchangeAsync();
-  await waitFor("a thread is in EXCHANGE", () => threadsInExchange().length === 1);
+  await waitFor("a thread is in EXCHANGE", () => threadsInDblock().length === 1);
   assertEquals(queue.exchangeOnly(), -EBUSY);
   assertEquals(queue.attach(), EBUSY);
   // Completions may go beside it.
@@ -73,8 +62,8 @@ Deno.test("a signal ends a blocked EXCHANGE with EINTR in the header, and reache
   Deno.addSignalListener("SIGUSR1", listener);
   try {
     const waiting = queue.exchangeAsync([{ slot: 0, generation: 7 }]);
-    await waitFor("a thread is in EXCHANGE", () => threadsInExchange().length === 1);
-    signalThread(threadsInExchange()[0]!, SIGUSR1);
+    await waitFor("a thread is in EXCHANGE", () => threadsInDblock().length === 1);
+    signalThread(threadsInDblock()[0]!, SIGUSR1);
     const { result, header, statuses } = await waiting;
     assertEquals([result, header.error, header.request_count], [0, EINTR, 0]);
     // What it had taken before it waited is counted, so that it is not given again.

@@ -95,6 +95,30 @@ Deno.test("a backend in a module is served by Workers", async () => {
   await sh("rm /tmp/sdk2 /tmp/module-backend.ts");
 });
 
+Deno.test("a Worker that ends by an error of its own takes its disk with it, and nothing else", async () => {
+  await Deno.writeTextFile(
+    "/tmp/broken-backend.ts",
+    `export default ({ sizeBytes }) => ({
+      sizeBytes,
+      read: (buffer, offset) => {
+        if (offset !== 65536) return;
+        setTimeout(() => { throw new Error("boom"); });
+        return new Promise(() => {});
+      },
+      write: () => {},
+    });`,
+  );
+  const module = new URL("file:///tmp/broken-backend.ts");
+  const logged: string[] = [];
+  const device = await serve({ module, data: { sizeBytes } }, { name: "sdk4", log: (line) => logged.push(line) });
+  const { status } = await sh(`dd if=${device.path} of=/dev/null bs=64k count=1 skip=1 iflag=direct`, { check: false });
+  assertEquals(status, 1);
+  await waitFor("the device is gone", () => infoOf("sdk4") === undefined && !exists("/dev/sdk4"));
+  const ending = await device.closed.then(() => "closed", String);
+  assert(`${ending}${logged.join("")}`.includes("boom"), `nobody said why: ${ending}; ${logged.join("; ")}`);
+  await Deno.remove("/tmp/broken-backend.ts");
+});
+
 Deno.test("serve() says what is wrong, in a bounded time, and leaves nothing behind", async () => {
   const good: Backend = { sizeBytes, read: () => {}, write: () => {} };
   using control = new Control();

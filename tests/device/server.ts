@@ -348,3 +348,14 @@ export function createDevice(values: CreateParams): Decoded<typeof abi.dblock_cr
 export function signalThread(tid: number, signal: number): void {
   assertEquals(syscall(NR.tgkill, Deno.pid, tid, signal), 0);
 }
+
+/** The threads of this process that wait in the module. */
+export function threadsInDblock(): number[] {
+  return [...Deno.readDirSync("/proc/self/task")].map(({ name }) => Number(name)).filter((tid) => {
+    try {
+      return Deno.readTextFileSync(`/proc/self/task/${tid}/wchan`).startsWith("dblock_");
+    } catch {
+      return false;
+    }
+  });
+}

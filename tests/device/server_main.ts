@@ -3,8 +3,9 @@
  * JSON; each line of its input is a command, each line of its output the answer. server_process.ts is the other side.
  */
 import { TextLineStream } from "./lines.ts";
-import { DBLOCK_REQUEST_REPLAYED } from "../../src/abi.ts";
+import { DBLOCK_IOC_START, DBLOCK_REQUEST_REPLAYED, dblock_start } from "../../src/abi.ts";
 import { TestDisk } from "./disk.ts";
+import { callAsync } from "./server.ts";
 import type { ServerCommand, ServerOptions, ServerReport } from "./server_process.ts";
 import { close, Memory, O_RDWR, open } from "./syscall.ts";
 
@@ -14,6 +15,12 @@ function openStore(path: string, sizeBytes: number): Memory {
   const store = new Memory(sizeBytes, fd);
   close(fd);
   return store;
+}
+
+function writeSynced(path: string): void {
+  using file = Deno.openSync(path, { create: true, write: true });
+  file.writeSync(new Uint8Array(65536).fill(120));
+  file.syncDataSync();
 }
 
 function report(disk: TestDisk): ServerReport {
@@ -44,6 +51,8 @@ async function main(): Promise<void> {
     if (command.release) disk.releaseAll();
     if (command.pause) await disk.pause();
     if (command.serve) disk.serve();
+    if (command.start) callAsync(disk.queues[0]!.fd, DBLOCK_IOC_START, dblock_start);
+    if (command.syncFile !== undefined) writeSynced(command.syncFile);
     if (command.close) await disk.abandon();
     console.log(JSON.stringify(report(disk)));
   }

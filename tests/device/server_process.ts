@@ -22,6 +22,10 @@ export interface ServerCommand {
   readonly release?: true;
   readonly pause?: true;
   readonly serve?: true;
+  /** START, and wait for it on another thread; nothing is served by this. */
+  readonly start?: true;
+  /** Write a file with fsync(), on the thread that serves. */
+  readonly syncFile?: string;
   /** Close the files without answering. */
   readonly close?: true;
 }
@@ -73,13 +77,24 @@ export class ServerProcess implements AsyncDisposable {
 
   /** Tells the process something, or only asks. */
   async tell(command: ServerCommand = {}): Promise<ServerReport> {
-    await this.#writer.write(new TextEncoder().encode(`${JSON.stringify(command)}\n`));
+    await this.order(command);
     return await this.#report();
+  }
+
+  /** Tells the process something that it may never get done. */
+  async order(command: ServerCommand): Promise<void> {
+    await this.#writer.write(new TextEncoder().encode(`${JSON.stringify(command)}\n`));
   }
 
   /** Keeps every request open from now on. */
   async holdAll(): Promise<void> {
     await this.tell({ holdOperations: allOperations });
+  }
+
+  /** Ends the process as its own doing: what it holds is not answered. */
+  async exit(): Promise<number> {
+    await this.#writer.close();
+    return (await this.child.status).code;
   }
 
   /** Sends a signal; with SIGKILL, waits for the end. */

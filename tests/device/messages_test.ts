@@ -1,0 +1,105 @@
+// What a server can make the kernel print is limited in its rate and names no address, and what the kernel writes to a
+// server has nothing in it but what the header says. Hard cases G2, G4. Not covered: a kernel without init_on_alloc.
+import { assert, assertEquals } from "@std/assert";
+import * as abi from "../../src/abi.ts";
+import { decode, encode, type Struct } from "../../src/struct.ts";
+import { TestDisk } from "./disk.ts";
+import { fio } from "./fio.ts";
+import { kernelLinesSince, markKernelLog, sh } from "./harness.ts";
+import { Control, createDevice, destroyDevice, done, params } from "./server.ts";
+import { ioctl, Memory } from "./syscall.ts";
+
+const marker = 0xa5;
+
+Deno.test("a thousand requests that a server spoils are not a thousand lines in the log", async () => {
+  await using disk = await TestDisk.start({ name: "noisy0", flags: abi.DBLOCK_DEVICE_DIRECT });
+  const mark = markKernelLog();
+  disk.rule = (request) => ({ ...done(request), address: 4096 });
+  await fio(
+    `--name=noisy --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randread --bs=4k --iodepth=16 --size=4M ` +
+      `--continue_on_error=all`,
+  );
+  disk.rule = () => "serve";
+  assert(disk.info().error_count >= 1_000, `${disk.info().error_count} errors`);
+  const said = kernelLinesSince(mark).filter((line) => line.startsWith("dblock: noisy0: "));
+  // printk's own limit is 10 in 5 s.
+  assert(said.length > 0 && said.length <= 40, `${said.length} lines`);
+  for (const line of said) assertEquals(/[0-9a-f]{8,}/.test(line), false, line);
+});
+
+Deno.test("thirty deaths in a row are limited, too", async () => {
+  const mark = markKernelLog();
+  const options = { name: "noisy1", on_death: abi.DBLOCK_ON_DEATH_HOLD };
+  let disk = await TestDisk.start(options);
+  for (let death = 0; death < 30; death++) {
+    await disk.abandon();
+    await disk.untilState(abi.DBLOCK_STATE_HELD);
+    disk = await TestDisk.start({ ...options, existing: true });
+  }
+  const said = kernelLinesSince(mark).filter((line) => line.startsWith("dblock: noisy1: "));
+  assert(said.length > 0 && said.length <= 40, said.join("\n"));
+  await disk[Symbol.asyncDispose]();
+});
+
+/** The bytes of a structure that belong to no field, or to a name after its end, or are reserved. */
+function silentBytes(layout: Struct, bytes: Uint8Array): number[] {
+  const silent = new Set(bytes.keys());
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  for (const [name, { kind, offset, count }] of Object.entries(layout.fields)) {
+    const width = { text: 1, u8: 1, u16: 2, u32: 4, u64: 8 }[kind];
+    let length = width * count;
+    if (name.startsWith("reserved")) continue;
+    if (kind === "text") { while (length > 0 && view.getUint8(offset + length - 1) === 0) length--; }
+    for (let i = 0; i < length; i++) silent.delete(offset + i);
+  }
+  return [...silent].map((at) => bytes[at]!);
+}
+
+Deno.test("INFO, LIST and VERSION write zeroes where the header has nothing", async () => {
+  await using disk = await TestDisk.start({ name: "silent0" });
+  // What was in the kernel's memory before: names and structures of devices that are gone.
+  for (let i = 0; i < 50; i++) {
+    createDevice(params(`${"x".repeat(20)}${i}`));
+    await destroyDevice(`${"x".repeat(20)}${i}`);
+  }
+  using control = new Control();
+  using memory = new Memory(4096);
+  const filled = (layout: Struct, values: object) => {
+    memory.bytes.fill(marker);
+    memory.bytes.set(encode(layout, values));
+    return memory.bytes.subarray(0, layout.size);
+  };
+  const info = filled(abi.dblock_info, { name: disk.name });
+  assertEquals(ioctl(control.fd, abi.DBLOCK_IOC_INFO, memory.address), 0);
+  assertEquals(new Set(silentBytes(abi.dblock_info, info)), new Set([0]));
+  assertEquals(memory.bytes[abi.dblock_info.size], marker);
+
+  using infos = new Memory(4096);
+  infos.bytes.fill(marker);
+  filled(abi.dblock_list, { capacity: 4, infos_address: infos.address });
+  assertEquals(ioctl(control.fd, abi.DBLOCK_IOC_LIST, memory.address), 0);
+  const { count } = decode(abi.dblock_list, memory.bytes);
+  assertEquals(count, 1);
+  assertEquals(new Set(silentBytes(abi.dblock_info, infos.bytes.subarray(0, abi.dblock_info.size))), new Set([0]));
+  // Not a byte behind the last.
+  assertEquals(new Set(infos.bytes.subarray(abi.dblock_info.size)), new Set([marker]));
+});
+
+Deno.test("a ring has nothing in it but what was handed out", async () => {
+  await using disk = await TestDisk.start({ name: "silent1", rule: () => "serve" });
+  await disk.pause();
+  const queue = disk.queues[0]!;
+  const { ring } = queue;
+  ring.bytes.fill(marker, abi.dblock_ring_header.size);
+  const reading = sh(`dd if=${disk.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);
+  await sh("sleep 0.5");
+  const { requests } = queue.exchange();
+  assertEquals(requests.length, 1);
+  const at = abi.dblock_ring_header.size;
+  const request = ring.bytes.subarray(at, at + abi.dblock_request.size);
+  assertEquals(silentBytes(abi.dblock_request, request).every((byte) => byte === 0), true);
+  assertEquals(new Set(ring.bytes.subarray(at + abi.dblock_request.size)), new Set([marker]));
+  assertEquals(queue.commit([disk.fulfil(requests[0]!)]).refusedCount, 0);
+  await reading;
+  disk.serve();
+});

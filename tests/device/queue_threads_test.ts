@@ -1,0 +1,129 @@
+// Threads of one server beside one another on a queue: the same answer given twice at once, a thread that ends with
+// requests in its hands, and one that writes over the whole ring all the time. Hard cases A12, B2, B6.
+import { assert, assertEquals } from "@std/assert";
+import * as abi from "../../src/abi.ts";
+import { encode } from "../../src/struct.ts";
+import { TestDisk } from "./disk.ts";
+import { fio } from "./fio.ts";
+import { exists, figure, scaled, sh, waitFor } from "./harness.ts";
+import type { ThreadTask } from "./queue_threads_worker.ts";
+import { callAsync, type Completion, done, type Request } from "./server.ts";
+import { Memory } from "./syscall.ts";
+
+const { DBLOCK_STATUS_TAKEN: TAKEN, DBLOCK_STATUS_STALE: STALE } = abi;
+
+Deno.test("an answer that comes by EXCHANGE and by COMMIT at once is taken once", async () => {
+  await using disk = await TestDisk.start({ name: "threads0", queue_depth: 32, flags: abi.DBLOCK_DEVICE_DIRECT });
+  const wanted = scaled(2_000);
+  await disk.pause();
+  const queue = disk.queues[0]!;
+  using memory = new Memory(queue.depth * abi.dblock_completion.size);
+  const running = fio(
+    `--name=twice --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randread --bs=4k --iodepth=32 ` +
+      `--size=16M --io_size=${wanted * 4}k`,
+  );
+  let isOver = false;
+  running.finally(() => isOver = true);
+  let requests: readonly Request[] = [];
+  const wins = { exchange: 0, commit: 0 };
+  while (!isOver) {
+    const completions = requests.map((request): Completion => ({ ...done(request), address: disk.store.address }));
+    completions.forEach((completion, i) => {
+      memory.bytes.set(encode(abi.dblock_completion, completion), i * abi.dblock_completion.size);
+    });
+    const [exchanged] = await Promise.all([
+      queue.exchangeAsync(completions),
+      callAsync(queue.fd, abi.DBLOCK_IOC_COMMIT, abi.dblock_commit, {
+        count: completions.length,
+        completions_address: memory.address,
+      }),
+    ]);
+    for (const [i, status] of exchanged.statuses.entries()) {
+      const other = new DataView(memory.bytes.buffer).getUint16(
+        i * abi.dblock_completion.size + abi.dblock_completion.fields.status.offset,
+        true,
+      );
+      assertEquals([status, other].toSorted((a, b) => a - b), [TAKEN, STALE]);
+      wins[status === TAKEN ? "exchange" : "commit"]++;
+    }
+    requests = exchanged.requests;
+    if (requests.length === 0) await sh("sleep 0.01");
+  }
+  assertEquals((await running).jobs[0]!.error, 0);
+  figure({ "answers given twice at once": wins.exchange + wins.commit, "taken by EXCHANGE": wins.exchange });
+  assert(wins.exchange > 0 && wins.commit > 0, `no race: ${JSON.stringify(wins)}`);
+  disk.serve();
+  await disk.assertIdle();
+});
+
+/** Runs a thread to its end, or until `stop` tells it to. */
+function runThread(task: ThreadTask): { readonly result: Promise<number>; readonly ended: Promise<void> } {
+  const worker = new Worker(new URL("./queue_threads_worker.ts", import.meta.url), { type: "module" });
+  const { promise, resolve } = Promise.withResolvers<{ result: number; tid: number }>();
+  worker.onmessage = ({ data }: MessageEvent<{ result: number; tid: number }>) => resolve(data);
+  worker.postMessage(task);
+  const ended = promise.then(async ({ tid }) => {
+    worker.terminate();
+    await waitFor("the thread has ended", () => !exists(`/proc/self/task/${tid}`));
+  });
+  return { result: promise.then(({ result }) => result), ended };
+}
+
+Deno.test("a thread that ends with requests in its hands takes nothing with it: another answers them", async () => {
+  await using disk = await TestDisk.start({ name: "threads1" });
+  await disk.pause();
+  const queue = disk.queues[0]!;
+  disk.store.bytes.fill(65);
+  const reads = [0, 1, 2].map((block) => sh(`dd if=${disk.path} bs=4k count=1 skip=${block} iflag=direct status=none`));
+  await waitFor("three reads wait", () => disk.info().waiting_count === 3);
+  const thread = runThread({ kind: "take", fd: queue.fd });
+  assertEquals(await thread.result, 3);
+  await thread.ended;
+  const { state, handed_count, death_count } = disk.info();
+  assertEquals([state, handed_count, death_count], [abi.DBLOCK_STATE_LIVE, 3, 0]);
+  const { requests } = queue.read(3, 0);
+  assertEquals(queue.commit(requests.map((request) => disk.fulfil(request))).refusedCount, 0);
+  assertEquals((await Promise.all(reads)).map(({ stdout }) => stdout[0]), ["A", "A", "A"]);
+  disk.serve();
+  await sh(`dd if=${disk.path} of=/dev/null bs=4k count=9 iflag=direct status=none`);
+  assertEquals(disk.info().replayed_count, 0);
+});
+
+Deno.test("a thread that writes over the whole ring harms the server's own requests, and not the next server", async () => {
+  const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
+  const options = { name: "threads2", on_death: abi.DBLOCK_ON_DEATH_HOLD, flags: abi.DBLOCK_DEVICE_DIRECT };
+  const disk = await TestDisk.start({ ...options, timeout_ms: 1_000, queue_depth: 32 });
+  const { ring } = disk.queues[0]!;
+  const stop = new SharedArrayBuffer(4);
+  const thread = runThread({ kind: "scribble", address: ring.address, bytes: ring.bytes.length, stop, seed });
+  // Reads alone: the kernel would put the data of writes wherever the ring says.
+  const seconds = scaled(5);
+  const load = fio(
+    `--name=mad --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randread --bs=4k --iodepth=16 --time_based ` +
+      `--runtime=${seconds} --continue_on_error=all`,
+    { timeoutMs: (seconds + 60) * 1000 },
+  );
+  // The ring says nonsense of the requests, too, but never where the server's own memory is.
+  disk.rule = (request) => ({ ...done(request), address: disk.store.address });
+  await load;
+  new Int32Array(stop)[0] = 1;
+  const writes = await thread.result;
+  await thread.ended;
+  const { refused_count, error_count, handed_total } = disk.info();
+  console.log(
+    `seed ${seed}: ${writes} words over the ring; ${handed_total} requests, ${refused_count} answers refused, ${error_count} failed`,
+  );
+  assert(refused_count > 0 && handed_total > 0, "the kernel noticed nothing");
+  await disk.abandon();
+  await disk.untilState(abi.DBLOCK_STATE_HELD);
+  assertEquals(disk.info().quarantined_count, 0);
+
+  await using next = await TestDisk.start({ ...options, existing: true });
+  const before = next.info().error_count;
+  const verified = await fio(
+    `--name=sane --filename=${next.path} --direct=1 --ioengine=io_uring --rw=randwrite --bs=4k --iodepth=32 --size=8M ` +
+      `--verify=crc32c --verify_fatal=1`,
+  );
+  assertEquals([verified.status, next.info().error_count - before], [0, 0], verified.stderr);
+  await next.assertIdle();
+});
