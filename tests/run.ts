@@ -17,6 +17,8 @@ const fullKernels = [defaultKernel];
 /** and on all the others, the oldest and the newest among them, these few, which touch what differs between kernels. */
 const smokeKernels = kernelVersions.filter((version) => version !== defaultKernel);
 const smokeTests = ["discard", "errno_create", "fio_verify", "hold", "kill_under_load", "partitions", "ramdisk_life"];
+/** What tests with figures do there, as a part of what they do on the other. */
+const smokeScale = 1 / 4;
 
 const help = `Usage: make test [ARGS="..."]   or   src/build/deno.sh run -A tests/run.ts ...
 
@@ -114,15 +116,17 @@ function toScale(text: string): number {
   return scale;
 }
 
-/** Which device test files run on which kernel. */
-type Plan = ReadonlyMap<string, readonly string[]>;
+/** Which device test files run on which kernel, and how much of it they do. */
+type Plan = ReadonlyMap<string, { readonly files: readonly string[]; readonly scale: number }>;
 
 function planDevices(files: readonly string[], kernels: string | undefined, everything: boolean): Plan {
   const asked = kernels === "all" ? kernelVersions : kernels?.split(",").filter((version) => version !== "");
-  if (asked !== undefined && asked.length > 0) return new Map(asked.map((version) => [version, files]));
+  const full = { files, scale: 1 };
+  if (asked !== undefined && asked.length > 0) return new Map(asked.map((version) => [version, full]));
   const smokeFiles = files.filter((file) => smokeTests.some((name) => file.endsWith(`/${name}_test.ts`)));
-  const full = fullKernels.map((version) => [version, files] as const);
-  return new Map(everything ? [...full, ...smokeKernels.map((version) => [version, smokeFiles] as const)] : full);
+  const smoke = { files: smokeFiles, scale: smokeScale };
+  const plan = fullKernels.map((version) => [version, full] as const);
+  return new Map(everything ? [...plan, ...smokeKernels.map((version) => [version, smoke] as const)] : plan);
 }
 
 function recordHost(result: HostResult): void {
@@ -155,7 +159,7 @@ async function runDevices(
   const programFile = await prepare("dblock-ramdisk", "make executable", buildProgram);
   const results: FileResult[] = [];
   const kernels: TestedKernel[] = [];
-  for (const [version, files] of plan) {
+  for (const [version, { files, scale }] of plan) {
     const ready = await prepare(`dblock.ko for ${version}`, `make module KERNEL=${version}`, async () => {
       const kernel = await fetchKernel(version);
       return { kernel, moduleFile: await buildModule(kernel) };
@@ -169,6 +173,7 @@ async function runDevices(
         ...ready,
         programFile,
         files,
+        scale: scale * (options.scale ?? 1),
         onResult: recordDevice,
         onOutput: options.verbose ? (text) => Deno.stdout.writeSync(new TextEncoder().encode(text)) : undefined,
       }),
@@ -185,7 +190,7 @@ async function runDevices(
       runDir: result.runDir,
     });
   }
-  console.log(`\n${fileTable([...new Set([...plan.values()].flat())], kernels, results)}`);
+  console.log(`\n${fileTable([...new Set([...plan.values()].flatMap(({ files }) => files))], kernels, results)}`);
   console.log(`\n${kernelTable(kernels, results)}`);
   const figures = figureTable(kernels, results);
   if (figures !== "") console.log(`\n${figures}`);
