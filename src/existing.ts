@@ -145,11 +145,13 @@ const FIXED: readonly [flag: number, is: string, isNot: string][] = [
  * else stay as they are.
  *
  * @param request what the backend would be created with
+ * @param options.grow the backend may be larger than the device
  * @throws {DblockError} EINVAL with the first thing that does not fit.
  */
-export function checkFits(info: DeviceInfo, request: CreateOptions): void {
+export function checkFits(info: DeviceInfo, request: CreateOptions, options: { readonly grow: boolean }): void {
   const attempted = `Cannot serve ${devicePath(info.name)}, which is there already`;
-  if (request.size_bytes !== info.size_bytes) {
+  const sizeBytes = request.size_bytes ?? 0;
+  if (sizeBytes < info.size_bytes || sizeBytes > info.size_bytes && !options.grow) {
     throw new DblockError("EINVAL", attempted, `it has ${info.size_bytes} bytes, not ${request.size_bytes}`);
   }
   for (const [flag, is, isNot] of FIXED) {

@@ -53,6 +53,8 @@ Options:
                      or waits (hold); these take --store    [remove]
   --take-over        take the disk from the server that it has, which must have
                      the same --store; those who use it notice nothing
+  --grow             with --store: if the disk is smaller than --size, make it so
+                     large; with --take-over, under those who use it
   --queues N         queues, and threads that serve them, 1 to ${DBLOCK_QUEUE_COUNT_MAX}
                      [one per CPU, at most 4]
   --timeout SECONDS  a request that takes longer fails; 0: none    [30]
@@ -77,6 +79,8 @@ export interface RamdiskArgs {
   readonly store: string | undefined;
   readonly onDeath: typeof ON_DEATH[number];
   readonly takeOver: boolean;
+  /** A store that is smaller than `sizeBytes` grows, and so does its disk. */
+  readonly grow: boolean;
   /** Undefined: as many as suit the machine. */
   readonly queues: number | undefined;
   readonly timeoutMs: number;
@@ -95,7 +99,7 @@ export function parseRamdiskArgs(args: readonly string[]): RamdiskArgs {
   const unknown: string[] = [];
   const parsed = parseArgs([...args], {
     string: [...WITH_VALUE],
-    boolean: ["destroy", "force", "list", "json", "take-over", "help", "version"],
+    boolean: ["destroy", "force", "list", "json", "take-over", "grow", "help", "version"],
     alias: { destroy: "d", help: "h" },
     default: { name: DEFAULT_NAME, timeout: "30", "on-death": "remove" },
     unknown: (arg: string) => {
@@ -126,6 +130,9 @@ export function parseRamdiskArgs(args: readonly string[]): RamdiskArgs {
   if (needsStore !== undefined && store === undefined) {
     throw new UsageError(`${needsStore} needs --store PATH: no other process can have this one's memory`);
   }
+  if (parsed.grow && (store === undefined || parsed.size === undefined)) {
+    throw new UsageError("--grow goes with --store PATH and --size SIZE");
+  }
   return {
     action: parsed.help
       ? "help"
@@ -141,6 +148,7 @@ export function parseRamdiskArgs(args: readonly string[]): RamdiskArgs {
     store,
     onDeath,
     takeOver,
+    grow: parsed.grow,
     queues: parsed.queues === undefined ? undefined : parseCount(parsed.queues, "queues", 1, DBLOCK_QUEUE_COUNT_MAX),
     timeoutMs: parseTimeout(parsed.timeout),
     force: parsed.force,
@@ -166,13 +174,14 @@ function command(options: string, name: string): string {
 
 async function serveRamdisk(args: RamdiskArgs): Promise<void> {
   becomeIoFlusher();
-  const { name, store, queues, timeoutMs, onDeath, takeOver } = args;
+  const { name, store, queues, timeoutMs, onDeath, takeOver, grow } = args;
   using interrupted = abortOnSignals();
   const device = await serve(store === undefined ? memory(args) : await stored(args, store), {
     name,
     timeoutMs,
     onDeath,
     existing: store === undefined ? "refuse" : takeOver ? "take-over" : "recover",
+    grow,
     ...(queues === undefined ? {} : { queues }),
     signal: interrupted.signal,
   }).catch(async (error: unknown) => {
@@ -190,7 +199,7 @@ function memory({ sizeBytes = DEFAULT_SIZE_BYTES }: RamdiskArgs): MemoryBackend 
 
 /** The store; before it is touched, what the name means is settled. */
 async function stored(args: RamdiskArgs, path: string): Promise<FileBackend> {
-  const { name, takeOver } = args;
+  const { name, takeOver, grow } = args;
   const attempted = `Cannot ${takeOver ? "take over" : "create"} ${devicePath(name)}`;
   using control = await Control.open(attempted);
   const info = await settle(control, name);
@@ -204,9 +213,11 @@ async function stored(args: RamdiskArgs, path: string): Promise<FileBackend> {
   }
   const sizeBytes = args.sizeBytes ?? info?.size_bytes ?? sizeOf(path) ?? DEFAULT_SIZE_BYTES;
   const isServed = info !== undefined && info.attached_count > 0;
-  const backend = await FileBackend.open({ path, sizeBytes, shared: takeOver && isServed });
+  const lengthBytes = sizeOf(path);
+  const backend = await FileBackend.open({ path, sizeBytes, shared: takeOver && isServed, grow });
   if (isServed && backend.locked) {
     backend.close();
+    if (lengthBytes !== undefined) Deno.truncateSync(path, lengthBytes); // it may have grown, for nothing
     const wrong = `process ${info.server_pid} serves it from something else than ${path}`;
     throw new DblockError("EINVAL", attempted, wrong, { hint: "give the --store that it has" });
   }

@@ -5,7 +5,7 @@
  */
 import type { Backend, BackendModule, MappedBackend, Profile } from "./backend.ts";
 import { isMapped, isModule, profileOf } from "./backend.ts";
-import { start } from "./channel.ts";
+import { resize, start } from "./channel.ts";
 import { Control, devicePath } from "./control.ts";
 import { destroyLeftover, type Device, type Life, type Resizer, ServedDevice, stopQueues } from "./device.ts";
 import { Dispatcher } from "./dispatch.ts";
@@ -26,6 +26,8 @@ export interface ServeOptions extends DeviceOptions {
    * @default "refuse"
    */
   readonly existing?: Existing;
+  /** A device that is there already, and smaller than the backend, becomes as large once it is served. @default false */
+  readonly grow?: boolean;
   /** Ends the device when aborted, as `Symbol.asyncDispose` does. */
   readonly signal?: AbortSignal | undefined;
   /** Bound on everything from CREATE to the disk being there, in ms. @default 60,000 */
@@ -59,7 +61,7 @@ export type AnyBackend = Backend | MappedBackend | BackendModule;
  * (not root), EEXIST (name in use), EBUSY (another server has it), EINVAL (an option), ETIMEDOUT (the disk does not start).
  */
 export async function serve(backend: AnyBackend, options: ServeOptions): Promise<Device> {
-  const { name, signal, existing = "refuse", kernel = linux, log = console.error } = options;
+  const { name, signal, existing = "refuse", grow = false, kernel = linux, log = console.error } = options;
   await using undo = new AsyncDisposableStack();
   const life: Life = {
     name,
@@ -88,20 +90,23 @@ export async function serve(backend: AnyBackend, options: ServeOptions): Promise
 
   const request = planDevice(profile, { ...options, queues });
   if (found !== undefined) {
-    checkFits(found.info, request);
+    checkFits(found.info, request, { grow });
     life.origin = found.origin;
     life.ours = false;
   }
   const device = found?.info ?? await createWhenFree(control, request);
   undo.defer(() => stopQueues(life));
   undo.defer(() => destroyLeftover(life));
-  const geometry = geometryOf(device);
+  const sizeBytes = request.size_bytes ?? device.size_bytes;
+  const geometry = geometryOf({ ...device, size_bytes: sizeBytes });
   const takeOver = existing === "take-over";
   const plans = Array.from(
     { length: device.queue_count },
     (_, queue): QueuePlan => ({ name, queue, depth: device.queue_depth, geometry, takeOver }),
   );
   await inTime(attachAndStart(backend, plans, workers, life), options);
+  // Everybody who serves it knows of the new size by now, and nobody else does.
+  if (sizeBytes > device.size_bytes) await resize(name, sizeBytes, kernel);
   life.ours = true;
   return new ServedDevice(life, geometry, undo.move(), { signal, resizer: resizerOf(backend, geometry) });
 }

@@ -23,6 +23,8 @@ export interface FileBackendOptions {
   readonly sizeBytes?: number;
   /** Do not insist that no other process serves it: for a take-over, see `locked`. @default false */
   readonly shared?: boolean;
+  /** Make a file that is shorter than `sizeBytes` as long. @default false */
+  readonly grow?: boolean;
 }
 
 /**
@@ -60,7 +62,7 @@ export class FileBackend implements MappedBackend {
    * EACCES, EISDIR, ENOSPC, ENOMEM (it cannot be mapped; on hugetlbfs: there are not enough huge pages).
    */
   static async open(options: FileBackendOptions): Promise<FileBackend> {
-    const { path, shared = false } = options;
+    const { path, shared = false, grow = false } = options;
     const attempted = `Cannot keep a disk in ${path}`;
     await using undo = new AsyncDisposableStack();
     const file = openOrMake(path, attempted, undo);
@@ -72,7 +74,7 @@ export class FileBackend implements MappedBackend {
       throw new DblockError("EBUSY", attempted, "another process serves it", { hint: "take another file" });
     }
     const pageBytes = pageBytesOf(path);
-    const sizeBytes = fitSize(file, options.sizeBytes, pageBytes, attempted);
+    const sizeBytes = fitSize(file, options.sizeBytes, { pageBytes, grow, attempted });
     const address = mapFile(fd, sizeBytes);
     if (address === undefined) {
       throw new DblockError("ENOMEM", attempted, `${sizeBytes} bytes of it cannot be mapped`, {
@@ -155,15 +157,20 @@ function pageBytesOf(path: string): number {
   return type === HUGETLBFS_MAGIC ? bsize : PAGE_BYTES;
 }
 
-/** The disk's size; an empty file is made so long. */
-function fitSize(file: Deno.FsFile, wanted: number | undefined, pageBytes: number, attempted: string): number {
+/** The disk's size; an empty file, or one that may grow, is made so long. */
+function fitSize(
+  file: Deno.FsFile,
+  wanted: number | undefined,
+  options: { readonly pageBytes: number; readonly grow: boolean; readonly attempted: string },
+): number {
+  const { pageBytes, grow, attempted } = options;
   const { size } = file.statSync();
   const sizeBytes = wanted ?? size;
   if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % pageBytes !== 0) {
     const wrong = `a disk's size is a positive multiple of ${pageBytes} there, not ${sizeBytes}`;
     throw new DblockError("EINVAL", attempted, wrong);
   }
-  if (size === 0) {
+  if (size === 0 || grow && size < sizeBytes) {
     try {
       file.truncateSync(sizeBytes);
     } catch (error) {
@@ -171,7 +178,7 @@ function fitSize(file: Deno.FsFile, wanted: number | undefined, pageBytes: numbe
     }
   } else if (size !== sizeBytes) {
     throw new DblockError("EINVAL", attempted, `it has ${size} bytes, not ${sizeBytes}`, {
-      hint: "give no size, or take another file",
+      hint: size < sizeBytes ? "let it grow, give no size, or take another file" : "give no size, or take another file",
     });
   }
   return sizeBytes;

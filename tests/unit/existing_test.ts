@@ -132,6 +132,23 @@ Deno.test("serve() does not touch a device without a server unless it is told to
   assertEquals(kernel.devices.get("a")?.state, DBLOCK_STATE_HELD);
 });
 
+Deno.test("serve() makes a device as large as its backend when it may, with what was written at its end", async () => {
+  for (const existing of ["recover", "take-over"] as const) {
+    const kernel = new FakeKernel();
+    const { open } = await leave(kernel);
+    const large = Object.assign(new Disk(new Uint8Array(2 * MIB)), { sizeBytes: 2 * MIB });
+    await using device = await start(kernel, large, { existing, grow: true });
+    assertEquals(await open, 0);
+    assertEquals([device.sizeBytes, (await device.info()).size_bytes], [2 * MIB, 2 * MIB]);
+    const end = { ...io(WRITE, filled(3)), offsetBytes: 2 * MIB - 512 };
+    assertEquals([await kernel.submit("a", end), large.store.at(-1)], [0, 3]);
+  }
+  const kernel = new FakeKernel();
+  await leave(kernel);
+  const small = Object.assign(new Disk(), { sizeBytes: MIB / 2 });
+  await assertRejects(() => start(kernel, small, { existing: "recover", grow: true }), DblockError, "not 524288");
+});
+
 const misfits: [what: string, change: Partial<Backend>, message: string][] = [
   ["another size", { sizeBytes: 2 * MIB }, "it has 1048576 bytes, not 2097152"],
   ["flush", { flush: () => {} }, "it is a disk without flush, not a disk that is flushed"],

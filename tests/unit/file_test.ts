@@ -45,6 +45,20 @@ Deno.test("FileBackend makes a sparse file, keeps what is written, and finds it 
   assertEquals((await FileBackend.open({ path, sizeBytes: 64 * MIB })).close(), undefined);
 });
 
+Deno.test("FileBackend makes a file longer when it may, and shorter never", async () => {
+  using dir = folder();
+  const path = `${dir.path}/grown`;
+  Deno.writeFileSync(path, new Uint8Array(4096).fill(9));
+  const grown = await FileBackend.open({ path, sizeBytes: MIB, grow: true });
+  assertEquals([grown.mapping.sizeBytes, Deno.statSync(path).size], [MIB, MIB]);
+  assertEquals([bytesOf(grown)[4095], bytesOf(grown)[4096], bytesOf(grown)[MIB - 1]], [9, 0, 0]);
+  grown.close();
+  (await FileBackend.open({ path, sizeBytes: MIB, grow: true })).close();
+  const smaller = () => FileBackend.open({ path, sizeBytes: 4096, grow: true });
+  await assertRejects(smaller, DblockError, `it has ${MIB} bytes, not 4096 (give no size, or take`);
+  assertEquals(Deno.statSync(path).size, MIB);
+});
+
 Deno.test("FileBackend takes an empty file as one that is not there", async () => {
   using dir = folder();
   const path = `${dir.path}/empty`;
@@ -54,7 +68,7 @@ Deno.test("FileBackend takes an empty file as one that is not there", async () =
 });
 
 const mistakes: [what: string, path: string, sizeBytes: number | undefined, code: string, message: string][] = [
-  ["another size than the file's", "file", 8192, "EINVAL", "it has 4096 bytes, not 8192 (give no size, or take"],
+  ["another size than the file's", "file", 8192, "EINVAL", "it has 4096 bytes, not 8192 (let it grow, give no"],
   ["a size that is no disk's", "new", 4097, "EINVAL", "a positive multiple of 4096 there, not 4097"],
   ["a new file without a size", "new", undefined, "EINVAL", "a positive multiple of 4096 there, not 0"],
   ["a file of a length that is no disk's", "odd", undefined, "EINVAL", "not 5"],

@@ -11,6 +11,7 @@ Deno.test("parseRamdiskArgs() has defaults for everything", () => {
     store: undefined,
     onDeath: "remove",
     takeOver: false,
+    grow: false,
     queues: undefined,
     timeoutMs: 30_000,
     force: false,
@@ -26,14 +27,14 @@ Deno.test("parseRamdiskArgs() reads every option, both ways", () => {
     store: "/dev/shm/a1",
     onDeath: "hold",
     takeOver: true,
+    grow: true,
     queues: 3,
     timeoutMs: 0,
     force: false,
     json: false,
   } as const;
-  const args = "--name=a1 --size=512M --store=/dev/shm/a1 --on-death=hold --queues=3 --timeout=0 --take-over".split(
-    " ",
-  );
+  const args = "--name=a1 --size=512M --store=/dev/shm/a1 --on-death=hold --queues=3 --timeout=0 --take-over --grow"
+    .split(" ");
   assertEquals(parseRamdiskArgs(args), expected);
   assertEquals(parseRamdiskArgs(args.flatMap((arg) => arg.split("="))), expected);
   assertEquals(parseRamdiskArgs(["--name", "007"]).name, "007");
