@@ -31,13 +31,16 @@ Deno.test("an answer that comes by EXCHANGE and by COMMIT at once is taken once"
     completions.forEach((completion, i) => {
       memory.bytes.set(encode(abi.dblock_completion, completion), i * abi.dblock_completion.size);
     });
-    const [exchanged] = await Promise.all([
-      queue.exchangeAsync(completions),
+    const commit = () =>
       callAsync(queue.fd, abi.DBLOCK_IOC_COMMIT, abi.dblock_commit, {
         count: completions.length,
         completions_address: memory.address,
-      }),
-    ]);
+      });
+    // Each is the first now and then.
+    const committing = Math.random() < 0.5 ? commit() : undefined;
+    const exchanging = queue.exchangeAsync(completions);
+    await (committing ?? commit());
+    const exchanged = await exchanging;
     for (const [i, status] of exchanged.statuses.entries()) {
       const other = new DataView(memory.bytes.buffer).getUint16(
         i * abi.dblock_completion.size + abi.dblock_completion.fields.status.offset,
