@@ -36,7 +36,9 @@ async function main(): Promise<number> {
   const [minutes, scale] = [Number(values.minutes), Number(values.scale)];
   if (!(minutes > 0)) throw new UserError(`Cannot soak for "${values.minutes}" minutes: it is a number above 0`);
   if (!(scale > 0)) throw new UserError(`Cannot use --scale ${values.scale}: it is a number above 0`);
-  const files = filesWithFigures().filter((file) => positionals.every((word) => file.includes(word)));
+  const files = filesWithFigures().filter((file) =>
+    positionals.length === 0 || positionals.some((word) => file.includes(word))
+  );
   if (files.length === 0) {
     throw new UserError(`Cannot soak: no test with figures has ${positionals.join(" ")} in its path`);
   }
