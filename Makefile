@@ -12,7 +12,7 @@ KERNELS ?= 6.1 6.12
 
 .DEFAULT_GOAL := all
 .PHONY: all toolchain executable dblock-ramdisk module load unload dist clean distclean help
-.PHONY: test test-all test-debug soak kernel-debug demo vm-shell doctor sparse
+.PHONY: bench test test-all test-debug soak kernel-debug demo vm-shell doctor sparse
 
 ##@ Build
 
@@ -57,6 +57,11 @@ soak: executable ## the tests that report figures, again and again with fresh se
 
 kernel-debug: toolchain ## build that kernel from Debian's source; 15 to 30 minutes, once
 	@$(RUN) tests/vm/debug_kernel.ts $(KERNEL)
+
+bench: toolchain ## measure the disk beside others; QUICK=1 looks for a regression, ARGS=--help
+	@$(RUN) tests/bench/main.ts $(if $(KERNEL),--kernel=$(KERNEL)) $(if $(QUICK),--quick) $(if $(SCALING),--scaling) \
+		$(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(SECONDS),--seconds=$(SECONDS)) \
+		$(if $(DISKS),--disks="$(DISKS)") $(if $(JOBS),--jobs="$(JOBS)") $(ARGS)
 
 demo: executable ## watch a disk made by TypeScript at work in a VM
 	@$(RUN) tests/vm/demo.ts $(if $(KERNEL),--kernel=$(KERNEL))

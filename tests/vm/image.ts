@@ -21,6 +21,8 @@ const guestPackages = [
   "fio",
   "kmod",
   "mount",
+  "nbd-client",
+  "nbdkit",
   "procps",
   "psmisc",
   "strace",

@@ -1,0 +1,48 @@
+/** The disks that are compared: what they are called and what they are. How they start is in foreign.ts and own.ts. */
+
+/** Disks of others, and of the kernel itself. */
+export const foreignKinds = ["brd", "null_blk", "loop", "nbdkit", "ublk"] as const;
+
+/** Ours: the ways to serve a disk. */
+export const ownKinds = ["direct", "file", "delivered", "async"] as const;
+
+export type ForeignKind = typeof foreignKinds[number];
+export type OwnKind = typeof ownKinds[number];
+
+/** A disk to measure. */
+export interface DiskSpec {
+  /** Its key in results.json and DISKS=. */
+  readonly name: string;
+  readonly kind: ForeignKind | OwnKind;
+  readonly sizeMiB: number;
+  /** Only of our own disks. @default what serve() takes */
+  readonly queues?: number;
+  /** That many disks of this kind at once, used by one fio; only for "direct". @default 1 */
+  readonly count?: number;
+}
+
+/** What all others are compared with: no server, no copy between processes. */
+export const reference = "brd";
+
+const sizeMiB = 512;
+
+/** The disks of the first table, in its order. */
+export const disks: readonly DiskSpec[] = [...foreignKinds, ...ownKinds].map((kind) => ({ name: kind, kind, sizeMiB }));
+
+/** What they are, for people. */
+export const descriptions: Readonly<Record<ForeignKind | OwnKind, string>> = {
+  brd: "the kernel's ramdisk",
+  null_blk: "the kernel's null_blk, memory_backed",
+  loop: "the kernel's loop device on a file on tmpfs",
+  nbdkit: "nbdkit memory (C) over a unix socket and the kernel's nbd",
+  ublk: "ublk with a server in C",
+  direct: "./dblock-ramdisk: memory, copied by the kernel",
+  file: "./dblock-ramdisk --store, a file on tmpfs",
+  delivered: "a Backend in TypeScript, a Worker per queue",
+  async: "an async Backend in TypeScript, one event loop",
+};
+
+/** True for a disk that dblock serves. */
+export function isOwn(kind: ForeignKind | OwnKind): kind is OwnKind {
+  return (ownKinds as readonly string[]).includes(kind);
+}

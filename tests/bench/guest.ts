@@ -1,0 +1,83 @@
+/**
+ * The part of the bench that runs in the VM: makes the disks of the plan, runs its jobs on them in rounds, and reports
+ * every measurement as a line of JSON. Decides nothing; main.ts does.
+ */
+import { costsBetween, CounterLog, within } from "./counters.ts";
+import { type DiskSpec, isOwn } from "./disks.ts";
+import { runFio } from "./fio.ts";
+import { measureFootprint } from "./footprint.ts";
+import { startForeign } from "./foreign.ts";
+import type { Job } from "./jobs.ts";
+import { takeLedger } from "./ledger.ts";
+import { startOwn } from "./own.ts";
+import { type Line, type Measurement, type Plan, planPath, type Series } from "./plan.ts";
+import { Absent, factsOf, fill, type RunningDisk } from "./running.ts";
+
+/** Longer than takeLedger() counts. */
+const ledgerRunMs = 3000;
+
+const reportPort = Deno.openSync("/dev/virtio-ports/report", { write: true });
+
+function report(line: Line): void {
+  const bytes = new TextEncoder().encode(`${JSON.stringify(line)}\n`);
+  for (let written = 0; written < bytes.length;) written += reportPort.writeSync(bytes.subarray(written));
+}
+
+async function main(): Promise<void> {
+  const plan = JSON.parse(Deno.readTextFileSync(planPath)) as Plan;
+  // First: nothing else is there yet that could use the processors.
+  if (plan.footprint) report({ type: "footprint", footprint: await measureFootprint() });
+  for (const series of plan.series) await runSeries(series, plan);
+}
+
+async function runSeries(series: Series, plan: Plan): Promise<void> {
+  await using stack = new AsyncDisposableStack();
+  const running: { readonly spec: DiskSpec; readonly disk: RunningDisk }[] = [];
+  for (const spec of series.disks) {
+    try {
+      const disk = stack.use(await start(spec));
+      await fill(disk);
+      running.push({ spec, disk });
+      report({ type: "disk", series: series.name, disk: spec.name, facts: factsOf(disk.paths[0]!) });
+    } catch (error) {
+      if (!(error instanceof Absent)) throw error;
+      report({ type: "absent", series: series.name, disk: spec.name, reason: error.message });
+    }
+  }
+  for (let round = 1; round <= series.rounds; round++) {
+    for (const job of series.jobs) {
+      for (const { spec, disk } of running) {
+        const measurement = await measure(job, spec, disk, plan);
+        report({ type: "measurement", series: series.name, round, job: job.name, disk: spec.name, measurement });
+      }
+    }
+  }
+  if (!plan.footprint) return;
+  for (const job of series.jobs) {
+    for (const { spec, disk } of running) {
+      if (disk.dblockNames.length !== 1) continue;
+      const run = runFio(job, disk.paths, { runtimeMs: ledgerRunMs, rampMs: 0, sizeBytes: spec.sizeMiB * 2 ** 20 });
+      const [ledger] = await Promise.all([takeLedger(disk.dblockNames[0]!), run]);
+      report({ type: "ledger", series: series.name, job: job.name, disk: spec.name, ledger });
+    }
+  }
+}
+
+async function start(spec: DiskSpec): Promise<RunningDisk> {
+  const { kind } = spec;
+  return isOwn(kind) ? await startOwn({ ...spec, kind }) : await startForeign({ ...spec, kind });
+}
+
+async function measure(job: Job, spec: DiskSpec, disk: RunningDisk, plan: Plan): Promise<Measurement> {
+  using log = new CounterLog(disk.dblockNames);
+  const sizeBytes = spec.sizeMiB * 2 ** 20 * disk.paths.length;
+  const { iops, p50Us, p99Us, beginMs, endMs } = await runFio(job, disk.paths, { ...plan, sizeBytes });
+  const window = within(log.readings, beginMs, endMs);
+  if (window === undefined) throw new Error(`${job.name} on ${spec.name}: too short to count anything`);
+  return { iops, p50Us, p99Us, ...costsBetween(window.first, window.last, iops) };
+}
+
+if (import.meta.main) {
+  await main();
+  Deno.exit(0);
+}

@@ -1,0 +1,51 @@
+/**
+ * What a server asks of the kernel for a request: every system call by name, and every allocation made in its threads,
+ * counted by the kernel's own trace points while fio runs. Counting slows a run, so these runs give no other figure.
+ */
+import type { Ledger } from "./plan.ts";
+
+const tracing = "/sys/kernel/tracing/events";
+const syscallEvent = `${tracing}/raw_syscalls/sys_enter`;
+const allocationEvents = ["kmalloc", "kmem_cache_alloc", "mm_page_alloc"].map((name) => `${tracing}/kmem/${name}`);
+/** Until fio is in its stride, and how long is counted. */
+const rampMs = 1000;
+const windowMs = 1000;
+
+/** Counts of a histogram by key, such as `{ id: sys_ioctl [ 16] } hitcount: 5`. */
+export function parseHistogram(text: string): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const [, key, count] of text.matchAll(/^\{ \w+: +(\S+).*\} hitcount: +(\d+)/gm)) {
+    counts[key!] = (counts[key!] ?? 0) + Number(count);
+  }
+  return counts;
+}
+
+/** Counts what the server of a dblock disk does per request, while a load that somebody else started is running. */
+export async function takeLedger(name: string): Promise<Ledger> {
+  const attribute = (file: string) => Number(Deno.readTextFileSync(`/sys/block/${name}/dblock/${file}`));
+  await sleep(rampMs);
+  const threads = [...Deno.readDirSync(`/proc/${attribute("server_pid")}/task`)].map(({ name }) => name);
+  const filter = threads.map((thread) => `common_pid==${thread}`).join("||");
+  const histograms = [
+    { event: syscallEvent, trigger: `hist:keys=id.syscall if ${filter}` },
+    ...allocationEvents.map((event) => ({ event, trigger: `hist:keys=common_pid if ${filter}` })),
+  ];
+  for (const { event, trigger } of histograms) Deno.writeTextFileSync(`${event}/trigger`, trigger);
+  const before = attribute("handed_total");
+  await sleep(windowMs);
+  const requests = attribute("handed_total") - before;
+  const [calls, ...allocations] = histograms.map(({ event }) =>
+    parseHistogram(Deno.readTextFileSync(`${event}/hist`))
+  ) as [Record<string, number>, ...Record<string, number>[]];
+  for (const { event, trigger } of histograms) Deno.writeTextFileSync(`${event}/trigger`, `!${trigger}`);
+  const total = (counts: Record<string, number>) => Object.values(counts).reduce((sum, count) => sum + count, 0);
+  const byName = Object.entries(calls).sort(([, a], [, b]) => b - a);
+  return {
+    calls: Object.fromEntries(byName.map(([call, count]) => [call.replace(/^sys_/, ""), count / requests])),
+    allocations: allocations.reduce((sum, counts) => sum + total(counts), 0) / requests,
+  };
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

@@ -1,0 +1,204 @@
+/**
+ * `make bench`: measures the disks of disks.ts with the jobs of jobs.ts in a VM, prints tables and keeps the figures.
+ * A machine that does nothing else is assumed; nothing here can know.
+ */
+import { dirname, join } from "node:path";
+import { parseArgs } from "node:util";
+import { exists, projectDir, runMain, UserError } from "../vm/host.ts";
+import { defaultKernel } from "../vm/kernels.ts";
+import { disks, isOwn, reference } from "./disks.ts";
+import { describeFalls, findFalls } from "./guard.ts";
+import { jobs } from "./jobs.ts";
+import { measure, prepare, type Subject } from "./measure.ts";
+import type { Line, Plan } from "./plan.ts";
+import { measureProgram } from "./program.ts";
+import { chartsOf, draw } from "./plot.ts";
+import { type Circumstances, type Results, type ScalingResult, summarize } from "./results.ts";
+import { allPoints, formatPoints, processorCounts, scalingSeries } from "./scaling.ts";
+import { formatFigures, formatFootprint, formatLedgers, formatRatios } from "./table.ts";
+
+const help =
+  `Usage: make bench [QUICK=1] [SCALING=1] [ROUNDS=3] [SECONDS=1] [DISKS="brd direct"] [JOBS="r4k-qd1"] [KERNEL=6.12]
+
+  QUICK=1     under 3 minutes; fails if a ratio fell by more than a quarter, compared with tests/bench/results.json
+  SCALING=1   cost by queues, depth, request size and devices, with 2 and 4 processors
+  DISKS, JOBS only these; the figures are then printed and not kept
+  disks       ${disks.map(({ name }) => name).join(" ")}
+  jobs        ${jobs.map(({ name }) => name).join(" ")}`;
+
+const resultsFile = join(projectDir, "tests/bench/results.json");
+const rampMs = 300;
+const quickDisks = [reference, "direct", "delivered", "async"];
+const quickRounds = 2;
+
+interface Options {
+  readonly kernel: string;
+  readonly rounds: number;
+  readonly runtimeMs: number;
+  readonly disks: typeof disks;
+  readonly jobs: typeof jobs;
+  /** Everything is measured: the figures are worth keeping. */
+  readonly isWhole: boolean;
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      kernel: { type: "string" },
+      rounds: { type: "string" },
+      seconds: { type: "string" },
+      disks: { type: "string" },
+      jobs: { type: "string" },
+      quick: { type: "boolean", default: false },
+      scaling: { type: "boolean", default: false },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) {
+    console.log(help);
+    return 0;
+  }
+  const options: Options = {
+    kernel: values.kernel || defaultKernel,
+    rounds: positive(values.rounds || "3", "ROUNDS"),
+    runtimeMs: Math.round(positive(values.seconds || "1", "SECONDS") * 1000),
+    disks: select(disks, values.disks, "disk"),
+    jobs: select(jobs, values.jobs, "job"),
+    isWhole: !values.disks && !values.jobs,
+  };
+  const subject = await prepare(options.kernel);
+  if (values.quick) return await quick(subject, options);
+  if (values.scaling) return await scale(subject, options);
+  return await full(subject, options);
+}
+
+/** The first table. */
+async function full(subject: Subject, options: Options): Promise<number> {
+  const lines = await measure(subject, {
+    series: [{ name: "main", ...options }],
+    runtimeMs: options.runtimeMs,
+    rampMs,
+    footprint: options.isWhole,
+  }, { onLine: printProgress });
+  const result = summarize(lines, "main");
+  console.log(`\n${formatFigures(jobs, result.figures)}`);
+  console.log(`\n${formatRatios(jobs, result.figures, reference)}`);
+  for (const [disk, reason] of Object.entries(result.absent)) console.log(`\n${disk} is not there: ${reason}`);
+  if (result.ledgers !== undefined) console.log(`\n${formatLedgers(jobs, result.ledgers)}`);
+  const footprintLine = lines.find((line) => line.type === "footprint");
+  if (footprintLine === undefined) return 0;
+  const footprint = { ...footprintLine.footprint, ...await measureProgram(subject.programFile) };
+  console.log(`\n${formatFootprint(footprint)}`);
+  const scaling = readResults()?.scaling;
+  const results: Results = {
+    circumstances: circumstancesOf(subject, options, 2),
+    main: result,
+    footprint,
+    ...(scaling === undefined ? {} : { scaling }),
+  };
+  await keep(results);
+  return 0;
+}
+
+/** The second table, beside the first that is recorded. */
+async function scale(subject: Subject, options: Options): Promise<number> {
+  const recorded = readResults();
+  if (recorded === undefined) {
+    throw new UserError(`Cannot keep the figures: "make bench" has to write ${resultsFile} first`);
+  }
+  const scaling: Record<string, ScalingResult> = {};
+  for (const processors of processorCounts) {
+    console.log(`${processors} processors`);
+    const series = scalingSeries(options.rounds);
+    const plan: Plan = { series, runtimeMs: options.runtimeMs, rampMs, footprint: false };
+    const lines = await measure(subject, plan, { processors, onLine: printProgress });
+    scaling[processors] = {
+      circumstances: circumstancesOf(subject, options, processors),
+      series: Object.fromEntries(series.map(({ name }) => [name, summarize(lines, name)])),
+    };
+  }
+  const results = { ...recorded, scaling };
+  console.log(`\n${formatPoints(allPoints(results))}`);
+  await keep(results);
+  return 0;
+}
+
+/** Writes the figures, and draws them if npm has what that takes. */
+async function keep(results: Results): Promise<void> {
+  await Deno.writeTextFile(resultsFile, `${JSON.stringify(results, undefined, 2)}\n`);
+  console.log(`\n${resultsFile.replace(`${projectDir}/`, "")} is written`);
+  try {
+    for (const [name, svg] of Object.entries(await draw(chartsOf(results, jobs)))) {
+      await Deno.writeTextFile(join(dirname(resultsFile), name), svg);
+      console.log(`${name} is drawn`);
+    }
+  } catch (error) {
+    console.log(`no plots: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+/** The regression guard. What seems to have fallen is measured once more before it counts: scheduling has its moods. */
+async function quick(subject: Subject, options: Options): Promise<number> {
+  const recorded = readResults();
+  if (recorded === undefined) throw new UserError(`Cannot compare: there is no ${resultsFile}; "make bench" writes it`);
+  const series = {
+    name: "quick",
+    disks: disks.filter(({ name }) => quickDisks.includes(name)),
+    jobs,
+    rounds: quickRounds,
+  };
+  const plan: Plan = { series: [series], runtimeMs: options.runtimeMs, rampMs, footprint: false };
+  const own = series.disks.filter(({ kind }) => isOwn(kind)).map(({ name }) => name);
+  const { figures } = summarize(await measure(subject, plan, { onLine: printProgress }), "quick");
+  console.log(`\n${formatRatios(jobs, figures, reference)}`);
+  let falls = findFalls(recorded.main.figures, figures, own);
+  if (falls.length > 0) {
+    const names = falls.map(({ job }) => job);
+    console.log(`\n${describeFalls(falls)}; once more:`);
+    const again = { ...series, jobs: jobs.filter(({ name }) => names.includes(name)) };
+    const second = summarize(await measure(subject, { ...plan, series: [again] }, { onLine: printProgress }), "quick");
+    const stillLow = findFalls(recorded.main.figures, second.figures, own);
+    falls = stillLow.filter((fall) => falls.some(({ job, disk }) => job === fall.job && disk === fall.disk));
+  }
+  console.log(falls.length === 0 ? "no ratio fell by more than a quarter" : describeFalls(falls));
+  return falls.length === 0 ? 0 : 1;
+}
+
+function circumstancesOf(subject: Subject, options: Options, processors: number): Circumstances {
+  return {
+    kernel: subject.kernel.release,
+    date: new Date().toISOString().slice(0, 10),
+    processors,
+    rounds: options.rounds,
+    runtimeMs: options.runtimeMs,
+  };
+}
+
+function readResults(): Results | undefined {
+  return exists(resultsFile) ? JSON.parse(Deno.readTextFileSync(resultsFile)) as Results : undefined;
+}
+
+function printProgress(line: Line): void {
+  if (line.type !== "measurement") return;
+  const { round, job, disk, measurement } = line;
+  console.log(`round ${round}  ${job.padEnd(12)} ${disk.padEnd(10)} ${measurement.iops.toFixed(0).padStart(8)} IOPS`);
+}
+
+function positive(text: string, name: string): number {
+  const value = Number(text);
+  if (!(value > 0)) throw new UserError(`Cannot take ${name}=${text}: a number above 0 is needed`);
+  return value;
+}
+
+function select<T extends { readonly name: string }>(all: readonly T[], words: string | undefined, what: string): T[] {
+  const names = words?.split(/[\s,]+/).filter((word) => word !== "") ?? [];
+  const unknown = names.find((name) => !all.some((one) => one.name === name));
+  if (unknown !== undefined) {
+    throw new UserError(
+      `Cannot measure "${unknown}": there is no such ${what} (${all.map(({ name }) => name).join(" ")})`,
+    );
+  }
+  return all.filter(({ name }) => names.length === 0 || names.includes(name));
+}
+
+if (import.meta.main) await runMain(main);

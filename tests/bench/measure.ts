@@ -1,0 +1,81 @@
+/** Boots a VM that measures a plan, and hands back its lines. */
+import { dirname, join } from "node:path";
+import { buildDir, exists, projectDir, run, UserError } from "../vm/host.ts";
+import { fetchKernel, type Kernel } from "../vm/kernels.ts";
+import { buildModule } from "../vm/module.ts";
+import { runVm } from "../vm/vm.ts";
+import { type Line, type Plan, planPath, ublkServerPath } from "./plan.ts";
+
+/** What is measured, and on what. */
+export interface Subject {
+  readonly kernel: Kernel;
+  readonly moduleFile: string;
+  readonly programFile: string;
+  /** The server behind ublk. */
+  readonly ublkFile: string;
+}
+
+/** Options of {@linkcode measure}. */
+export interface MeasureOptions {
+  /** @default 2 */
+  readonly processors?: number;
+  /** Called with each line as it comes. */
+  readonly onLine?: (line: Line) => void;
+}
+
+/** Nine disks of 512 MiB, and the servers. */
+const memoryMiB = 8192;
+const startMs = 180_000;
+/** What a run of fio takes at most beside its own time; far more than it usually does. */
+const fioOverheadMs = 10_000;
+
+/** Builds what is to be measured. */
+export async function prepare(version: string): Promise<Subject> {
+  const kernel = await fetchKernel(version);
+  const programFile = join(projectDir, "dblock-ramdisk");
+  await run([
+    join(projectDir, "src/build/deno.sh"),
+    ...["run", "-A", join(projectDir, "src/build/executable.ts")],
+    ...["--output", programFile, join(projectDir, "src/ramdisk.ts")],
+  ]);
+  if (!exists(programFile)) throw new UserError(`Cannot find ${programFile} after its build`);
+  return { kernel, moduleFile: await buildModule(kernel), programFile, ublkFile: await buildUblkServer() };
+}
+
+async function buildUblkServer(): Promise<string> {
+  const file = join(buildDir, "bench", "ublk_memory");
+  await Deno.mkdir(dirname(file), { recursive: true });
+  // Static: the VM's C library is of another release than this machine's may be.
+  await run(["gcc", "-O2", "-Wall", "-Wextra", "-static", "-o", file, join(projectDir, "tests/bench/ublk_memory.c")]);
+  return file;
+}
+
+/**
+ * Measures a plan in a VM of its own.
+ *
+ * @throws {UserError} if the VM did not come to the plan's end.
+ */
+export async function measure(subject: Subject, plan: Plan, options: MeasureOptions = {}): Promise<Line[]> {
+  const runs = plan.series.reduce((sum, { disks, jobs, rounds }) => sum + disks.length * jobs.length * rounds, 0);
+  const lines: Line[] = [];
+  const result = await runVm({
+    ...subject,
+    command:
+      "exec deno run --allow-all --no-check --import-map=src/build/standins/import_map.json tests/bench/guest.ts",
+    files: { [planPath]: JSON.stringify(plan), [ublkServerPath]: await Deno.readFile(subject.ublkFile) },
+    timeoutMs: startMs + runs * (plan.runtimeMs + plan.rampMs + fioOverheadMs),
+    smp: options.processors,
+    memoryMiB,
+    onReport: (text) => {
+      const line = JSON.parse(text) as Line;
+      lines.push(line);
+      options.onLine?.(line);
+    },
+  });
+  if (result.verdict !== "pass") {
+    throw new UserError(
+      `The bench did not come to its end: ${result.reason}\n${result.output.slice(-3000)}\nlogs: ${result.runDir}`,
+    );
+  }
+  return lines;
+}

@@ -1,0 +1,17 @@
+/** A disk in shared memory as a module for Workers: the data is delivered to TypeScript, which copies it. */
+import type { Backend } from "../../src/mod.ts";
+
+/** What its Workers share. */
+export interface MemoryModuleData {
+  readonly store: SharedArrayBuffer;
+}
+
+/** A BackendFactory. */
+export default function memoryModule(data: unknown): Backend {
+  const store = new Uint8Array((data as MemoryModuleData).store);
+  return {
+    sizeBytes: store.length,
+    read: (buffer, offset) => buffer.set(store.subarray(offset, offset + buffer.length)),
+    write: (buffer, offset) => store.set(buffer, offset),
+  };
+}
