@@ -58,7 +58,8 @@ const starters: Readonly<Record<ForeignKind, Starter>> = {
     await sh(`
       modprobe nbd nbds_max=1
       nbdkit --unix=${socket} --pidfile=${socket}.pid --threads=16 memory ${sizeMiB}M
-      nbd-client -unix ${socket} /dev/nbd0 -connections ${processors} -persist`);
+      nbd-client -unix ${socket} /dev/nbd0 -connections ${processors} >${socket}.log 2>&1 ||
+        { cat ${socket}.log; exit 1; }`);
     return { path: "/dev/nbd0", end: `nbd-client -d /dev/nbd0; kill $(cat ${socket}.pid); modprobe -r nbd` };
   },
 

@@ -60,7 +60,7 @@ export async function measure(subject: Subject, plan: Plan, options: MeasureOpti
   const lines: Line[] = [];
   const result = await runVm({
     ...subject,
-    command:
+    command: "insmod kmod/dblock.ko && " +
       "exec deno run --allow-all --no-check --import-map=src/build/standins/import_map.json tests/bench/guest.ts",
     files: { [planPath]: JSON.stringify(plan), [ublkServerPath]: await Deno.readFile(subject.ublkFile) },
     timeoutMs: startMs + runs * (plan.runtimeMs + plan.rampMs + fioOverheadMs),

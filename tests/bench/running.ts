@@ -1,5 +1,5 @@
 /** A disk that is there, whoever made it: what the bench needs to use it, fill it and end it. */
-import { sh } from "../device/harness.ts";
+import { exists, sh } from "../device/harness.ts";
 import type { DiskFacts } from "./plan.ts";
 
 /** Disks of one spec, ready for fio. */
@@ -23,15 +23,13 @@ export async function fill(disk: RunningDisk): Promise<void> {
   }
 }
 
-/** What the block layer made of a disk. */
+/** What the block layer made of a disk. A driver without request queues, such as brd, has neither. */
 export function factsOf(path: string): DiskFacts {
   const block = `/sys/block/${path.replace("/dev/", "")}`;
-  const scheduler = Deno.readTextFileSync(`${block}/queue/scheduler`).trim();
-  let queues = 0; // a driver without request queues
-  try {
-    queues = [...Deno.readDirSync(`${block}/mq`)].length;
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
-  return { queues, scheduler: /\[(.*)\]/.exec(scheduler)?.[1] ?? scheduler };
+  if (!exists(`${block}/mq`)) return { queues: 0, scheduler: "none" };
+  const schedulers = Deno.readTextFileSync(`${block}/queue/scheduler`).trim();
+  return {
+    queues: [...Deno.readDirSync(`${block}/mq`)].length,
+    scheduler: /\[(.*)\]/.exec(schedulers)?.[1] ?? schedulers,
+  };
 }

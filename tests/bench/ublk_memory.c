@@ -38,6 +38,8 @@ struct ring {
 };
 
 static char *store;
+/* /dev/ublkc0: the driver lets it be opened once. */
+static int device_fd;
 
 static void die(const char *what, int error)
 {
@@ -153,18 +155,15 @@ static void *serve(void *argument)
 	unsigned queue = (uintptr_t)argument;
 	size_t bytes = (DEPTH * sizeof(struct ublksrv_io_desc) + 4095) & ~4095UL;
 	off_t offset = UBLKSRV_CMD_BUF_OFFSET + queue * UBLK_MAX_QUEUE_DEPTH * sizeof(struct ublksrv_io_desc);
-	int fd = open("/dev/ublkc0", O_RDWR | O_CLOEXEC);
 	const struct ublksrv_io_desc *requests;
 	struct ring ring;
 	char *buffers;
 
-	if (fd < 0)
-		die("/dev/ublkc0", errno);
-	requests = map(bytes, MAP_SHARED | MAP_POPULATE, fd, offset, PROT_READ);
+	requests = map(bytes, MAP_SHARED | MAP_POPULATE, device_fd, offset, PROT_READ);
 	buffers = map((size_t)DEPTH * MAX_IO_BYTES, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, PROT_READ | PROT_WRITE);
 	open_ring(&ring, DEPTH, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
 	for (unsigned tag = 0; tag < DEPTH; tag++) {
-		struct ublksrv_io_cmd *io = push(&ring, fd, IO(UBLK_IO_FETCH_REQ), tag);
+		struct ublksrv_io_cmd *io = push(&ring, device_fd, IO(UBLK_IO_FETCH_REQ), tag);
 
 		*io = (struct ublksrv_io_cmd){ .q_id = queue, .tag = tag, .result = -1 };
 		io->addr = (uintptr_t)(buffers + (size_t)tag * MAX_IO_BYTES);
@@ -183,7 +182,7 @@ static void *serve(void *argument)
 				return NULL;
 			if (cqe->res != UBLK_IO_RES_OK)
 				die("a command of a queue", -cqe->res);
-			io = push(&ring, fd, IO(UBLK_IO_COMMIT_AND_FETCH_REQ), tag);
+			io = push(&ring, device_fd, IO(UBLK_IO_COMMIT_AND_FETCH_REQ), tag);
 			*io = (struct ublksrv_io_cmd){ .q_id = queue, .tag = tag, .result = answer(&requests[tag]) };
 			io->addr = (uintptr_t)(buffers + (size_t)tag * MAX_IO_BYTES);
 		}
@@ -231,6 +230,9 @@ int main(int count, char **arguments)
 	/* The node is made by a thread of the kernel. */
 	for (int i = 0; i < 500 && access("/dev/ublkc0", F_OK) != 0; i++)
 		usleep(10000);
+	device_fd = open("/dev/ublkc0", O_RDWR | O_CLOEXEC);
+	if (device_fd < 0)
+		die("/dev/ublkc0", errno);
 	for (unsigned queue = 0; queue < queue_count; queue++)
 		if (pthread_create(&thread, NULL, serve, (void *)(uintptr_t)queue) != 0)
 			die("pthread_create", EAGAIN);
