@@ -10,6 +10,16 @@ export async function runRamdisk(args: string, options: { prefix?: string } = {}
   return await sh(`${options.prefix ?? ""} ${program} ${args}`, { check: false, timeoutMs: readyMs });
 }
 
+/** Options of {@linkcode Ramdisk.start}. */
+export interface RamdiskOptions {
+  /** @default the command's own */
+  readonly name?: string;
+  readonly args?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  /** The folder of the control group that it runs in. @default the test's */
+  readonly cgroup?: string;
+}
+
 /** A running dblock-ramdisk. */
 export class Ramdisk implements AsyncDisposable {
   readonly name: string;
@@ -22,11 +32,21 @@ export class Ramdisk implements AsyncDisposable {
   ended: Deno.CommandStatus | undefined;
   readonly #streams: Promise<void[]>;
 
-  private constructor(name: string, args: readonly string[], env: Record<string, string>) {
+  private constructor(name: string, args: readonly string[], options: RamdiskOptions) {
+    const { env = {}, cgroup } = options;
     this.name = name;
     this.path = `/dev/${name}`;
-    this.child = new Deno.Command(program, { args: [...args], env, stdin: "null", stdout: "piped", stderr: "piped" })
-      .spawn();
+    // In the group before it is itself: what a process has is charged where it was when it took it.
+    const command = cgroup === undefined
+      ? [program, ...args]
+      : ["bash", "-c", `echo $$ >${cgroup}/cgroup.procs && exec "$@"`, "bash", program, ...args];
+    this.child = new Deno.Command(command[0]!, {
+      args: command.slice(1),
+      env: { ...env },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
     this.child.status.then((status) => this.ended = status);
     const collect = async (stream: ReadableStream<Uint8Array>, add: (text: string) => void) => {
       const decoder = new TextDecoder();
@@ -39,15 +59,10 @@ export class Ramdisk implements AsyncDisposable {
   }
 
   /** Starts it and waits until it says that the disk is there. */
-  static async start(
-    options: { name?: string; args?: readonly string[]; env?: Record<string, string> } = {},
-  ): Promise<Ramdisk> {
-    const { name, args = [], env = {} } = options;
-    const ramdisk = new Ramdisk(
-      name ?? "dblockramdisk",
-      [...(name === undefined ? [] : ["--name", name]), ...args],
-      env,
-    );
+  static async start(options: RamdiskOptions = {}): Promise<Ramdisk> {
+    const { name, args = [] } = options;
+    const named = name === undefined ? [] : ["--name", name];
+    const ramdisk = new Ramdisk(name ?? "dblockramdisk", [...named, ...args], options);
     await waitFor(`${ramdisk.path} is ready`, () => {
       if (ramdisk.ended !== undefined) {
         throw new Error(`dblock-ramdisk ended with ${ramdisk.ended.code}; it said: ${ramdisk.stdout}${ramdisk.stderr}`);

@@ -1,0 +1,46 @@
+// memory: 768 MiB
+// time limit: 180 s
+// Swap on a ramdisk works if the server's own memory cannot be swapped, and all of the disk's is there before: then the
+// kernel needs nothing that it would have to get by swapping.
+import { assert, assertEquals } from "@std/assert";
+import { ControlGroup } from "./cgroup.ts";
+import { sh } from "./harness.ts";
+import { Ramdisk, runRamdisk } from "./ramdisk.ts";
+
+function meminfoMib(name: string): number {
+  return Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(Deno.readTextFileSync("/proc/meminfo"))![1]) / 1024;
+}
+
+/** What was swapped out or in since the machine started. */
+function swappedMib(direction: "out" | "in"): number {
+  const pages = new RegExp(`^pswp${direction} (\\d+)$`, "m").exec(Deno.readTextFileSync("/proc/vmstat"))![1];
+  return Number(pages) * 4096 / 2 ** 20;
+}
+
+/** Fills so many MiB with a pattern, and looks at all of it again, twice. Prints how many were not as they should be. */
+const hog = (mib: number) => `
+  my @memory;
+  push @memory, chr($_ % 251) x 2**20 for 1..${mib};
+  my $wrong = 0;
+  for my $round (1..2) { for (1..${mib}) { $wrong++ if $memory[$_ - 1] ne chr($_ % 251) x 2**20 } }
+  print $wrong;`;
+
+Deno.test("programs whose memory is on a ramdisk find it there again", async () => {
+  await using group = await ControlGroup.make("swap", { "memory.swap.max": "0" });
+  await using disk = await Ramdisk.start({ name: "swap0", args: ["--size", "320M"], cgroup: group.path });
+  await sh(`dd if=/dev/zero of=${disk.path} bs=1M count=320 oflag=direct status=none`);
+  await sh(`mkswap ${disk.path} && swapon ${disk.path}`);
+  try {
+    const mib = Math.round(meminfoMib("MemAvailable") + 192);
+    const started = performance.now();
+    const { stdout } = await sh(`choom -n 1000 -- perl -e '${hog(mib)}'`, { timeoutMs: 90_000 });
+    const [out, back] = [swappedMib("out"), swappedMib("in")];
+    console.log(`${mib} MiB in ${performance.now() - started} ms: ${out} MiB out, ${back} MiB in`);
+    assertEquals(stdout, "0");
+    assert(out > 30 && back > 30, `${out} MiB were swapped out, ${back} MiB in`);
+  } finally {
+    await sh(`swapoff ${disk.path}`);
+  }
+  assertEquals((await runRamdisk("-d --name swap0")).status, 0);
+  assertEquals((await disk.end()).code, 0);
+});
