@@ -6,7 +6,7 @@
 import { DBLOCK_TIMEOUT_MS_MAX, DBLOCK_TIMEOUT_MS_MIN } from "./abi.ts";
 import type { Device, Ending } from "./device.ts";
 import { DblockError } from "./errors.ts";
-import { execute, isIoFlusher, setIoFlusher } from "./libc.ts";
+import { execute, isIoFlusher, lockMemoryOnFault, setIoFlusher } from "./libc.ts";
 
 /** Of this package; all its commands say it at --version. */
 export const VERSION = "0.1.0";
@@ -101,6 +101,20 @@ export function becomeIoFlusher(): void {
   const args = Deno.readTextFileSync("/proc/self/cmdline").split("\0").slice(0, -1);
   execute("/proc/self/exe", args);
   // Not reached, unless exec failed: then this thread and those it starts have the flag, which is the better half.
+}
+
+const MAPPED_CODE = /^([0-9a-f]+)-([0-9a-f]+) r-[x-]p [0-9a-f]+ \S+ [1-9][0-9]* +\//gm;
+
+/**
+ * Keeps what this program has used of its own code in memory. Where memory is short the kernel drops code first, to read it
+ * again when it runs; a server that has to wait for that keeps those waiting whose requests would make memory free.
+ * Without CAP_IPC_LOCK nothing happens.
+ */
+export function keepCode(): void {
+  for (const [, start, end] of Deno.readTextFileSync("/proc/self/maps").matchAll(MAPPED_CODE)) {
+    const address = parseInt(start!, 16);
+    if (!lockMemoryOnFault(address, parseInt(end!, 16) - address)) return;
+  }
 }
 
 const SIGNALS = ["SIGINT", "SIGTERM"] as const;

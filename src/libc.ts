@@ -26,6 +26,7 @@ export const MADV_DONTNEED = 4;
 export const MADV_REMOVE = 9;
 export const MADV_DONTFORK = 10;
 export const MADV_HUGEPAGE = 14;
+const MLOCK_ONFAULT = 1;
 const MS_SYNC = 4;
 const FALLOC_FL_KEEP_SIZE = 0x01;
 const FALLOC_FL_PUNCH_HOLE = 0x02;
@@ -81,6 +82,8 @@ const SYMBOLS = {
   munmap: { parameters: ["usize", "usize"], result: "i32" },
   // int madvise(void *address, size_t length, int advice)
   madvise: { parameters: ["usize", "usize", "i32"], result: "i32" },
+  // int mlock2(const void *address, size_t length, unsigned int flags)
+  mlock2: { parameters: ["usize", "usize", "u32"], result: "i32" },
   // int msync(void *address, size_t length, int flags)
   msync: { parameters: ["usize", "usize", "i32"], result: "i32" },
   // int fallocate(int fd, int mode, off_t offset, off_t length)
@@ -258,6 +261,11 @@ export function adviseMemory(
   advice: number,
 ): boolean {
   return load().madvise(BigInt(address), BigInt(lengthBytes), advice) === 0;
+}
+
+/** Keeps the pages of a range in memory, from their first use on; false if the kernel refuses. */
+export function lockMemoryOnFault(address: number, lengthBytes: number): boolean {
+  return load().mlock2(BigInt(address), BigInt(lengthBytes), MLOCK_ONFAULT) === 0;
 }
 
 /** msync(2), waiting until the pages are on the file; false if that failed. */

@@ -8,6 +8,7 @@ import {
   abortOnSignals,
   becomeIoFlusher,
   formatSize,
+  keepCode,
   parseCount,
   parseSize,
   parseTimeout,
@@ -174,6 +175,7 @@ function command(options: string, name: string): string {
 
 async function serveRamdisk(args: RamdiskArgs): Promise<void> {
   becomeIoFlusher();
+  keepCode();
   const { name, store, queues, timeoutMs, onDeath, takeOver, grow } = args;
   using interrupted = abortOnSignals();
   const device = await serve(store === undefined ? memory(args) : await stored(args, store), {

@@ -3,10 +3,9 @@
 import { assert, assertEquals } from "@std/assert";
 import { sh } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
+import { ioFlushers } from "./threads.ts";
 
 const mib = 2 ** 20;
-/** PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE, as PR_SET_IO_FLUSHER sets them. */
-const flusherFlags = 0x00180000;
 
 async function rssBytes(pid: number): Promise<number> {
   const status = await Deno.readTextFile(`/proc/${pid}/status`);
@@ -51,11 +50,22 @@ Deno.test("what is discarded or zeroed reads as zeroes", async () => {
 
 Deno.test("every thread of dblock-ramdisk is an I/O flusher", async () => {
   await using disk = await Ramdisk.start({ name: "flusher", args: ["--size", "16M"] });
-  const threads = [...Deno.readDirSync(`/proc/${disk.pid}/task`)].map(({ name }) => name);
+  const threads = ioFlushers(disk.pid);
   assert(threads.length > 2);
-  for (const tid of threads) {
-    const stat = await Deno.readTextFile(`/proc/${disk.pid}/task/${tid}/stat`);
-    const flags = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[6]);
-    assertEquals([tid, flags & flusherFlags], [tid, flusherFlags]);
-  }
+  assert(threads.every((isFlusher) => isFlusher), threads.join());
+});
+
+Deno.test("what dblock-ramdisk has used of its own code stays in memory, and its data is not locked", async () => {
+  await using disk = await Ramdisk.start({ name: "code", args: ["--size", "64M"] });
+  await sh(`dd if=/dev/zero of=${disk.path} bs=1M count=64 oflag=direct status=none`);
+  const status = await Deno.readTextFile(`/proc/${disk.pid}/status`);
+  const lockedMib = Number(/^VmLck:\s+(\d+) kB$/m.exec(status)![1]) / 1024;
+  const maps = await Deno.readTextFile(`/proc/${disk.pid}/smaps`);
+  const code = [...maps.matchAll(/^[0-9a-f]+-[0-9a-f]+ r-xp .* \/(?:.*\n)+?VmFlags: (.*)$/gm)].map((match) =>
+    match[1]!
+  );
+  assert(code.length > 0 && code.every((flags) => flags.includes(" lo")), code.join("\n"));
+  assert(lockedMib > 10, `${lockedMib} MiB are locked`);
+  await sh(`blkdiscard --force ${disk.path}`);
+  assert(await rssBytes(disk.pid) < 400 * mib);
 });
