@@ -76,9 +76,9 @@ export class CounterLog implements Disposable {
   readonly readings: Counters[] = [];
   readonly #timer: ReturnType<typeof setInterval>;
 
-  /** @param names dblock disks whose counters are added up; none for disks of others */
-  constructor(names: readonly string[]) {
-    this.#timer = setInterval(() => this.readings.push(readCounters(names)), intervalMs);
+  /** @param name the dblock disk whose counters are read, too */
+  constructor(name: string | undefined) {
+    this.#timer = setInterval(() => this.readings.push(readCounters(name)), intervalMs);
   }
 
   [Symbol.dispose](): void {
@@ -86,10 +86,9 @@ export class CounterLog implements Disposable {
   }
 }
 
-function readCounters(names: readonly string[]): Counters {
+function readCounters(name: string | undefined): Counters {
   const machine = { timeMs: Date.now(), ...parseProcStat(Deno.readTextFileSync("/proc/stat")) };
-  if (names.length === 0) return machine;
-  const sum = (file: string) =>
-    names.reduce((total, name) => total + Number(Deno.readTextFileSync(`/sys/block/${name}/dblock/${file}`)), 0);
-  return { ...machine, batches: sum("batch_count"), handed: sum("handed_total") };
+  if (name === undefined) return machine;
+  const read = (file: string) => Number(Deno.readTextFileSync(`/sys/block/${name}/dblock/${file}`));
+  return { ...machine, batches: read("batch_count"), handed: read("handed_total") };
 }

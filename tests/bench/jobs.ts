@@ -30,3 +30,6 @@ export const jobs: readonly Job[] = [
   job("r4k-qd32-4", "4k randread qd32, 4 jobs", 4096, "--rw=randread --iodepth=32 --numjobs=4"),
   job("w4k-fsync8", "4k randwrite qd8, fsync/8", 4096, "--rw=randwrite --iodepth=8 --fsync=8"),
 ];
+
+/** Of these it is counted what each request asks of the kernel: ledger.ts. */
+export const ledgerJobs: readonly string[] = ["r4k-qd1", "r4k-qd32", "r128k-qd8", "w4k-fsync8"];

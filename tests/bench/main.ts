@@ -61,7 +61,7 @@ async function main(): Promise<number> {
   const options: Options = {
     kernel: values.kernel || defaultKernel,
     rounds: positive(values.rounds || "3", "ROUNDS"),
-    runtimeMs: Math.round(positive(values.seconds || "1", "SECONDS") * 1000),
+    runtimeMs: Math.round(positive(values.seconds || (values.quick ? "0.8" : "1"), "SECONDS") * 1000),
     disks: select(disks, values.disks, "disk"),
     jobs: select(jobs, values.jobs, "job"),
     isWhole: !values.disks && !values.jobs,
