@@ -5,7 +5,7 @@ import * as abi from "../../src/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, sh, waitFor } from "./harness.ts";
 import { Ramdisk } from "./ramdisk.ts";
-import { infoOf } from "./server.ts";
+import { infoOf, threadsInDblock } from "./server.ts";
 import { ServerProcess } from "./server_process.ts";
 
 const { DBLOCK_ON_DEATH_FAIL: FAIL, DBLOCK_ON_DEATH_HOLD: HOLD, DBLOCK_ON_DEATH_REMOVE: REMOVE } = abi;
@@ -42,9 +42,7 @@ for (const [policy, onDeath] of [["remove", REMOVE], ["fail", FAIL], ["hold", HO
 
 Deno.test("SIGKILL ends a server whose threads are blocked in EXCHANGE, at once", async () => {
   await using disk = await Ramdisk.start({ name: "exit1", args: ["--size", "16M"] });
-  const blocked = async () =>
-    (await sh(`cat /proc/${disk.pid}/task/*/wchan | tr '_' '\\n' | grep -c dblock`, { check: false })).stdout.trim();
-  await waitFor("its threads are in EXCHANGE", async () => Number(await blocked()) > 0);
+  await waitFor("its threads are in EXCHANGE", () => threadsInDblock(disk.pid).length > 0);
   const started = performance.now();
   disk.child.kill("SIGKILL");
   await disk.child.status;

@@ -349,13 +349,15 @@ export function signalThread(tid: number, signal: number): void {
   assertEquals(syscall(NR.tgkill, Deno.pid, tid, signal), 0);
 }
 
-/** The threads of this process that wait in the module. */
-export function threadsInDblock(): number[] {
-  return [...Deno.readDirSync("/proc/self/task")].map(({ name }) => Number(name)).filter((tid) => {
+/** The threads of a process that wait in an ioctl of the module. (wchan would name its function, but not on Linux 5.10.) */
+export function threadsInDblock(pid = Deno.pid): number[] {
+  const typeOf = (request: number) => (request >>> 8) & 0xff;
+  return [...Deno.readDirSync(`/proc/${pid}/task`)].map(({ name }) => Number(name)).filter((tid) => {
     try {
-      return Deno.readTextFileSync(`/proc/self/task/${tid}/wchan`).startsWith("dblock_");
+      const [number, , request] = Deno.readTextFileSync(`/proc/${pid}/task/${tid}/syscall`).split(" ").map(Number);
+      return number === NR.ioctl && typeOf(request!) === typeOf(abi.DBLOCK_IOC_EXCHANGE);
     } catch {
-      return false;
+      return false; // it ended meanwhile
     }
   });
 }
