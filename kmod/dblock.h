@@ -35,6 +35,10 @@
  * lie on the stack: 24 bytes each, and a pointer.
  */
 #define DBLOCK_CHUNK		16
+/* Faulting in and copying again may lose against reclaim now and then. So
+ * often in a row, with not a byte copied in between, is no bad luck.
+ */
+#define DBLOCK_FAULT_ROUNDS_MAX	1000
 
 struct dblock_channel;
 struct dblock_device;
@@ -176,16 +180,21 @@ do {									\
 int dblock_control_init(void);
 void dblock_control_exit(void);
 
-/* device.c */
-extern const char * const dblock_state_names[];
+/* registry.c */
 int dblock_registry_init(void);
 void dblock_registry_exit(void);
-struct dblock_device *dblock_device_create(const struct dblock_create *params);
+int dblock_registry_add(struct dblock_device *device);
+void dblock_registry_remove(struct dblock_device *device);
 struct dblock_device *dblock_device_by_name(const char *name);
 struct dblock_device *dblock_device_by_minor(unsigned int minor);
 struct dblock_device *dblock_device_next(unsigned int *minor);
 unsigned int dblock_device_count_max(void);
 bool dblock_device_get_disk(struct gendisk *disk);
+void dblock_device_forget_disk(struct gendisk *disk);
+
+/* device.c */
+extern const char * const dblock_state_names[];
+struct dblock_device *dblock_device_create(const struct dblock_create *params);
 void dblock_device_put(struct dblock_device *device);
 void dblock_device_set_state(struct dblock_device *device,
 			     enum dblock_state state);
@@ -239,9 +248,19 @@ void dblock_queue_hand_back(struct dblock_channel *channel,
 void dblock_queue_hand_back_batch(struct dblock_channel *channel);
 int dblock_queue_deliver(struct dblock_channel *channel,
 			 const struct dblock_request *request);
+struct dblock_slot *dblock_slot_find(struct dblock_channel *channel, u16 index,
+				     u32 generation, u16 *status);
+void dblock_slot_release(struct dblock_channel *channel,
+			 struct dblock_slot *slot, struct list_head *failed);
+
+/* answer.c */
 int dblock_queue_complete(struct dblock_channel *channel,
 			  struct dblock_completion *completions,
 			  unsigned int count);
+
+/* exchange.c */
+long dblock_exchange(struct file *file, unsigned long count);
+int dblock_commit(struct dblock_channel *channel, struct dblock_commit *p);
 
 /* channel.c */
 extern const struct file_operations dblock_channel_fops;

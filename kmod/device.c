@@ -1,207 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A device from CREATE to gone: the registry of names and minor numbers, the
- * state and what follows from it, and the works that add and remove the disk.
- * README.md draws the states.
+ * A device from CREATE to gone: the state and what follows from it, and the
+ * works that add and remove the disk. README.md draws the states.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/bitops.h>
-#include <linux/cdev.h>
-#include <linux/device.h>
-#include <linux/idr.h>
 #include <linux/module.h>
-#include <linux/namei.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
 #include "compat.h"
 #include "dblock.h"
-
-#define DBLOCK_MINORS	65536
-
-static unsigned int max_devices = 1024;
-module_param(max_devices, uint, 0644);
-MODULE_PARM_DESC(max_devices, "How many devices may exist at once (default 1024, at most 65536)");
-
-static DEFINE_MUTEX(dblock_registry_lock);
-static DEFINE_IDR(dblock_devices);	/* by minor of the server node */
-static unsigned int dblock_devices_count;
-static struct class *dblock_class;
-static struct cdev dblock_cdev;
-static dev_t dblock_devt;
-
-/*
- * Registry
- */
-
-int dblock_registry_init(void)
-{
-	int err;
-
-	err = alloc_chrdev_region(&dblock_devt, 0, DBLOCK_MINORS, "dblock");
-	if (err)
-		return err;
-	dblock_class = dblock_class_create("dblock");
-	if (IS_ERR(dblock_class)) {
-		err = PTR_ERR(dblock_class);
-		goto unregister_region;
-	}
-	cdev_init(&dblock_cdev, &dblock_channel_fops);
-	dblock_cdev.owner = THIS_MODULE;
-	err = cdev_add(&dblock_cdev, dblock_devt, DBLOCK_MINORS);
-	if (err)
-		goto destroy_class;
-	return 0;
-
-destroy_class:
-	class_destroy(dblock_class);
-unregister_region:
-	unregister_chrdev_region(dblock_devt, DBLOCK_MINORS);
-	return err;
-}
-
-void dblock_registry_exit(void)
-{
-	cdev_del(&dblock_cdev);
-	class_destroy(dblock_class);
-	unregister_chrdev_region(dblock_devt, DBLOCK_MINORS);
-	idr_destroy(&dblock_devices);
-}
-
-unsigned int dblock_device_count_max(void)
-{
-	return min_t(unsigned int, READ_ONCE(max_devices), DBLOCK_MINORS);
-}
-
-static struct dblock_device *dblock_registry_find(const char *name)
-{
-	struct dblock_device *device;
-	int minor;
-
-	lockdep_assert_held(&dblock_registry_lock);
-	idr_for_each_entry(&dblock_devices, device, minor)
-		if (!strcmp(device->params.name, name))
-			return device;
-	return NULL;
-}
-
-/* Whether /dev has such a node of somebody else's. A courtesy, for a clear
- * error before anything is done; the block layer has the last word.
- */
-static bool dblock_node_exists(const char *name, const char *suffix)
-{
-	char path[sizeof("/dev/") + DBLOCK_NAME_BYTES + sizeof("-ctl")];
-	struct path found;
-
-	snprintf(path, sizeof(path), "/dev/%s%s", name, suffix);
-	if (kern_path(path, 0, &found))
-		return false;
-	path_put(&found);
-	return true;
-}
-
-/* Name and minor are taken, and /dev/NAME-ctl appears. */
-static int dblock_registry_add(struct dblock_device *device)
-{
-	const char *name = device->params.name;
-	struct device *node;
-	int minor;
-	int err;
-
-	mutex_lock(&dblock_registry_lock);
-	err = -EEXIST;
-	if (dblock_registry_find(name) || dblock_node_exists(name, "") ||
-	    dblock_node_exists(name, "-ctl"))
-		goto unlock;
-	err = -ENOSPC;
-	if (dblock_devices_count >= dblock_device_count_max())
-		goto unlock;
-	minor = idr_alloc(&dblock_devices, device, 0, DBLOCK_MINORS,
-			  GFP_KERNEL);
-	err = minor;
-	if (minor < 0)
-		goto unlock;
-	device->params.minor = minor;
-	node = device_create(dblock_class, NULL,
-			     MKDEV(MAJOR(dblock_devt), minor), NULL, "%s-ctl",
-			     name);
-	if (IS_ERR(node)) {
-		err = PTR_ERR(node);
-		idr_remove(&dblock_devices, minor);
-		goto unlock;
-	}
-	dblock_devices_count++;
-	err = 0;
-unlock:
-	mutex_unlock(&dblock_registry_lock);
-	return err;
-}
-
-static void dblock_registry_remove(struct dblock_device *device)
-{
-	mutex_lock(&dblock_registry_lock);
-	device_destroy(dblock_class,
-		       MKDEV(MAJOR(dblock_devt), device->params.minor));
-	idr_remove(&dblock_devices, device->params.minor);
-	dblock_devices_count--;
-	mutex_unlock(&dblock_registry_lock);
-}
-
-/* The look-ups return a reference, or NULL. */
-struct dblock_device *dblock_device_by_name(const char *name)
-{
-	struct dblock_device *device;
-
-	mutex_lock(&dblock_registry_lock);
-	device = dblock_registry_find(name);
-	if (device)
-		kref_get(&device->ref);
-	mutex_unlock(&dblock_registry_lock);
-	return device;
-}
-
-struct dblock_device *dblock_device_by_minor(unsigned int minor)
-{
-	struct dblock_device *device;
-
-	mutex_lock(&dblock_registry_lock);
-	device = idr_find(&dblock_devices, minor);
-	if (device)
-		kref_get(&device->ref);
-	mutex_unlock(&dblock_registry_lock);
-	return device;
-}
-
-/* The first device at or after *minor, which is set to its own. */
-struct dblock_device *dblock_device_next(unsigned int *minor)
-{
-	struct dblock_device *device;
-	int next = *minor;
-
-	mutex_lock(&dblock_registry_lock);
-	device = idr_get_next(&dblock_devices, &next);
-	if (device)
-		kref_get(&device->ref);
-	mutex_unlock(&dblock_registry_lock);
-	*minor = next;
-	return device;
-}
-
-/* For an open of the disk. An old kernel may open one that has just been
- * removed; its private_data is NULL once the device is freed.
- */
-bool dblock_device_get_disk(struct gendisk *disk)
-{
-	struct dblock_device *device;
-	bool got;
-
-	mutex_lock(&dblock_registry_lock);
-	device = disk->private_data;
-	got = device && kref_get_unless_zero(&device->ref);
-	mutex_unlock(&dblock_registry_lock);
-	return got;
-}
 
 /*
  * Birth and death
@@ -225,11 +35,8 @@ static void dblock_device_release(struct kref *ref)
 	struct dblock_device *device = container_of(ref, struct dblock_device,
 						    ref);
 
-	if (device->disk) {
-		mutex_lock(&dblock_registry_lock);
-		device->disk->private_data = NULL;
-		mutex_unlock(&dblock_registry_lock);
-	}
+	if (device->disk)
+		dblock_device_forget_disk(device->disk);
 	dblock_device_free(device);
 }
 

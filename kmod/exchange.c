@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * EXCHANGE and COMMIT: answers come in from the server's ring, requests go out
+ * to it. What an answer does to its request is in answer.c, what is handed out
+ * in serve.c; here is only the ring.
+ */
+#include <linux/fs.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+
+#include "dblock.h"
+
+/* Takes @count completions from the server's memory.
+ *
+ * Return: 0 or an errno; @taken and @refused count up in any case.
+ */
+static int dblock_take(struct dblock_channel *channel,
+		       struct dblock_completion __user *from, u32 count,
+		       u32 *taken, u32 *refused)
+{
+	struct dblock_completion chunk[DBLOCK_CHUNK];
+	u32 i, n;
+	int err;
+
+	while (*taken < count) {
+		n = min_t(u32, count - *taken, DBLOCK_CHUNK);
+		if (copy_from_user(chunk, from + *taken, n * sizeof(*chunk)))
+			return -EFAULT;
+		for (i = 0; i < n; i++)
+			chunk[i].status = DBLOCK_STATUS_TAKEN;
+		err = dblock_queue_complete(channel, chunk, n);
+		if (err)
+			return err;
+		for (i = 0; i < n; i++) {
+			if (chunk[i].status == DBLOCK_STATUS_TAKEN)
+				continue;
+			(*refused)++;
+			if (put_user(chunk[i].status,
+				     &from[*taken + i].status))
+				err = -EFAULT;
+		}
+		*taken += n;
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Writes requests to the server's memory, data first.
+ *
+ * Return: how many it was told of, or an errno if that is none.
+ */
+static int dblock_tell(struct dblock_channel *channel,
+		       struct dblock_request __user *to,
+		       const struct dblock_request *requests,
+		       unsigned int count)
+{
+	bool direct = channel->device->params.flags & DBLOCK_DEVICE_DIRECT;
+	unsigned int good = count;
+	unsigned int i;
+	int err = 0;
+
+	for (i = 0; i < count && !direct && !err; i++) {
+		if (requests[i].operation != DBLOCK_OPERATION_WRITE)
+			continue;
+		err = dblock_queue_deliver(channel, &requests[i]);
+		if (err)
+			good = i;
+	}
+	if (good && copy_to_user(to, requests, good * sizeof(*requests))) {
+		good = 0;
+		err = -EFAULT;
+	}
+	if (good < count)
+		dblock_queue_hand_back(channel, requests + good, count - good);
+	return good ?: err;
+}
+
+/* Hands out what waits, up to the ring's size.
+ *
+ * Return: how many, 0 if there is nothing; an errno only if it is none.
+ */
+static int dblock_give(struct dblock_channel *channel)
+{
+	struct dblock_request chunk[DBLOCK_CHUNK];
+	u32 depth = channel->device->params.queue_depth;
+	u32 given = 0;
+	int count, told;
+
+	while (given < depth) {
+		count = dblock_queue_hand_out(channel, chunk,
+					      min_t(u32, depth - given,
+						    DBLOCK_CHUNK), !given);
+		if (count <= 0)
+			return given ?: count;
+		told = dblock_tell(channel, channel->requests + given, chunk,
+				   count);
+		if (told < 0)
+			return given ?: told;
+		given += told;
+		if (told < DBLOCK_CHUNK)
+			break;
+	}
+	return given;
+}
+
+/* Waits for requests and hands them out. What ends the wait without one is no
+ * error of the call: @why says it.
+ */
+static int dblock_await(struct dblock_channel *channel, bool nonblock, u32 *why)
+{
+	struct dblock_queue *queue = channel->queue;
+	int given;
+
+	for (;;) {
+		given = dblock_give(channel);
+		if (given)
+			return given;
+		if (nonblock) {
+			*why = EAGAIN;
+			return 0;
+		}
+		if (wait_event_interruptible(queue->wait,
+					     dblock_queue_ready(queue,
+								channel))) {
+			*why = EINTR;
+			return 0;
+		}
+	}
+}
+
+long dblock_exchange(struct file *file, unsigned long count)
+{
+	struct dblock_channel *channel = file->private_data;
+	struct dblock_device *device = channel->device;
+	struct dblock_ring_header header = { };
+	int ret;
+
+	if (!smp_load_acquire(&channel->queue))
+		return -ENOTCONN;
+	if (channel->mm != current->mm)
+		return -EPERM;
+	if (test_and_set_bit_lock(0, &channel->exchanging))
+		return -EBUSY;
+	ret = -EINVAL;
+	if (count <= device->params.queue_depth)
+		ret = dblock_take(channel, channel->completions, count,
+				  &header.completion_count,
+				  &header.refused_count);
+	if (!ret)
+		ret = dblock_await(channel, file->f_flags & O_NONBLOCK,
+				   &header.error);
+	if (ret < 0)
+		header.error = -ret;
+	else
+		header.request_count = ret;
+	header.state = READ_ONCE(device->state);
+	if (copy_to_user(channel->header, &header,
+			 offsetof(struct dblock_ring_header, reserved))) {
+		if (ret > 0)
+			dblock_queue_hand_back_batch(channel);
+		ret = -EFAULT;
+	}
+	clear_bit_unlock(0, &channel->exchanging);
+	return ret;
+}
+
+int dblock_commit(struct dblock_channel *channel, struct dblock_commit *p)
+{
+	p->completion_count = 0;
+	p->refused_count = 0;
+	if (p->reserved || p->completions_address % 8 ||
+	    p->count > channel->device->params.queue_depth)
+		return -EINVAL;
+	if (!smp_load_acquire(&channel->queue))
+		return -ENOTCONN;
+	if (channel->mm != current->mm)
+		return -EPERM;
+	if (READ_ONCE(channel->queue->gone))
+		return -ENODEV;
+	return dblock_take(channel, u64_to_user_ptr(p->completions_address),
+			   p->count, &p->completion_count, &p->refused_count);
+}
