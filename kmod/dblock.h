@@ -153,6 +153,8 @@ struct dblock_channel {
 	struct dblock_device *device;
 	struct dblock_queue *queue;
 	unsigned long exchanging;	/* bit 0: a thread is in EXCHANGE */
+	u32 lone_count;			/* requests in a row that came alone */
+	s64 wait_ns[2];			/* for one, on average: asleep, polled */
 	struct mm_struct *mm;
 	fl_owner_t files;
 	struct dblock_ring_header __user *header;
