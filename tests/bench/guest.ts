@@ -55,12 +55,13 @@ async function runSeries(series: Series, plan: Plan): Promise<void> {
       }
     }
   }
-  if (!plan.footprint) return;
+  if (!plan.ledger) return;
   for (const job of series.jobs.filter(({ name }) => ledgerJobs.includes(name))) {
     for (const { spec, disk } of running) {
       if (disk.dblockNames.length !== 1) continue;
-      const run = runFio(job, disk.paths, { runtimeMs: ledgerRunMs, rampMs: 0, sizeBytes: spec.sizeMiB * 2 ** 20 });
-      const [ledger] = await Promise.all([takeLedger(disk.dblockNames[0]!), run]);
+      const load = () =>
+        runFio(job, disk.paths, { runtimeMs: ledgerRunMs, rampMs: 0, sizeBytes: spec.sizeMiB * 2 ** 20 });
+      const ledger = await takeLedger(disk.dblockNames[0]!, load);
       report({ type: "ledger", series: series.name, job: job.name, disk: spec.name, ledger });
     }
   }

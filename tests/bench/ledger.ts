@@ -20,29 +20,49 @@ export function parseHistogram(text: string): Record<string, number> {
   return counts;
 }
 
-/** Counts what the server of a dblock disk does per request, while a load that somebody else started is running. */
-export async function takeLedger(name: string): Promise<Ledger> {
+/** Counts what the server of a dblock disk does per request under a load. */
+export async function takeLedger(name: string, load: () => Promise<unknown>): Promise<Ledger> {
   const attribute = (file: string) => Number(Deno.readTextFileSync(`/sys/block/${name}/dblock/${file}`));
-  await sleep(rampMs);
   const threads = [...Deno.readDirSync(`/proc/${attribute("server_pid")}/task`)].map(({ name }) => name);
   const filter = threads.map((thread) => `common_pid==${thread}`).join("||");
   const histograms = [
     { event: syscallEvent, trigger: `hist:keys=id.syscall if ${filter}` },
     ...allocationEvents.map((event) => ({ event, trigger: `hist:keys=common_pid if ${filter}` })),
   ];
+  const read = () => ({
+    requests: attribute("handed_total"),
+    counts: histograms.map(({ event }) => parseHistogram(Deno.readTextFileSync(`${event}/hist`))),
+  });
+  // Trace points are switched while nothing runs: the kernel patches its code for that, and an emulated processor that is
+  // in that code at the same time may trip over it ("Oops: int3").
   for (const { event, trigger } of histograms) Deno.writeTextFileSync(`${event}/trigger`, trigger);
-  const before = attribute("handed_total");
+  const running = load();
+  await sleep(rampMs);
+  const before = read();
   await sleep(windowMs);
-  const requests = attribute("handed_total") - before;
-  const [calls, ...allocations] = histograms.map(({ event }) =>
-    parseHistogram(Deno.readTextFileSync(`${event}/hist`))
-  ) as [Record<string, number>, ...Record<string, number>[]];
+  const after = read();
+  await running;
   for (const { event, trigger } of histograms) Deno.writeTextFileSync(`${event}/trigger`, `!${trigger}`);
-  const total = (counts: Record<string, number>) => Object.values(counts).reduce((sum, count) => sum + count, 0);
+  return ledgerBetween(before, after);
+}
+
+/** The counters of a ledger at a moment: first the system calls, then the allocations, event by event. */
+export interface LedgerCounts {
+  readonly requests: number;
+  readonly counts: readonly Readonly<Record<string, number>>[];
+}
+
+/** Counts per request between two moments. */
+export function ledgerBetween(before: LedgerCounts, after: LedgerCounts): Ledger {
+  const requests = after.requests - before.requests;
+  const [calls = {}, ...allocations] = after.counts.map((counts, i) =>
+    Object.fromEntries(Object.entries(counts).map(([key, count]) => [key, count - (before.counts[i]?.[key] ?? 0)]))
+  );
+  const total = allocations.flatMap((counts) => Object.values(counts)).reduce((sum, count) => sum + count, 0);
   const byName = Object.entries(calls).sort(([, a], [, b]) => b - a);
   return {
     calls: Object.fromEntries(byName.map(([call, count]) => [call.replace(/^sys_/, ""), count / requests])),
-    allocations: allocations.reduce((sum, counts) => sum + total(counts), 0) / requests,
+    allocations: total / requests,
   };
 }
 

@@ -26,8 +26,10 @@ export interface Plan {
   readonly runtimeMs: number;
   /** How long it runs before that. */
   readonly rampMs: number;
-  /** Measure memory, idle processor time and the time of a create/destroy cycle, too; and what each request asks of the kernel. */
+  /** Measure memory, idle processor time and the time of a create/destroy cycle, too. */
   readonly footprint: boolean;
+  /** Count what each request asks of the kernel, after the rounds. */
+  readonly ledger: boolean;
 }
 
 /** What one run of one job on one disk gave. Everything "per request" is of the whole machine. */

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { parseHistogram } from "../bench/ledger.ts";
+import { ledgerBetween, parseHistogram } from "../bench/ledger.ts";
 import { jobs } from "../bench/jobs.ts";
 import type { Line } from "../bench/plan.ts";
 import { chartsOf } from "../bench/plot.ts";
@@ -71,4 +71,10 @@ Totals:
   assertEquals(parseHistogram(text), { sys_futex: 7, sys_ioctl: 12345 });
   assertEquals(parseHistogram("{ common_pid:         12 } hitcount:          3\n"), { 12: 3 });
   assertEquals(parseHistogram("# event histogram\n\nTotals:\n    Hits: 0\n"), {});
+});
+
+Deno.test("ledgerBetween() counts per request what came between two readings", () => {
+  const before = { requests: 100, counts: [{ sys_ioctl: 50 }, { 12: 1 }] };
+  const after = { requests: 300, counts: [{ sys_futex: 20, sys_ioctl: 150 }, { 12: 3, 13: 2 }] };
+  assertEquals(ledgerBetween(before, after), { calls: { ioctl: 0.5, futex: 0.1 }, allocations: 0.02 });
 });
