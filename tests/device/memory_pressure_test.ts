@@ -1,8 +1,8 @@
-// memory: 256 MiB
+// memory: 384 MiB
 // time limit: 240 s
 // dmesg may have: invoked oom-killer|Call Trace:
-// A machine of 256 MB, whose memory somebody takes again and again: ext4 on a ramdisk stalls nobody for 30 s. Hard cases
-// E1 and E2.
+// A machine of 256 MB, and 128 for the two processes that run this test, whose memory somebody takes again and again: ext4 on
+// a ramdisk stalls nobody for 30 s. Hard cases E1 and E2.
 import { assert, assertEquals } from "@std/assert";
 import { fio, fioErrors, slowestMs } from "./fio.ts";
 import { assertWithin, figure, scaled, sh } from "./harness.ts";
@@ -28,7 +28,7 @@ const directReclaims = () => vmstat(/^allocstall_\w+ (\d+)$/gm);
 
 Deno.test("ext4 on a ramdisk goes on while memory is short", async () => {
   const totalMib = Number(/^MemTotal:\s+(\d+) kB$/m.exec(Deno.readTextFileSync("/proc/meminfo"))![1]) / 1024;
-  assert(totalMib < 300, `this VM has ${totalMib} MiB`);
+  assert(totalMib < 384, `this VM has ${totalMib} MiB`);
   await using disk = await Ramdisk.start({ name: "pressure", args: ["--size", "48M"] });
   assert(ioFlushers(disk.pid).every((isFlusher) => isFlusher));
   await sh(`mkfs.ext4 -q ${disk.path} && mount ${disk.path} /mnt && touch /tmp/hungry`);
