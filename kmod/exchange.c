@@ -24,6 +24,10 @@ MODULE_PARM_DESC(poll_us, "How long a server looks for the next request before i
 #define DBLOCK_POLL_CYCLE	256
 /* ... these many are slept for, as many polled for, to see what is better. */
 #define DBLOCK_POLL_TRIAL	8
+/* What comes in this part of the time that a sleeping server waits is no reply
+ * to an answer, but one of many under way.
+ */
+#define DBLOCK_POLL_HASTE	8
 
 /* Takes @count completions from the server's memory.
  *
@@ -148,7 +152,9 @@ static void dblock_poll_learn(struct dblock_channel *channel, bool polled,
 {
 	s64 more = waited_ns - channel->wait_ns[polled];
 
-	if (count != 1 || waited_ns >= limit_ns) {
+	if (count != 1 || waited_ns >= limit_ns ||
+	    (polled && waited_ns * DBLOCK_POLL_HASTE <
+		       channel->wait_ns[false])) {
 		channel->lone_count = 0;
 		return;
 	}
