@@ -5,8 +5,8 @@
  */
 import { isDeepStrictEqual } from "node:util";
 
-// deno-lint-ignore no-explicit-any -- the constructors of all errors: no other type accepts every parameter list
-type ErrorClass<E> = abstract new (...args: any[]) => E;
+/** The constructors of all errors, whatever they take. */
+type ErrorClass<E> = abstract new (...args: never[]) => E;
 type Falsy = false | 0 | 0n | "" | null | undefined;
 
 /** What every assertion throws. */
