@@ -1,4 +1,4 @@
-// time limit: 120 s
+// time limit: 180 s
 // Thousands of devices, and hundreds of disks that were there, leave nothing in the kernel: no object in any slab, no page,
 // no mapping, no number. With --scale 25 it is ten thousand disks.
 import { assert, assertEquals } from "@std/assert";
@@ -14,6 +14,8 @@ const noiseObjects = 200;
 /** Mappings that are freed stay in this one until there are many; which mappings there are is counted by itself. */
 const lazyCache = "vmap_area";
 const noiseMappings = 10;
+/** Pages also come and go with what else this machine does. What leaks, leaks every time. */
+const attempts = 3;
 
 async function makeDevices(kind: "live" | "created", count: number): Promise<void> {
   const script = `tests/device/leak_main.ts ${kind} ${count}`;
@@ -22,21 +24,21 @@ async function makeDevices(kind: "live" | "created", count: number): Promise<voi
   });
 }
 
-/** What grew by more than noise, one line each. */
-function growth(before: KernelMemory, after: KernelMemory, count: number): string[] {
-  const grown: string[] = [];
+/** What grew by more than noise, and by how much. */
+function growth(before: KernelMemory, after: KernelMemory, count: number): Map<string, string> {
+  const grown = new Map<string, string>();
   for (const [name, { inUse, perSlab }] of after.caches) {
     const more = inUse - (before.caches.get(name)?.inUse ?? 0);
     const limit = Math.max(noiseObjects, 2 * perSlab * navigator.hardwareConcurrency, count * noiseShare);
-    if (more > limit && name !== lazyCache) grown.push(`${name}: ${more} objects more`);
+    if (more > limit && name !== lazyCache) grown.set(name, `${more} objects more`);
   }
   for (const [name, bytes] of after.bytes) {
     const more = bytes - before.bytes.get(name)!;
-    if (more > Math.max(noiseBytes, count * 4096 * noiseShare)) grown.push(`${name}: ${more} bytes more`);
+    if (more > Math.max(noiseBytes, count * 4096 * noiseShare)) grown.set(name, `${more} bytes more`);
   }
   for (const [caller, mappings] of after.mappings) {
     const more = mappings - (before.mappings.get(caller) ?? 0);
-    if (more > noiseMappings) grown.push(`${caller}: ${more} mappings more`);
+    if (more > noiseMappings) grown.set(caller, `${more} mappings more`);
   }
   return grown;
 }
@@ -51,19 +53,27 @@ for (const [kind, devices] of [["created", 4_000], ["live", 400]] as const) {
   const count = scaled(devices);
   Deno.test(`devices that were ${kind} leave nothing in the kernel (${devices} or more)`, async () => {
     await makeDevices(kind, 100); // What is made once is made now.
-    const before = await countKernelMemory();
-    const started = performance.now();
-    await makeDevices(kind, count);
-    const seconds = (performance.now() - started) / 1000;
-    const after = await countKernelMemory();
-    const bytes = [...after.bytes].map(([name, value]) => `${name} ${(value - before.bytes.get(name)!) / 1024} KiB`);
-    console.log(`${(seconds * 1000 / count).toFixed(1)} ms each; grew: ${largest(before, after)}; ${bytes.join(", ")}`);
-    const problems = growth(before, after, count);
+    let leaks: Map<string, string> | undefined;
+    let made = 0;
+    for (let attempt = 1; attempt <= attempts && leaks?.size !== 0; attempt++) {
+      const before = await countKernelMemory();
+      const started = performance.now();
+      await makeDevices(kind, count);
+      made += count;
+      const seconds = (performance.now() - started) / 1000;
+      const after = await countKernelMemory();
+      const bytes = [...after.bytes].map(([name, value]) => `${name} ${(value - before.bytes.get(name)!) / 1024} KiB`);
+      console.log(
+        `${(seconds * 1000 / count).toFixed(1)} ms each; grew: ${largest(before, after)}; ${bytes.join(", ")}`,
+      );
+      const grown = growth(before, after, count);
+      leaks = leaks === undefined ? grown : new Map([...leaks].filter(([what]) => grown.has(what)));
+    }
     figure({
-      [kind === "live" ? "disks that came and went" : "devices created and destroyed"]: count,
-      "leaks": problems.length,
+      [kind === "live" ? "disks that came and went" : "devices created and destroyed"]: made,
+      "leaks": leaks!.size,
     });
-    assertEquals(problems, []);
+    assertEquals([...leaks!], []);
     using set = new DiskSet(1);
     const { name } = set.add("last");
     const info = set.control.info(name)!;

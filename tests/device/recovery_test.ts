@@ -2,12 +2,13 @@
 // dblock-ramdisk --store, killed and started again: under "hold" nobody notices, under "fail" there is EIO until then,
 // under "remove" the name comes free at once. Hard cases A2, A3, A13.
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { exists, sh, waitFor } from "./harness.ts";
+import { exists, scaled, sh, waitFor } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
 import { Servers } from "./recovery.ts";
 import { infoOf } from "./server.ts";
 
-const kills = 5;
+/** Of the executable; acknowledged_test.ts kills a server that starts faster. */
+const kills = scaled(2);
 const stateHeld = 3;
 const stateFailed = 4;
 

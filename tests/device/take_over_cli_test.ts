@@ -1,11 +1,11 @@
 // time limit: 400 s
 // dblock-ramdisk --take-over: one process after another serves a busy disk, and those who use it notice nothing.
 import { assertEquals, assertMatch } from "@std/assert";
-import { exists, sh } from "./harness.ts";
+import { exists, scaled, sh } from "./harness.ts";
 import { runRamdisk } from "./ramdisk.ts";
 import { Servers } from "./recovery.ts";
 
-const handOvers = 5;
+const handOvers = scaled(2);
 
 Deno.test(`${handOvers} hand-overs under fio verify lose and fail nothing; each old process ends with 0`, async () => {
   await using servers = new Servers("over1", ["--size", "64M"]);
