@@ -22,7 +22,8 @@ for (const jobs of [40, 3, 1]) {
     const longestMs = Math.max(...result.jobs.flatMap(({ read, write }) => [read.lat_ns.max, write.lat_ns.max])) / 1e6;
     const { batch_count } = infoOf("wakeup")!;
     figure({ "times the server was woken": batch_count, "longest wait": [longestMs / 1000, "s"] });
-    assert(batch_count > 100 * seconds, `the server was woken ${batch_count} times only`);
+    // Few, if the jobs leave it little of the CPUs: then a batch has a request of each of them.
+    assert(batch_count > 20 * seconds, `the server was woken ${batch_count} times only`);
     assertWithin(stallMs, longestMs, "a request was answered");
   });
 }
