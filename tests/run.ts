@@ -175,6 +175,7 @@ async function runDevices(
         files,
         scale: scale * (options.scale ?? 1),
         onResult: recordDevice,
+        onRepeat: (path) => console.log(`      a fault of the emulator took the VM down (int3); again: ${path}`),
         onOutput: options.verbose ? (text) => Deno.stdout.writeSync(new TextEncoder().encode(text)) : undefined,
       }),
     );

@@ -6,13 +6,15 @@ import { join } from "node:path";
 import { projectDir } from "./host.ts";
 import type { Kernel } from "./kernels.ts";
 import { addCounts, type Counts, type PlannedFile, type ReportLine } from "./report.ts";
-import { runVm, type VmResult } from "./vm.ts";
+import { isEmulatorFault, runVm, type VmResult } from "./vm.ts";
 
 const defaultLimitMs = 120_000;
 /** Silence of the VM's runner, which says "alive" every second, for this long means that the VM is lost. */
 const defaultSilenceMs = 30_000;
 /** What the runner in the VM may take to start, and to clean up after a file. */
 const overheadMs = 60_000;
+/** As often as this in a run, a file whose VM was lost to {@linkcode isEmulatorFault} gets another VM. */
+const repeatsMax = 2;
 
 /** How a test file did on a kernel. */
 export interface FileResult {
@@ -48,19 +50,26 @@ export interface DeviceOptions {
   readonly onOutput?: ((text: string) => void) | undefined;
   /** Called when a file is through. */
   readonly onResult?: ((result: FileResult) => void) | undefined;
+  /** Called when a file runs again because of {@linkcode isEmulatorFault}. */
+  readonly onRepeat?: ((path: string) => void) | undefined;
 }
 
 /** Runs the files in as few VMs as it takes; those that want little memory come last, in VMs of their own. */
 export async function runDeviceTests(options: DeviceOptions): Promise<FileResult[]> {
   const results: FileResult[] = [];
+  let repeats = 0;
   const factor = options.kernel.slowness * Math.max(1, options.scale ?? 1);
   const groups = Map.groupBy(options.files, (path) => options.memoryMiB ?? memoryOf(path));
   for (const [memoryMiB, paths] of [...groups].sort(([a], [b]) => (b ?? Infinity) - (a ?? Infinity))) {
     let remaining = paths.map((path) => planFile(path, factor));
     while (remaining.length > 0) {
-      const round = await runRound({ ...options, memoryMiB }, remaining);
-      results.push(...round);
-      remaining = remaining.slice(round.length);
+      const mayRepeat = repeats < repeatsMax;
+      const round = await runRound({ ...options, memoryMiB }, remaining, mayRepeat);
+      results.push(...round.results);
+      remaining = remaining.slice(round.results.length);
+      if (!round.isFaulty) continue;
+      repeats++;
+      if (remaining.length > 0) options.onRepeat?.(remaining[0]!.path);
     }
   }
   return results;
@@ -79,8 +88,13 @@ function planFile(path: string, factor: number): PlannedFile {
   return { path, limitMs: (seconds === undefined ? defaultLimitMs : Number(seconds) * 1000) * factor };
 }
 
-/** One VM's life: the results of the files it got through, at least one. */
-async function runRound(options: DeviceOptions, files: readonly PlannedFile[]): Promise<FileResult[]> {
+/** One VM's life: the results of the files it got through, at least one unless the emulator was at fault. */
+interface Round {
+  readonly results: readonly FileResult[];
+  readonly isFaulty: boolean;
+}
+
+async function runRound(options: DeviceOptions, files: readonly PlannedFile[], mayRepeat: boolean): Promise<Round> {
   const watch = new Watch(options, files);
   const { slowness } = options.kernel;
   const environment = `DBLOCK_TEST_SLOWNESS=${slowness} DBLOCK_TEST_SCALE=${options.scale ?? 1}`;
@@ -98,7 +112,7 @@ async function runRound(options: DeviceOptions, files: readonly PlannedFile[]): 
     onOutput: options.onOutput,
   });
   watch.stop();
-  return watch.finish(vm);
+  return watch.finish(vm, mayRepeat);
 }
 
 /** Follows one VM's reports and gives it up when it falls silent or a file runs far over its limit. */
@@ -151,10 +165,11 @@ class Watch {
     clearInterval(this.#timer);
   }
 
-  finish(vm: VmResult): FileResult[] {
+  finish(vm: VmResult, mayRepeat: boolean): Round {
     const results = this.#results.map(({ line }) => this.#toResult(line, vm.runDir));
     const isCutShort = results.length < this.#files.length && !this.#results.at(-1)?.line.isDirty;
-    if (vm.verdict === "pass" && !isCutShort) return results;
+    if (vm.verdict === "pass" && !isCutShort) return { results, isFaulty: false };
+    if (mayRepeat && isEmulatorFault(vm.consoleLog)) return { results, isFaulty: true };
     const file = this.#files[results.length];
     // The VM did its last file and then did not end well: nothing is left to blame but that file.
     const path = file?.path ?? this.#files.at(-1)!.path;
@@ -169,7 +184,7 @@ class Watch {
       runDir: vm.runDir,
     };
     this.#options.onResult?.(lost);
-    return file === undefined ? [...results.slice(0, -1), lost] : [...results, lost];
+    return { results: file === undefined ? [...results.slice(0, -1), lost] : [...results, lost], isFaulty: false };
   }
 
   #toResult(line: ReportLine & { type: "end" }, runDir: string): FileResult {

@@ -4,7 +4,7 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { runDeviceTests } from "./device.ts";
 import { defaultKernel, fetchKernel } from "./kernels.ts";
 import { parseTestSummary } from "./report.ts";
-import { explainLoss, runVm } from "./vm.ts";
+import { explainLoss, isEmulatorFault, runVm } from "./vm.ts";
 
 Deno.test("runDeviceTests() reports every kind of bad ending, and goes on", async (t) => {
   const names = ["fails", "dirties", "leaves", "hangs", "panics", "silent", "passes"];
@@ -35,6 +35,19 @@ Deno.test("runDeviceTests() reports every kind of bad ending, and goes on", asyn
   }
 });
 
+Deno.test("runDeviceTests() runs a file again when the emulator was at fault, and not for ever", async () => {
+  const repeated: string[] = [];
+  const path = "tests/vm/fixtures/breaks_test.ts";
+  const [result, ...others] = await runDeviceTests({
+    kernel: await fetchKernel(defaultKernel),
+    files: [path],
+    onRepeat: (path) => repeated.push(path),
+  });
+  assertEquals(repeated, [path, path]);
+  assertEquals(others, []);
+  assertEquals([result?.verdict, result?.problems], ["lost", ["the VM was lost: Oops: int3: 0000 [#1] SMP"]]);
+});
+
 Deno.test("runVm() reports the exit status and output of a command", async () => {
   const kernel = await fetchKernel(defaultKernel);
   const result = await runVm({ kernel, command: "echo hello; exit 7", timeoutMs: 30_000, memoryMiB: 256, smp: 1 });
@@ -63,6 +76,10 @@ Deno.test("explainLoss() names the cause of a panic, not the panic", () => {
   const log =
     "[1] WARNING: CPU: 0 PID: 9 at x.c:1 f+0x1\n[1] Kernel panic - not syncing: kernel: panic_on_warn set ...\n";
   assertEquals(explainLoss(log), "WARNING: CPU: 0 PID: 9 at x.c:1 f+0x1");
+  const boot = "[0] watchdog: Perf NMI watchdog permanently disabled\n";
+  const oops = "[1] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n[1] Kernel panic - not syncing: Fatal exception\n";
+  assertEquals(explainLoss(boot + oops), "Oops: int3: 0000 [#1] PREEMPT SMP NOPTI");
+  assertEquals([isEmulatorFault(boot + oops), isEmulatorFault(log)], [true, false]);
   assertEquals(explainLoss("[2] Kernel panic - not syncing: sysrq\n"), "Kernel panic - not syncing: sysrq");
   assertEquals(explainLoss("[3] reboot: Restarting system\n"), undefined);
 });

@@ -181,8 +181,16 @@ export function explainLoss(consoleLog: string): string | undefined {
   const panic = consoleLog.slice(panicAt).split("\n", 1)[0]!.trim();
   // These panics are only the consequence of what was logged just before.
   if (!/panic_on_warn|Fatal exception|hung_task|softlockup|RCU Stall/.test(panic)) return panic;
-  const causes = /(?:WARNING: |kernel BUG at |BUG: |INFO: task |INFO: rcu|watchdog: |general protection).*/g;
+  const causes = /(?:WARNING: |kernel BUG at |BUG: |INFO: task |INFO: rcu|Oops: |general protection).*/g;
   return [...consoleLog.slice(0, panicAt).matchAll(causes)].at(-1)?.[0].trim() ?? panic;
+}
+
+/**
+ * Whether the kernel met a breakpoint that it had taken back already. While it patches its own code it puts one there, and
+ * an emulated processor may run it from its cache of translated code too late: "Oops: int3", anywhere in the kernel.
+ */
+export function isEmulatorFault(consoleLog: string): boolean {
+  return explainLoss(consoleLog)?.startsWith("Oops: int3:") ?? false;
 }
 
 function qemuCommand(
