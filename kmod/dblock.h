@@ -142,6 +142,24 @@ struct dblock_device {
 	struct dblock_queue *queues;	/* params.queue_count of them */
 };
 
+enum dblock_poll_phase {
+	DBLOCK_POLL_TRY_SLEEPING,
+	DBLOCK_POLL_TRY_POLLING,
+	DBLOCK_POLL_SETTLED,
+};
+
+/* What poll.c knows of a channel's load; all zero is a beginning. */
+struct dblock_poll {
+	enum dblock_poll_phase phase;
+	u64 began_ns;			/* of the phase, less what was quiet */
+	u64 waits_since_ns;		/* 0: it does not */
+	u32 count;			/* requests of the phase */
+	u32 quiet_count;		/* of them, those that took long to come */
+	u32 settled_count;		/* requests until the next trial */
+	u32 cost_ns[2];			/* of a request: sleeping, polling */
+	bool pays;
+};
+
 /**
  * struct dblock_channel - an open file of /dev/NAME-ctl
  * @queue: the queue it serves, or NULL; set once, under the device's lock. It
@@ -153,8 +171,7 @@ struct dblock_channel {
 	struct dblock_device *device;
 	struct dblock_queue *queue;
 	unsigned long exchanging;	/* bit 0: a thread is in EXCHANGE */
-	u32 lone_count;			/* requests in a row that came alone */
-	s64 wait_ns[2];			/* for one, on average: asleep, polled */
+	struct dblock_poll poll;	/* whose thread is in EXCHANGE */
 	struct mm_struct *mm;
 	fl_owner_t files;
 	struct dblock_ring_header __user *header;
@@ -259,6 +276,10 @@ void dblock_slot_release(struct dblock_channel *channel,
 int dblock_queue_complete(struct dblock_channel *channel,
 			  struct dblock_completion *completions,
 			  unsigned int count);
+
+/* poll.c */
+void dblock_poll_wait(struct dblock_channel *channel, bool nonblock);
+void dblock_poll_learn(struct dblock_channel *channel, unsigned int count);
 
 /* exchange.c */
 long dblock_exchange(struct file *file, unsigned long count);

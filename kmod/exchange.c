@@ -5,29 +5,10 @@
  * in serve.c; here is only the ring.
  */
 #include <linux/fs.h>
-#include <linux/math64.h>
-#include <linux/moduleparam.h>
-#include <linux/sched/clock.h>
 #include <linux/sched/signal.h>
-#include <linux/sched/stat.h>
 #include <linux/uaccess.h>
 
 #include "dblock.h"
-
-/* Twice what it takes to wake a server where that is slow: in an emulator. */
-static unsigned int poll_us = 200;
-module_param(poll_us, uint, 0644);
-MODULE_PARM_DESC(poll_us, "How long a server looks for the next request before it sleeps, if they come one at a time and soon, in microseconds (default 200, at most 10000; 0: it sleeps at once)");
-
-#define DBLOCK_POLL_US_MAX	10000
-/* Of so many lone requests in a row, ... */
-#define DBLOCK_POLL_CYCLE	256
-/* ... these many are slept for, as many polled for, to see what is better. */
-#define DBLOCK_POLL_TRIAL	8
-/* What comes in this part of the time that a sleeping server waits is no reply
- * to an answer, but one of many under way.
- */
-#define DBLOCK_POLL_HASTE	8
 
 /* Takes @count completions from the server's memory.
  *
@@ -123,74 +104,30 @@ static int dblock_give(struct dblock_channel *channel)
 	return given;
 }
 
-/* Whether to look for the next request instead of sleeping. That is for those
- * who wait for each answer before they ask again: being woken may take longer
- * than all the rest. With many requests under way sleeping is better: they
- * gather, and one call takes them all. And where CPUs are short (a crowded
- * host) polling takes from those it waits for; so both are tried and timed.
- */
-static bool dblock_poll_pays(const struct dblock_channel *channel)
-{
-	u32 turn = channel->lone_count % DBLOCK_POLL_CYCLE;
-
-	if (turn < 2 * DBLOCK_POLL_TRIAL)
-		return turn >= DBLOCK_POLL_TRIAL;
-	return channel->wait_ns[true] < channel->wait_ns[false];
-}
-
-static void dblock_poll(struct dblock_channel *channel, u64 until)
-{
-	while (!dblock_queue_ready(channel->queue, channel) &&
-	       single_task_running() && !need_resched() &&
-	       !signal_pending(current) && local_clock() < until)
-		cpu_relax();
-}
-
-/* A wait has ended with @count requests. */
-static void dblock_poll_learn(struct dblock_channel *channel, bool polled,
-			      u64 waited_ns, u64 limit_ns, int count)
-{
-	s64 more = waited_ns - channel->wait_ns[polled];
-
-	if (count != 1 || waited_ns >= limit_ns ||
-	    (polled && waited_ns * DBLOCK_POLL_HASTE <
-		       channel->wait_ns[false])) {
-		channel->lone_count = 0;
-		return;
-	}
-	channel->lone_count++;
-	channel->wait_ns[polled] += div_s64(more, DBLOCK_POLL_TRIAL);
-}
-
 /* Waits for requests and hands them out. What ends the wait without one is no
  * error of the call: @why says it.
  */
 static int dblock_await(struct dblock_channel *channel, bool nonblock, u32 *why)
 {
-	u64 poll_ns = (u64)min_t(u32, READ_ONCE(poll_us), DBLOCK_POLL_US_MAX) *
-		      NSEC_PER_USEC;
 	struct dblock_queue *queue = channel->queue;
-	bool polled = false;
-	u64 began = 0;
+	bool waited = false;
 	int given;
 
 	for (;;) {
 		given = dblock_give(channel);
-		if (given) {
-			dblock_poll_learn(channel, polled,
-					  began ? local_clock() - began :
-						  U64_MAX, poll_ns, given);
+		if (given > 0)
+			dblock_poll_learn(channel, given);
+		if (given)
 			return given;
+		if (!waited) {
+			waited = true;
+			dblock_poll_wait(channel, nonblock);
+			if (dblock_queue_ready(queue, channel))
+				continue;
 		}
 		if (nonblock) {
 			*why = EAGAIN;
 			return 0;
-		}
-		if (!began) {
-			began = local_clock();
-			polled = poll_ns && dblock_poll_pays(channel);
-			if (polled)
-				dblock_poll(channel, began + poll_ns);
 		}
 		if (wait_event_interruptible(queue->wait,
 					     dblock_queue_ready(queue,
