@@ -2,14 +2,22 @@
 /**
  * Serves one queue of a `Backend`: channel → dispatch → backend → dispatch → channel. Only this thread touches the ring.
  *
- * Another thread only waits (poll), so requests are taken and answered by calls of this one: a turn exchanges until
- * nothing is left or its time is over; answers that come later are committed together, a microtask after the first.
+ * Requests are taken and answered in turns: a turn exchanges until nothing is left or its time is over; answers that come
+ * later are committed together, a microtask after the first. After a turn that brought requests comes another, with all
+ * else that is due between them; after one that brought none, another thread waits (poll), which takes far longer.
  */
 import { type Channel, GONE } from "./channel.ts";
 import type { Dispatcher } from "./dispatch.ts";
 
 /** How long a turn may keep timers, signals and other promises waiting. */
 const TURN_MS = 2;
+
+/** After timers, I/O and microtasks that are due. */
+function immediate(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
+}
 
 /** One queue, served by the thread that calls `run()`. */
 export class EventLoop {
@@ -19,6 +27,8 @@ export class EventLoop {
   #openCount = 0;
   #commitScheduled = false;
   #turnEndsMs = 0;
+  /** Whether requests came since the last turn of run(), the microtasks' turns included. */
+  #isBusy = false;
   #ended = false;
   #failure: unknown;
   /** Ends the wait of run(). */
@@ -45,8 +55,9 @@ export class EventLoop {
     }
     for (;;) {
       this.#turnEndsMs = this.#channel.now() + TURN_MS;
+      this.#isBusy = false;
       this.#turn();
-      if (!this.#ended) await this.#wait();
+      if (!this.#ended) await (this.#isBusy ? immediate() : this.#wait());
       if (this.#failure !== undefined) throw this.#failure;
       if (this.#ended) return;
     }
@@ -95,6 +106,7 @@ export class EventLoop {
   }
 
   #answerAll(count: number): void {
+    this.#isBusy ||= count > 0;
     const channel = this.#channel;
     const ring = channel.ring;
     for (let i = 0; i < count; i++) {
