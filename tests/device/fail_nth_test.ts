@@ -23,7 +23,7 @@ import {
   resizeDevice,
   startDevice,
 } from "./server.ts";
-import { close, cString, Memory, NR, O_DIRECT, O_RDWR, open, syscall, syscallAsync } from "./syscall.ts";
+import { close, cString, Memory, NR, O_DIRECT, O_RDONLY, O_RDWR, open, syscall, syscallAsync } from "./syscall.ts";
 
 const name = "nth0";
 const path = `/dev/${name}`;
@@ -385,7 +385,7 @@ Deno.test({
     const empty = new Uint8Array(new ArrayBuffer(128));
     try {
       await sweep("loading", async (n) => {
-        const fd = open(file, O_RDWR);
+        const fd = open(file, O_RDONLY);
         const { value, hasFailed } = faults.fail(n, () => syscall(finitModule, fd, empty, 0));
         close(fd);
         assertExcused(-value, `loading, step ${n}`);

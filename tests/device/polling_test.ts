@@ -3,8 +3,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { fio, fioErrors } from "./fio.ts";
 import { assertWithin, figure, sh, waitFor } from "./harness.ts";
-import { Ramdisk, runRamdisk } from "./ramdisk.ts";
-import { infoOf } from "./server.ts";
+import { Ramdisk } from "./ramdisk.ts";
+import { destroyDevice, infoOf } from "./server.ts";
 
 const parameter = "/sys/module/dblock/parameters/poll_us";
 /** Of /proc/PID/stat, in clock ticks of 10 ms. */
@@ -54,7 +54,7 @@ Deno.test("a polling server is killed, and its device destroyed by force, at onc
       await waitFor("a reader is at it", () => infoOf("poll1")!.requests[0]! > 200);
       const started = performance.now();
       if (ending === "kill") disk.child.kill("SIGKILL");
-      else assertEquals((await runRamdisk("-d --force --name poll1")).status, 0);
+      else assertEquals(await destroyDevice("poll1"), 0);
       await reading;
       await waitFor("the device is gone", () => infoOf("poll1") === undefined);
       assertWithin(5_000, performance.now() - started, `gone after ${ending}`);
