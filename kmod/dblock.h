@@ -100,6 +100,7 @@ struct dblock_queue {
 	struct dblock_channel *successor; /* who waits to take over, or NULL */
 	struct list_head waiting;	/* dblock_io.node, by sequence */
 	u32 waiting_count;
+	u64 arrived_ns;			/* of the last that found none waiting */
 	u32 handed_count;		/* HANDED and COPYING */
 	u32 quarantined_count;
 	u32 free_count;

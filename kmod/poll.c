@@ -89,7 +89,7 @@ void dblock_poll_wait(struct dblock_channel *channel, bool nonblock)
 		return;
 	if (nonblock && READ_ONCE(channel->queue->handed_count))
 		return;
-	limit += now;
+	limit += poll->waits_since_ns;
 	while (!dblock_queue_ready(channel->queue, channel) &&
 	       single_task_running() && !need_resched() &&
 	       !signal_pending(current) && local_clock() < limit)
@@ -104,24 +104,25 @@ void dblock_poll_wait(struct dblock_channel *channel, bool nonblock)
 void dblock_poll_learn(struct dblock_channel *channel, unsigned int count)
 {
 	struct dblock_poll *poll = &channel->poll;
+	u64 arrived = READ_ONCE(channel->queue->arrived_ns);
 	u64 limit = dblock_poll_limit();
-	u64 waited = 0;
+	u64 quiet = 0;
 	u64 now;
 
 	if (!limit)
 		return;
 	now = local_clock();
-	if (poll->waits_since_ns)
-		waited = now - poll->waits_since_ns;
+	if (poll->waits_since_ns && arrived > poll->waits_since_ns)
+		quiet = arrived - poll->waits_since_ns;
 	poll->waits_since_ns = 0;
 	if (!poll->began_ns) {
 		dblock_poll_begin(poll, DBLOCK_POLL_TRY_SLEEPING, now);
 		return;
 	}
 	poll->count += count;
-	if (waited > limit) {
+	if (quiet > limit) {
 		/* Nobody asked: no matter of how we wait. */
-		poll->began_ns += waited - limit;
+		poll->began_ns += quiet - limit;
 		poll->quiet_count++;
 	}
 	if (poll->quiet_count > DBLOCK_POLL_TRIAL / 4 &&

@@ -15,8 +15,9 @@
 
 #include <linux/bottom_half.h>
 #include <linux/errno.h>
-#include <linux/slab.h>
 #include <linux/mm.h>
+#include <linux/sched/clock.h>
+#include <linux/slab.h>
 
 #include "compat.h"
 #include "dblock.h"
@@ -145,7 +146,8 @@ static blk_status_t dblock_queue_rq(struct blk_mq_hw_ctx *hctx,
 		return BLK_STS_IOERR;
 	}
 	list_add_tail(&io->node, &queue->waiting);
-	queue->waiting_count++;
+	if (!queue->waiting_count++)
+		WRITE_ONCE(queue->arrived_ns, local_clock());
 	spin_unlock(&queue->lock);
 	if (bd->last)
 		dblock_queue_wake(queue);
