@@ -65,5 +65,7 @@ Deno.test(`${processes * threads * callsPerThread} fuzzed calls`, async () => {
   console.log(Object.entries(sum).sort().map(([key, count]) => `${key}: ${count}`).join(", "));
   figure({ "fuzzed calls": calls });
   assert(calls >= processes * threads * callsPerThread, `only ${calls} calls were made`);
+  // A run of a part of it may go without the rarest.
+  if (calls < 100_000) return;
   for (const ioctl of wanted) assert((sum[`${ioctl} 0`] ?? 0) >= 5, `${ioctl} succeeded ${sum[`${ioctl} 0`]} times`);
 });

@@ -60,8 +60,9 @@ for (const geometry of geometries) {
     await using disk = await TestDisk.start({ name: "limits2", ...geometry });
     const { logical_block_bytes: block, max_io_bytes: longest, queue_depth: depth } = disk.info();
     disk.seen.length = 0;
+    // Not io_uring: before 6.2 it does not wait for a request when its I/O becomes more of them than a disk has.
     const { status, stderr } = await fio(
-      `--name=limits --filename=${disk.path} --ioengine=io_uring --rw=randwrite --bsrange=${block}-1M --iodepth=8 ` +
+      `--name=limits --filename=${disk.path} --ioengine=libaio --rw=randwrite --bsrange=${block}-1M --iodepth=8 ` +
         `--direct=1 --size=4M --verify=crc32c --verify_fatal=1`,
     );
     assertEquals(status, 0, stderr);
