@@ -1,12 +1,18 @@
 /**
- * What a server asks of the kernel for a request: every system call by name, and every allocation made in its threads,
- * counted by the kernel's own trace points while fio runs. Counting slows a run, so these runs give no other figure.
+ * What a server asks of the kernel for a request: every system call by name, every copy of its data and every allocation
+ * made in its threads, counted by the kernel's own trace points and a probe in the module while fio runs. Counting slows a
+ * run, so these runs give no other figure.
  */
 import type { Ledger } from "./plan.ts";
 
-const tracing = "/sys/kernel/tracing/events";
-const syscallEvent = `${tracing}/raw_syscalls/sys_enter`;
-const allocationEvents = ["kmalloc", "kmem_cache_alloc", "mm_page_alloc"].map((name) => `${tracing}/kmem/${name}`);
+const tracing = "/sys/kernel/tracing";
+const syscallEvent = `${tracing}/events/raw_syscalls/sys_enter`;
+/** The module's only function that copies data: once for a request, again for what is left after a missing page. */
+const copyProbe = "p:dblock/data_copy dblock_data_copy";
+const copyEvent = `${tracing}/events/dblock/data_copy`;
+const allocationEvents = ["kmalloc", "kmem_cache_alloc", "mm_page_alloc"].map((name) =>
+  `${tracing}/events/kmem/${name}`
+);
 /** Until fio is in its stride, and how long is counted. */
 const rampMs = 1000;
 const windowMs = 1000;
@@ -27,7 +33,7 @@ export async function takeLedger(name: string, load: () => Promise<unknown>): Pr
   const filter = threads.map((thread) => `common_pid==${thread}`).join("||");
   const histograms = [
     { event: syscallEvent, trigger: `hist:keys=id.syscall if ${filter}` },
-    ...allocationEvents.map((event) => ({ event, trigger: `hist:keys=common_pid if ${filter}` })),
+    ...[copyEvent, ...allocationEvents].map((event) => ({ event, trigger: `hist:keys=common_pid if ${filter}` })),
   ];
   const read = () => ({
     requests: attribute("handed_total"),
@@ -35,6 +41,7 @@ export async function takeLedger(name: string, load: () => Promise<unknown>): Pr
   });
   // Trace points are switched while nothing runs: the kernel patches its code for that, and an emulated processor that is
   // in that code at the same time may trip over it ("Oops: int3").
+  Deno.writeTextFileSync(`${tracing}/kprobe_events`, copyProbe, { append: true });
   for (const { event, trigger } of histograms) Deno.writeTextFileSync(`${event}/trigger`, trigger);
   const running = load();
   await sleep(rampMs);
@@ -43,10 +50,11 @@ export async function takeLedger(name: string, load: () => Promise<unknown>): Pr
   const after = read();
   await running;
   for (const { event, trigger } of histograms) Deno.writeTextFileSync(`${event}/trigger`, `!${trigger}`);
+  Deno.writeTextFileSync(`${tracing}/kprobe_events`, "-:dblock/data_copy", { append: true });
   return ledgerBetween(before, after);
 }
 
-/** The counters of a ledger at a moment: first the system calls, then the allocations, event by event. */
+/** The counters of a ledger at a moment: the system calls, the copies, then the allocations, event by event. */
 export interface LedgerCounts {
   readonly requests: number;
   readonly counts: readonly Readonly<Record<string, number>>[];
@@ -55,14 +63,16 @@ export interface LedgerCounts {
 /** Counts per request between two moments. */
 export function ledgerBetween(before: LedgerCounts, after: LedgerCounts): Ledger {
   const requests = after.requests - before.requests;
-  const [calls = {}, ...allocations] = after.counts.map((counts, i) =>
+  const [calls = {}, copies = {}, ...allocations] = after.counts.map((counts, i) =>
     Object.fromEntries(Object.entries(counts).map(([key, count]) => [key, count - (before.counts[i]?.[key] ?? 0)]))
   );
-  const total = allocations.flatMap((counts) => Object.values(counts)).reduce((sum, count) => sum + count, 0);
+  const sum = (counts: readonly Readonly<Record<string, number>>[]) =>
+    counts.flatMap((counts) => Object.values(counts)).reduce((total, count) => total + count, 0);
   const byName = Object.entries(calls).sort(([, a], [, b]) => b - a);
   return {
     calls: Object.fromEntries(byName.map(([call, count]) => [call.replace(/^sys_/, ""), count / requests])),
-    allocations: total / requests,
+    copies: sum([copies]) / requests,
+    allocations: sum(allocations) / requests,
   };
 }
 

@@ -68,6 +68,8 @@ export interface Footprint {
 export interface Ledger {
   /** System calls by name. */
   readonly calls: Readonly<Record<string, number>>;
+  /** Times that the kernel copied its data, or a part of it. What a backend copies in its own memory comes on top. */
+  readonly copies: number;
   /** Allocations of the kernel: kmalloc, slab objects, pages. */
   readonly allocations: number;
 }

@@ -86,10 +86,11 @@ export function summarize(lines: readonly Line[], series: string): SeriesResult 
 }
 
 /** Without what happens less than once in a thousand requests: timers and the like. */
-function roundLedger({ calls, allocations }: Ledger): Ledger {
+function roundLedger({ calls, copies, allocations }: Ledger): Ledger {
   const often = Object.entries(calls).filter(([, count]) => count >= 0.001);
   return {
     calls: Object.fromEntries(often.map(([call, count]) => [call, significant(count)])),
+    copies: significant(copies),
     allocations: significant(allocations),
   };
 }

@@ -65,14 +65,14 @@ export function formatRatios(jobs: readonly Job[], figures: Figures, base: strin
 /** What each request asks of the kernel, in the server's threads. What is rarer than one in a hundred is left out. */
 export function formatLedgers(jobs: readonly Job[], ledgers: NonNullable<SeriesResult["ledgers"]>): string {
   const rows = jobs.flatMap(({ name, title }) =>
-    Object.entries(ledgers[name] ?? {}).map(([disk, { calls, allocations }]) => {
+    Object.entries(ledgers[name] ?? {}).map(([disk, { calls, copies, allocations }]) => {
       const often = Object.entries(calls).filter(([, count]) => count >= 0.01);
       const list = often.map(([call, count]) => `${call} ${digits(count)}`).join(", ");
       // The list is the last column and not aligned.
-      return { row: [title, disk, digits(allocations)], list };
+      return { row: [title, disk, digits(copies), digits(allocations)], list };
     })
   );
-  const header = { row: ["per request, in the server", "disk", "allocations"], list: "system calls" };
+  const header = { row: ["per request, in the server", "disk", "copies", "allocations"], list: "system calls" };
   const all = [header, ...rows];
   return formatTable(all.map(({ row }) => row)).split("\n").map((line, i) => `${line}  ${all[i]!.list}`).join("\n");
 }

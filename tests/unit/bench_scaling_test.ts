@@ -74,7 +74,7 @@ Totals:
 });
 
 Deno.test("ledgerBetween() counts per request what came between two readings", () => {
-  const before = { requests: 100, counts: [{ sys_ioctl: 50 }, { 12: 1 }] };
-  const after = { requests: 300, counts: [{ sys_futex: 20, sys_ioctl: 150 }, { 12: 3, 13: 2 }] };
-  assertEquals(ledgerBetween(before, after), { calls: { ioctl: 0.5, futex: 0.1 }, allocations: 0.02 });
+  const before = { requests: 100, counts: [{ sys_ioctl: 50 }, { 12: 10 }, { 12: 1 }] };
+  const after = { requests: 300, counts: [{ sys_futex: 20, sys_ioctl: 150 }, { 12: 110, 13: 100 }, { 12: 3, 13: 2 }] };
+  assertEquals(ledgerBetween(before, after), { calls: { ioctl: 0.5, futex: 0.1 }, copies: 1, allocations: 0.02 });
 });
