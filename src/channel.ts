@@ -47,7 +47,7 @@ export interface ChannelOptions {
   readonly depth: number;
   /** Size of a slot of the buffer: max_io_bytes; 0 in direct mode. */
   readonly slotBytes: number;
-  /** EXCHANGE never waits; `wait()` does. @default false */
+  /** EXCHANGE does not sleep (it may look for up to the module's poll_us, 200 µs); `wait()` does. @default false */
   readonly nonblocking?: boolean;
   /** @default linux */
   readonly kernel?: Kernel;

@@ -514,8 +514,10 @@ struct dblock_resize {
  * are taken, then the call waits until a request is there, writes as many as
  * there are to requests[] and the outcome to the header, and returns how many
  * requests that is. It never restarts by itself; interrupted or (O_NONBLOCK)
- * out of work it returns 0 with EINTR or EAGAIN in the header. A request that
- * could not be written out is handed out by the next call.
+ * out of work it returns 0 with EINTR or EAGAIN in the header. O_NONBLOCK does
+ * not sleep, but where that pays, and no request is in the server's hands, it
+ * looks for one for up to the module parameter poll_us (200 by default). A
+ * request that could not be written out is handed out by the next call.
  *
  * Errors: ENODEV (the device is gone: stop serving), ENOTCONN (this file
  * serves its queue no more: another has taken it over), EINVAL (n), EFAULT

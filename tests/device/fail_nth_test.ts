@@ -5,7 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
-import { Faults, hasFaultInjection } from "./faults.ts";
+import { assertExcused, Faults, hasFaultInjection, sweep } from "./faults.ts";
 import { exists, requires, sh, waitFor } from "./harness.ts";
 import { findLeaks, hasKmemleak } from "../vm/kmemleak.ts";
 import {
@@ -27,26 +27,7 @@ import { close, cString, Memory, NR, O_DIRECT, O_RDONLY, O_RDWR, open, syscall, 
 
 const name = "nth0";
 const path = `/dev/${name}`;
-const maxSteps = 5_000;
 const ignore = !requires("a kernel with fault injection (fail-nth)", hasFaultInjection());
-/** What a call may say when memory is short or its argument cannot be copied. */
-const excuses: readonly number[] = [0, ERRNO.ENOMEM, ERRNO.EFAULT];
-
-/** Attempts with n = 1, 2, … until one has nothing left to fail. */
-async function sweep(what: string, attempt: (n: number) => boolean | Promise<boolean>): Promise<void> {
-  for (let n = 1; n <= maxSteps; n++) {
-    Deno.writeTextFileSync("/dev/kmsg", `dblock-test: ${what}, step ${n} fails\n`);
-    if (await attempt(n)) continue;
-    console.log(`${what}: ${n - 1} steps failed, one at a time`);
-    assert(n > 1, `nothing in ${what} can fail`);
-    return;
-  }
-  throw new Error(`${what} has more than ${maxSteps} steps`);
-}
-
-function assertExcused(errno: number, what: string): void {
-  assert(excuses.includes(errno), `${what}: errno ${errno}`);
-}
 
 async function untilGone(): Promise<void> {
   await waitFor(`${path} is gone`, () => infoOf(name) === undefined && !exists(path) && !exists(`${path}-ctl`));

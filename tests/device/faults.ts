@@ -3,6 +3,7 @@
  * the kernel's worker threads, and only below dblock.ko's functions on the stack. Needs a kernel with fault injection
  * (Documentation/fault-injection: fail-nth), which the debug kernel is.
  */
+import { assert } from "@std/assert";
 import { ERRNO } from "../../src/errors.ts";
 import { exists } from "./harness.ts";
 import { cString, NR, O_RDWR, open, syscall } from "./syscall.ts";
@@ -84,6 +85,27 @@ export class Faults implements Disposable {
     syscall(NR.close, this.#fd);
     Deno.writeTextFileSync(panicOnWarn, this.#panicOnWarn);
   }
+}
+
+const maxSteps = 5_000;
+/** What a call may say when memory is short or its argument cannot be copied. */
+const excuses: readonly number[] = [0, ERRNO.ENOMEM, ERRNO.EFAULT];
+
+/** Attempts with n = 1, 2, … until one, which returns false, had nothing left to fail. */
+export async function sweep(what: string, attempt: (n: number) => boolean | Promise<boolean>): Promise<void> {
+  for (let n = 1; n <= maxSteps; n++) {
+    Deno.writeTextFileSync("/dev/kmsg", `dblock-test: ${what}, step ${n} fails\n`);
+    if (await attempt(n)) continue;
+    console.log(`${what}: ${n - 1} steps failed, one at a time`);
+    assert(n > 1, `nothing in ${what} can fail`);
+    return;
+  }
+  throw new Error(`${what} has more than ${maxSteps} steps`);
+}
+
+/** Fails unless a call made under {@linkcode Faults} worked, or failed for one of the reasons that it may have then. */
+export function assertExcused(errno: number, what: string): void {
+  assert(excuses.includes(errno), `${what}: errno ${errno}`);
 }
 
 const panicOnWarn = "/proc/sys/kernel/panic_on_warn";

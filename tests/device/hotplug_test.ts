@@ -8,6 +8,8 @@ import { destroyDevice, infoOf, MIB } from "./server.ts";
 import { ServerProcess } from "./server_process.ts";
 
 const online = "/sys/devices/system/cpu/cpu1/online";
+/** A number that falls, step by step, as the CPU goes offline. */
+const stepFile = "/sys/devices/system/cpu/cpu1/hotplug/state";
 const ignore = !requires("a second CPU that can go offline", exists(online));
 const stallMs = 5_000;
 
@@ -74,8 +76,9 @@ Deno.test({
         check: false,
       });
       await waitFor("the read waits", () => infoOf("hotplug2")!.waiting_count === 1);
+      const onlineStep = await Deno.readTextFile(stepFile);
       const going = setOnline(false);
-      await new Promise((resolve) => setTimeout(resolve, 500));
+      await waitFor("the CPU is on its way offline", async () => await Deno.readTextFile(stepFile) !== onlineStep);
       const started = performance.now();
       if (ending === "force") assertEquals(await destroyDevice("hotplug2", { force: true }), 0);
       else await server.kill("SIGCONT");

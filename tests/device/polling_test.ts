@@ -1,8 +1,9 @@
 // EXCHANGE looks for the next request for a while before it sleeps (module parameter poll_us): one reader is served
-// right either way, an idle server uses no CPU, and neither SIGKILL nor force destroy has to wait for a poll to end.
+// right either way and without putting the server to sleep, an idle server uses no CPU, and neither SIGKILL nor force destroy
+// has to wait for a poll to end.
 import { assert, assertEquals } from "@std/assert";
 import { fio, fioErrors } from "./fio.ts";
-import { assertWithin, figure, sh, waitFor } from "./harness.ts";
+import { assertWithin, figure, requires, sh, waitFor } from "./harness.ts";
 import { Ramdisk } from "./ramdisk.ts";
 import { destroyDevice, infoOf } from "./server.ts";
 
@@ -15,6 +16,16 @@ async function cpuMs(pid: number): Promise<number> {
   const stat = await Deno.readTextFile(`/proc/${pid}/stat`);
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return (Number(fields[11]) + Number(fields[12])) * tickMs;
+}
+
+/** How often a process's threads went to sleep so far. */
+async function sleepCount(pid: number): Promise<number> {
+  let count = 0;
+  for await (const { name } of Deno.readDir(`/proc/${pid}/task`)) {
+    const status = await Deno.readTextFile(`/proc/${pid}/task/${name}/status`);
+    count += Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(status)?.[1]);
+  }
+  return count;
 }
 
 Deno.test("one reader and writer at a time, with every length of the poll", async () => {
@@ -40,6 +51,35 @@ Deno.test("one reader and writer at a time, with every length of the poll", asyn
   for (const wrong of ["-1", "soon"]) {
     assertEquals((await sh(`echo ${wrong} > ${parameter}`, { check: false })).status, 1, wrong);
   }
+});
+
+Deno.test({
+  name: "where polling is on, one reader's requests find the server awake",
+  ignore: !requires("a second CPU", navigator.hardwareConcurrency > 1),
+  async fn() {
+    const before = (await Deno.readTextFile(parameter)).trim();
+    await using disk = await Ramdisk.start({ name: "poll2", args: ["--size", "64M"] });
+    // The reader's CPU is not the server's: polling gives way to any other task.
+    await sh(`taskset --all-tasks --cpu-list --pid 0 ${disk.pid}`);
+    const requests = 5_000;
+    const sleepsPerRequest = async (pollUs: number): Promise<number> => {
+      await Deno.writeTextFile(parameter, `${pollUs}`);
+      const sleeps = await sleepCount(disk.pid);
+      await sh(`taskset --cpu-list 1 dd if=${disk.path} of=/dev/null bs=4k count=${requests} iflag=direct status=none`);
+      return (await sleepCount(disk.pid) - sleeps) / requests;
+    };
+    try {
+      const asleep = await sleepsPerRequest(0);
+      assert(asleep > 0.8, `without polling the server slept ${asleep} times per request`);
+      // On a host that others share polling may not pay for a while, and then it is right that the server sleeps.
+      let awake = Infinity;
+      for (let round = 0; round < 5 && awake >= 0.5; round++) awake = Math.min(awake, await sleepsPerRequest(1_000));
+      figure({ "sleeps per request without polling": asleep, "with polling": awake });
+      assert(awake < 0.5, `with polling the server slept ${awake} times per request`);
+    } finally {
+      await Deno.writeTextFile(parameter, before);
+    }
+  },
 });
 
 Deno.test("a polling server is killed, and its device destroyed by force, at once", async () => {

@@ -5,7 +5,7 @@ import * as abi from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
 import { isFilled, TestDisk } from "./disk.ts";
 import { kernelLinesSince, markKernelLog, sh, waitFor } from "./harness.ts";
-import { done } from "./server.ts";
+import { done, KIB } from "./server.ts";
 import { Memory, PROT_NONE, PROT_READ, PROT_READ_WRITE } from "./syscall.ts";
 
 const read = (path: string, block: number) =>
@@ -82,6 +82,35 @@ Deno.test("a completion with a bad data address costs its request EIO, and no ot
   assertEquals(disk.info().error_count, 2);
   const said = kernelLinesSince(mark).filter((line) => line.startsWith("dblock: fault2: a request ends in EIO"));
   assertEquals(said.length > 0, true);
+});
+
+Deno.test("of big answers in one call, one whose memory is missing in the middle ends alone", async () => {
+  await using disk = await TestDisk.start({ name: "fault5", flags: abi.DBLOCK_DEVICE_DIRECT });
+  // More than is ended at once (DBLOCK_ROUND_BYTES, 32 KiB): each answer has a round of its own, and two after a fault.
+  const bytes = 64 * KIB;
+  const middle = bytes / 2;
+  disk.rule = () => "hold";
+  const reads = [0, 1, 2, 3, 4].map((block) =>
+    sh(`dd if=${disk.path} bs=64k count=1 skip=${block} iflag=direct status=none`, { check: false })
+  );
+  await disk.untilHeld(5);
+  const requests = [...disk.held].sort((a, b) => a.offsetBytes - b.offsetBytes);
+  disk.held.length = 0;
+  using memory = new Memory(5 * bytes);
+  for (const block of [0, 1, 2, 4]) memory.bytes.fill(101 + block, block * bytes, (block + 1) * bytes);
+  // Of the fourth, nothing is present but its ends; of the second, nothing can be had between its ends.
+  memory.bytes[3 * bytes] = memory.bytes[4 * bytes - 1] = 104;
+  memory.protect(PROT_NONE, bytes + middle, 4 * KIB);
+  const { statuses, refusedCount } = disk.queues[0]!.commit(
+    requests.map((request, block) => ({ ...done(request), address: memory.address + block * bytes })),
+  );
+  assertEquals([statuses, refusedCount], [[0, abi.DBLOCK_STATUS_FAULT, 0, 0, 0], 1]);
+  const results = await Promise.all(reads);
+  assertEquals(results.map((result) => result.status), [0, 1, 0, 0, 0]);
+  const expected = ["e".repeat(bytes), "", "g".repeat(bytes), `h${"\0".repeat(bytes - 2)}h`, "i".repeat(bytes)];
+  for (const block of [0, 2, 3, 4]) assertEquals(results[block]!.stdout === expected[block], true, `block ${block}`);
+  await disk.assertIdle();
+  assertEquals(disk.info().error_count, 1);
 });
 
 Deno.test("a read answered from memory that is not written yet reads as zeroes; one write-protected takes no write", async () => {

@@ -106,7 +106,9 @@ Deno.test("FileBackend lets nobody else serve the file, except for a take-over, 
   bytesOf(first)[0] = 9;
   assertEquals(bytesOf(second)[0], 9);
   first.close();
-  await new Promise((resolve) => setTimeout(resolve, 500));
+  for (let waitedMs = 0; !second.locked && waitedMs < 10_000; waitedMs += 20) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
   assertEquals(second.locked, true);
   second.close();
 });
