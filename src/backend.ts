@@ -117,6 +117,8 @@ export interface Mapping {
   readonly fd?: number;
   /** What can be given back at once: a power of two, larger than usual on hugetlbfs. @default 4096 */
   readonly pageBytes?: number;
+  /** A flush has something to wait for; false for a file on tmpfs. @default true for a `file` */
+  readonly flushes?: boolean;
 }
 
 /**
@@ -185,7 +187,7 @@ export function profileOf(backend: Backend | MappedBackend): Profile {
       sizeBytes: backend.mapping.sizeBytes,
       direct: true,
       readOnly: backend.readOnly ?? false,
-      writeCache: backend.mapping.kind === "file",
+      writeCache: backend.mapping.kind === "file" && backend.mapping.flushes !== false,
       // The kernel copies a write's data while it ends the request: there is no moment to make it durable before.
       fua: false,
       discard: true,

@@ -8,7 +8,12 @@ import type { MappedBackend, Mapping } from "../backend.ts";
 import { DblockError, ERRNO, errnoOf } from "../errors.ts";
 import { adviseMemory, linux, lockFile, MADV_DONTFORK, mapFile, O_RDWR, PAGE_BYTES, unmapMemory } from "../libc.ts";
 
+// From linux/magic.h.
+const TMPFS_MAGIC = 0x01021994;
+const RAMFS_MAGIC = 0x858458f6;
 const HUGETLBFS_MAGIC = 0x958458f6;
+/** File systems without a disk: a file there is where it will ever be. */
+const MEMORY_FILE_SYSTEMS: readonly number[] = [TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC];
 /** A server that was killed keeps its lock until its memory is taken down. */
 const LOCK_WAIT_MS = 2_000;
 const LOCK_PAUSE_MS = 20;
@@ -29,7 +34,8 @@ export interface FileBackendOptions {
 
 /**
  * A disk in a mapped file. The kernel copies between a request's pages and the file's: what is answered survives this
- * process, and the machine's end once it is flushed. Where the file system has no room, a request fails with EIO.
+ * process, and the machine's end once it is flushed; on tmpfs and hugetlbfs there is nothing to flush, and the disk has no
+ * write cache. Where the file system has no room, a request fails with EIO.
  *
  * ```ts
  * import { FileBackend } from "./backends/file.ts";
@@ -73,7 +79,8 @@ export class FileBackend implements MappedBackend {
     if (!locked && !shared) {
       throw new DblockError("EBUSY", attempted, "another process serves it", { hint: "take another file" });
     }
-    const pageBytes = pageBytesOf(path);
+    const { type, bsize } = statfsSync(path);
+    const pageBytes = type === HUGETLBFS_MAGIC ? bsize : PAGE_BYTES;
     const sizeBytes = fitSize(file, options.sizeBytes, { pageBytes, grow, attempted });
     const address = mapFile(fd, sizeBytes);
     if (address === undefined) {
@@ -84,7 +91,8 @@ export class FileBackend implements MappedBackend {
     adviseMemory(address, sizeBytes, MADV_DONTFORK);
     undo.move();
     file.close();
-    return new FileBackend(path, { address, sizeBytes, kind: "file", fd, pageBytes }, locked);
+    const flushes = !MEMORY_FILE_SYSTEMS.includes(type);
+    return new FileBackend(path, { address, sizeBytes, kind: "file", fd, pageBytes, flushes }, locked);
   }
 
   /** No other process serves the file. False only for a `shared` one, until the other has ended. */
@@ -150,11 +158,6 @@ async function lock(fd: number, shared: boolean): Promise<boolean> {
     await new Promise((resolve) => setTimeout(resolve, LOCK_PAUSE_MS));
   }
   return true;
-}
-
-function pageBytesOf(path: string): number {
-  const { type, bsize } = statfsSync(path);
-  return type === HUGETLBFS_MAGIC ? bsize : PAGE_BYTES;
 }
 
 /** The disk's size; an empty file, or one that may grow, is made so long. */

@@ -1,9 +1,11 @@
 // time limit: 400 s
-// dblock-ramdisk --store: the content outlives the process, discards give space back, a full file system is an I/O error
-// and not the server's death, huge pages work.
+// dblock-ramdisk --store: the content outlives the process, discards give space back, fsync() reaches the disk below where
+// there is one, a full file system is an I/O error and not the server's death, huge pages work.
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { DBLOCK_OPERATION_FLUSH } from "../../src/abi.ts";
 import { exists, requires, sh } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
+import { infoOf } from "./server.ts";
 
 const kibOf = async (path: string) => Number((await sh(`du -k ${path}`)).stdout.split("\t")[0]);
 
@@ -33,6 +35,37 @@ Deno.test("the content is there after the disk was destroyed, and the file is sp
   assertEquals((await runRamdisk("-d --name store0")).status, 0);
   await disk.end();
   await sh("rm /dev/shm/kept");
+});
+
+const writeCacheOf = async (name: string) => (await sh(`cat /sys/block/${name}/queue/write_cache`)).stdout.trim();
+
+Deno.test("fsync() brings a store's data to the disk below; where there is none, the kernel asks for no flush", async () => {
+  await using below = await Ramdisk.start({ name: "below", args: ["--size", "256M"] });
+  await sh(`mkfs.ext4 -q ${below.path} && mkdir -p /tmp/below && mount ${below.path} /tmp/below`);
+  try {
+    await using disk = await Ramdisk.start({ name: "store4", args: ["--store", "/tmp/below/disk", "--size", "16M"] });
+    assertEquals(await writeCacheOf("store4"), "write back");
+    const words = "this sentence is on the disk below";
+    const isBelow = async () => (await sh(`grep -a -c "${words}" ${below.path}`, { check: false })).status === 0;
+    const write = `yes "${words}" | dd of=${disk.path} bs=64k count=1 iflag=fullblock oflag=direct status=none`;
+    await sh(write);
+    assertEquals(await isBelow(), false, "the file's data is in memory only");
+    await sh(`${write} conv=fsync`);
+    await sh("echo 1 >/proc/sys/vm/drop_caches");
+    assertEquals(await isBelow(), true, "the file's data is on its disk");
+    assert(infoOf("store4")!.requests[DBLOCK_OPERATION_FLUSH]! > 0);
+    assertEquals((await runRamdisk("-d --name store4")).status, 0);
+    await disk.end();
+  } finally {
+    await sh("umount /tmp/below");
+  }
+  await using disk = await Ramdisk.start({ name: "store5", args: ["--store", "/dev/shm/unflushed", "--size", "16M"] });
+  assertEquals(await writeCacheOf("store5"), "write through");
+  await sh(`dd if=/dev/zero of=${disk.path} bs=64k count=1 oflag=direct conv=fsync status=none`);
+  assertEquals(infoOf("store5")!.requests[DBLOCK_OPERATION_FLUSH], 0);
+  assertEquals((await runRamdisk("-d --name store5")).status, 0);
+  await disk.end();
+  await sh("rm /dev/shm/unflushed");
 });
 
 Deno.test("on a full file system writes and zeroes fail, and the server goes on", async () => {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { statfsSync } from "node:fs";
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import {
   DBLOCK_OPERATION_DISCARD as DISCARD,
@@ -6,7 +7,7 @@ import {
   DBLOCK_OPERATION_WRITE_ZEROES as WRITE_ZEROES,
   DBLOCK_REQUEST_NO_UNMAP as NO_UNMAP,
 } from "../../src/abi.ts";
-import type { Mapping } from "../../src/backend.ts";
+import { type Mapping, profileOf } from "../../src/backend.ts";
 import { FileBackend } from "../../src/backends/file.ts";
 import { DblockError } from "../../src/errors.ts";
 import { maintain } from "../../src/mapped.ts";
@@ -43,6 +44,23 @@ Deno.test("FileBackend makes a sparse file, keeps what is written, and finds it 
   assertEquals([bytesOf(found).indexOf(7), bytesOf(found).lastIndexOf(7)], [8192, 16383]);
   found.close();
   assertEquals((await FileBackend.open({ path, sizeBytes: 64 * MIB })).close(), undefined);
+});
+
+Deno.test("FileBackend has a write cache where its file has a disk, and none on tmpfs", async () => {
+  using memory = folder();
+  const onDisk = Deno.makeTempDirSync({ dir: ".", prefix: ".dblock-unit-" });
+  try {
+    for (const path of [memory.path, onDisk]) {
+      const backend = await FileBackend.open({ path: `${path}/a`, sizeBytes: MIB });
+      assertEquals(backend.mapping.flushes, statfsSync(path).type !== 0x01021994);
+      assertEquals(profileOf(backend).writeCache, backend.mapping.flushes);
+      backend.close();
+    }
+    assertEquals(profileOf({ mapping: { address: 4096, sizeBytes: 4096, kind: "file" } }).writeCache, true);
+    assertEquals(profileOf({ mapping: { address: 4096, sizeBytes: 4096, kind: "anonymous" } }).writeCache, false);
+  } finally {
+    Deno.removeSync(onDisk, { recursive: true });
+  }
 });
 
 Deno.test("FileBackend makes a file longer when it may, and shorter never", async () => {
