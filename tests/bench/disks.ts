@@ -15,9 +15,9 @@ export interface DiskSpec {
   readonly name: string;
   readonly kind: ForeignKind | OwnKind;
   readonly sizeMiB: number;
-  /** Only of our own disks. @default what serve() takes */
+  /** @default what serve() takes; for others, a queue per processor */
   readonly queues?: number;
-  /** That many disks of this kind at once, used by one fio; only for "direct". @default 1 */
+  /** That many disks of this kind at once, used by one fio; only for "direct", "ublk" and "brd". @default 1 */
   readonly count?: number;
 }
 

@@ -47,12 +47,19 @@ export function scalingSeries(rounds: number): Series[] {
       jobs: blockSizes.map((bytes): Job => job(`r-${bytes}`, `${bytes} bytes`, bytes, "--rw=randread --iodepth=8")),
       rounds,
     },
-    {
+    // One count after the other, so that no more servers are there than are measured.
+    ...diskCounts.map((count): Series => ({
       name: "disks",
-      disks: diskCounts.map((count) => ({ ...direct, name: `direct-${count}`, sizeMiB: 16, queues: 1, count })),
+      disks: (["brd", "ublk", "direct"] as const).map((kind) => ({
+        name: `${kind}-${count}`,
+        kind,
+        sizeMiB: 16,
+        queues: 1,
+        count,
+      })),
       jobs: [busy("r4k")],
       rounds,
-    },
+    })),
   ];
 }
 

@@ -4,8 +4,8 @@
  * thread and one io_uring a queue, answers and the next wait in one system call, threads not bound to processors (on two
  * of them that is several times faster). Not for any other use: it ends by being killed.
  *
- *   ublk_memory MIB QUEUES        serves /dev/ublkb0; says "ready" when it is there
- *   ublk_memory                   deletes it
+ *   ublk_memory ID MIB QUEUES     serves /dev/ublkbID; says "ready" when it is there
+ *   ublk_memory ID                deletes it
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -38,7 +38,7 @@ struct ring {
 };
 
 static char *store;
-/* /dev/ublkc0: the driver lets it be opened once. */
+/* /dev/ublkcID: the driver lets it be opened once. */
 static int device_fd;
 
 static void die(const char *what, int error)
@@ -190,18 +190,18 @@ static void *serve(void *argument)
 	}
 }
 
-static void add(uint64_t size_bytes, unsigned queue_count)
+static void add(uint32_t id, uint64_t size_bytes, unsigned queue_count)
 {
 	struct ublksrv_ctrl_dev_info info = {
 		.nr_hw_queues = queue_count, .queue_depth = DEPTH, .max_io_buf_bytes = MAX_IO_BYTES,
-		.dev_id = 0, .ublksrv_pid = getpid(),
+		.dev_id = id, .ublksrv_pid = getpid(),
 	};
 	struct ublk_params params = {
 		.len = sizeof(params), .types = UBLK_PARAM_TYPE_BASIC,
 		.basic = { .logical_bs_shift = 9, .physical_bs_shift = 12, .io_opt_shift = 12, .io_min_shift = 9,
 			   .max_sectors = MAX_IO_BYTES >> 9, .dev_sectors = size_bytes >> 9 },
 	};
-	struct ublksrv_ctrl_cmd command = { .dev_id = 0, .queue_id = -1, .len = sizeof(info), .addr = (uintptr_t)&info };
+	struct ublksrv_ctrl_cmd command = { .dev_id = id, .queue_id = -1, .len = sizeof(info), .addr = (uintptr_t)&info };
 	int result = control(CONTROL(UBLK_CMD_ADD_DEV), &command);
 
 	if (result < 0)
@@ -215,24 +215,27 @@ static void add(uint64_t size_bytes, unsigned queue_count)
 
 int main(int count, char **arguments)
 {
-	struct ublksrv_ctrl_cmd command = { .dev_id = 0, .queue_id = -1 };
+	struct ublksrv_ctrl_cmd command = { .queue_id = -1 };
 	uint64_t size_bytes;
 	unsigned queue_count;
 	pthread_t thread;
+	char node[32];
 	int result;
 
-	if (count != 3)
+	command.dev_id = count > 1 ? atoi(arguments[1]) : 0;
+	if (count != 4)
 		return control(CONTROL(UBLK_CMD_DEL_DEV), &command) < 0;
-	size_bytes = strtoull(arguments[1], NULL, 10) << 20;
-	queue_count = atoi(arguments[2]);
+	size_bytes = strtoull(arguments[2], NULL, 10) << 20;
+	queue_count = atoi(arguments[3]);
 	store = map(size_bytes, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, PROT_READ | PROT_WRITE);
-	add(size_bytes, queue_count);
+	add(command.dev_id, size_bytes, queue_count);
 	/* The node is made by a thread of the kernel. */
-	for (int i = 0; i < 500 && access("/dev/ublkc0", F_OK) != 0; i++)
+	snprintf(node, sizeof(node), "/dev/ublkc%u", command.dev_id);
+	for (int i = 0; i < 500 && access(node, F_OK) != 0; i++)
 		usleep(10000);
-	device_fd = open("/dev/ublkc0", O_RDWR | O_CLOEXEC);
+	device_fd = open(node, O_RDWR | O_CLOEXEC);
 	if (device_fd < 0)
-		die("/dev/ublkc0", errno);
+		die(node, errno);
 	for (unsigned queue = 0; queue < queue_count; queue++)
 		if (pthread_create(&thread, NULL, serve, (void *)(uintptr_t)queue) != 0)
 			die("pthread_create", EAGAIN);
