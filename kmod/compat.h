@@ -44,8 +44,9 @@
 #define DBLOCK_RELEASE_ARGS(disk)	struct gendisk *disk
 #endif
 
-/* 5.15 brought a flag against a default I/O scheduler; 6.14 dropped the one
- * that asks for merging, which is always done since.
+/* 5.15 brought a flag against a default I/O scheduler (before: see
+ * dblock_gendisk_add()); 6.14 dropped the one that asks for merging, which is
+ * always done since.
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
 #define DBLOCK_TAG_SET_FLAGS	BLK_MQ_F_SHOULD_MERGE
@@ -179,12 +180,19 @@ dblock_gendisk_alloc(struct blk_mq_tag_set *set, const struct dblock_limits *l)
 	return disk;
 }
 
-/* 5.15 made device_add_disk() able to fail. */
+/* 5.15 made device_add_disk() able to fail, and brought the flag against a
+ * default I/O scheduler. Before it, the one against any is set for a moment: to
+ * put in one that nobody asked for takes longer than all the rest of START.
+ */
 static inline int dblock_gendisk_add(struct gendisk *disk,
 				     const struct attribute_group **groups)
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
+	struct blk_mq_tag_set *set = disk->queue->tag_set;
+
+	set->flags |= BLK_MQ_F_NO_SCHED;
 	device_add_disk(NULL, disk, groups);
+	set->flags &= ~BLK_MQ_F_NO_SCHED;
 	return 0;
 #else
 	return device_add_disk(NULL, disk, groups);

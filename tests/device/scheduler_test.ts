@@ -1,11 +1,25 @@
 // Changing the scheduler, nr_requests and the number of CPUs under verified I/O costs no error and no stall.
 // Hard cases D4, D5.
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import { DBLOCK_DEVICE_DIRECT } from "../../src/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
 import { sh } from "./harness.ts";
 import { infoOf, MIB } from "./server.ts";
+
+Deno.test("a disk begins without an I/O scheduler, with one queue too, and takes the one it is given", async () => {
+  for (const queue_count of [1, 2]) {
+    await using disk = await TestDisk.start({ name: "sched0", queue_count });
+    const file = `/sys/block/${disk.name}/queue/scheduler`;
+    const words = (await sh(`cat ${file}`)).stdout.trim().split(" ");
+    assert(words.includes("[none]"), words.join(" "));
+    const other = words.find((word) => word !== "[none]");
+    assert(other !== undefined, "this kernel has a scheduler");
+    await sh(`echo ${other} >${file} && grep -q "\\[${other}\\]" ${file}`);
+    await sh(`dd if=/dev/zero of=${disk.path} bs=64k count=4 oflag=direct status=none`);
+    await sh(`echo none >${file} && grep -q "\\[none\\]" ${file}`);
+  }
+});
 
 Deno.test("scheduler, nr_requests and CPUs change under fio verify", async () => {
   const flags = DBLOCK_DEVICE_DIRECT;
