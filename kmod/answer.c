@@ -123,6 +123,7 @@ static void dblock_answer_settle(struct dblock_queue *queue,
 	lockdep_assert_held(&queue->lock);
 	dblock_queue_handed_less(queue);
 	dblock_io_of(answer->rq)->slot = DBLOCK_NO_SLOT;
+	dblock_io_of(answer->rq)->ending = true;
 	dblock_slot_free(queue, answer->slot);
 	answer->slot = NULL;
 	answer->done = true;

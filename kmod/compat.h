@@ -46,15 +46,18 @@
 
 /* 5.15 brought a flag against a default I/O scheduler (before: see
  * dblock_gendisk_add()); 6.14 dropped the one that asks for merging, which is
- * always done since.
+ * always done since. STACKING: a CPU that goes offline waits for no request of
+ * ours, which may be held for as long as nobody serves.
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
-#define DBLOCK_TAG_SET_FLAGS	BLK_MQ_F_SHOULD_MERGE
+#define DBLOCK_TAG_SET_FLAGS	(BLK_MQ_F_SHOULD_MERGE | BLK_MQ_F_STACKING)
 #elif LINUX_VERSION_CODE < KERNEL_VERSION(6, 14, 0)
 #define DBLOCK_TAG_SET_FLAGS \
-	(BLK_MQ_F_SHOULD_MERGE | BLK_MQ_F_NO_SCHED_BY_DEFAULT)
+	(BLK_MQ_F_SHOULD_MERGE | BLK_MQ_F_STACKING | \
+	 BLK_MQ_F_NO_SCHED_BY_DEFAULT)
 #else
-#define DBLOCK_TAG_SET_FLAGS	BLK_MQ_F_NO_SCHED_BY_DEFAULT
+#define DBLOCK_TAG_SET_FLAGS \
+	(BLK_MQ_F_STACKING | BLK_MQ_F_NO_SCHED_BY_DEFAULT)
 #endif
 
 /* 6.4 dropped the owner of a class. */
@@ -196,6 +199,26 @@ static inline int dblock_gendisk_add(struct gendisk *disk,
 	return 0;
 #else
 	return device_add_disk(NULL, disk, groups);
+#endif
+}
+
+/* Before 5.11 whoever made a disk smaller also dropped what file systems have
+ * in memory of it, and waited for them: no task of a thread that serves them.
+ */
+static inline void dblock_gendisk_resize(struct gendisk *disk, sector_t sectors)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
+	char *changes[] = { "RESIZE=1", NULL };
+	struct block_device *bdev = bdget_disk(disk, 0);
+
+	set_capacity(disk, sectors);
+	if (bdev) {
+		bd_set_nr_sectors(bdev, sectors);
+		bdput(bdev);
+	}
+	kobject_uevent_env(&disk_to_dev(disk)->kobj, KOBJ_CHANGE, changes);
+#else
+	set_capacity_and_notify(disk, sectors);
 #endif
 }
 

@@ -109,7 +109,7 @@ static int dblock_create_check(const struct dblock_create *p)
 	if (p->io_opt_bytes > DBLOCK_IO_BYTES_MAX ||
 	    p->io_opt_bytes & (p->physical_block_bytes - 1))
 		return -EINVAL;
-	if (p->max_io_bytes < DBLOCK_IO_BYTES_MIN ||
+	if (p->max_io_bytes < max_t(u32, DBLOCK_IO_BYTES_MIN, PAGE_SIZE) ||
 	    p->max_io_bytes > DBLOCK_IO_BYTES_MAX || p->max_io_bytes % SZ_4K)
 		return -EINVAL;
 	if (!p->queue_count || p->queue_count > DBLOCK_QUEUE_COUNT_MAX ||
@@ -128,6 +128,10 @@ static int dblock_create_check(const struct dblock_create *p)
 	    !dblock_range_valid(p->max_write_zeroes_bytes,
 				p->flags & DBLOCK_DEVICE_WRITE_ZEROES,
 				block_bytes))
+		return -EINVAL;
+	/* The block layer does not split what is smaller than a grain. */
+	if (discard && p->max_discard_bytes < max(p->discard_granularity_bytes,
+						  p->physical_block_bytes))
 		return -EINVAL;
 	return 0;
 }

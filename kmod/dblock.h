@@ -70,9 +70,10 @@ struct dblock_slot {
 /* What blk-mq keeps for us behind each request; guarded by the queue's lock. */
 struct dblock_io {
 	struct list_head node;		/* on dblock_queue.waiting, or empty */
-	u64 sequence;			/* of the last hand-out, or U64_MAX */
+	u64 sequence;			/* of the first hand-out, or U64_MAX */
 	u32 slot;			/* or DBLOCK_NO_SLOT */
 	bool replayed;
+	bool ending;			/* somebody is about to end it */
 };
 
 static inline struct dblock_io *dblock_io_of(struct request *rq)
@@ -99,6 +100,7 @@ struct dblock_queue {
 	struct dblock_channel *channel;	/* who serves; only compared */
 	struct dblock_channel *successor; /* who waits to take over, or NULL */
 	struct list_head waiting;	/* dblock_io.node, by sequence */
+	u64 sequence;			/* of the next first hand-out */
 	u32 waiting_count;
 	u64 arrived_ns;			/* of the last that found none waiting */
 	u32 handed_count;		/* HANDED and COPYING */
@@ -182,7 +184,8 @@ struct dblock_channel {
 };
 
 /* main.c */
-extern struct workqueue_struct *dblock_workqueue;
+extern struct workqueue_struct *dblock_start_workqueue;
+extern struct workqueue_struct *dblock_remove_workqueue;
 extern bool dblock_debug;
 
 /* For those who look into what happens: with the parameter debug, or by dynamic
@@ -241,7 +244,8 @@ u8 dblock_operation_of(struct request *rq);
 void dblock_end_list(struct list_head *ended, blk_status_t status);
 void dblock_slot_free(struct dblock_queue *queue, struct dblock_slot *slot);
 struct dblock_io *dblock_slot_take(struct dblock_queue *queue,
-				   struct dblock_slot *slot);
+				   struct dblock_slot *slot,
+				   const struct dblock_channel *handed_to);
 void dblock_slot_replay(struct dblock_queue *queue, struct dblock_slot *slot);
 void dblock_queue_wake(struct dblock_queue *queue);
 void dblock_queue_handed_less(struct dblock_queue *queue);

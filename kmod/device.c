@@ -195,7 +195,7 @@ void dblock_device_remove(struct dblock_device *device)
 	if (device->state >= DBLOCK_STATE_REMOVING)
 		return;
 	dblock_device_set_state(device, DBLOCK_STATE_REMOVING);
-	queue_work(dblock_workqueue, &device->remove_work);
+	queue_work(dblock_remove_workqueue, &device->remove_work);
 }
 
 /**
@@ -252,7 +252,7 @@ int dblock_device_start(struct dblock_device *device, bool wait)
 		err = -ENOTCONN;
 	else if (device->state == DBLOCK_STATE_CREATED) {
 		dblock_device_set_state(device, DBLOCK_STATE_STARTING);
-		queue_work(dblock_workqueue, &device->start_work);
+		queue_work(dblock_start_workqueue, &device->start_work);
 	} else if (device->state != DBLOCK_STATE_STARTING) {
 		dblock_device_set_state(device, DBLOCK_STATE_LIVE);
 		pr_info("%s: served again, by process %d\n",
@@ -264,7 +264,11 @@ int dblock_device_start(struct dblock_device *device, bool wait)
 		return err;
 	if (wait_for_completion_interruptible(&device->started))
 		return -EINTR;
-	return READ_ONCE(device->start_error);
+	err = READ_ONCE(device->start_error);
+	/* Who hears of a failure can use the name again. */
+	if (err && wait_for_completion_interruptible(&device->removed))
+		return -EINTR;
+	return err;
 }
 
 /* A queue has lost its server. A disk that was never live goes in any case. */

@@ -133,5 +133,5 @@ void dblock_disk_resize(struct dblock_device *device, u64 size_bytes)
 {
 	lockdep_assert_held(&device->lock);
 	device->params.size_bytes = size_bytes;
-	set_capacity_and_notify(device->disk, size_bytes >> SECTOR_SHIFT);
+	dblock_gendisk_resize(device->disk, size_bytes >> SECTOR_SHIFT);
 }

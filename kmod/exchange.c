@@ -46,33 +46,36 @@ static int dblock_take(struct dblock_channel *channel,
 	return 0;
 }
 
-/* Writes requests to the server's memory, data first.
+/* Writes requests to the server's memory, data first. Those that have ended
+ * meanwhile are left out.
  *
  * Return: how many it was told of, or an errno if that is none.
  */
 static int dblock_tell(struct dblock_channel *channel,
 		       struct dblock_request __user *to,
-		       const struct dblock_request *requests,
-		       unsigned int count)
+		       struct dblock_request *requests, unsigned int count)
 {
 	bool direct = channel->device->params.flags & DBLOCK_DEVICE_DIRECT;
-	unsigned int good = count;
+	unsigned int good = 0;
 	unsigned int i;
 	int err = 0;
 
-	for (i = 0; i < count && !direct && !err; i++) {
-		if (requests[i].operation != DBLOCK_OPERATION_WRITE)
-			continue;
-		err = dblock_queue_deliver(channel, &requests[i]);
-		if (err)
-			good = i;
+	for (i = 0; i < count; i++) {
+		if (!direct && requests[i].operation == DBLOCK_OPERATION_WRITE)
+			err = dblock_queue_deliver(channel, &requests[i]);
+		if (err && err != -ENOENT)
+			break;
+		if (!err)
+			requests[good++] = requests[i];
+		err = 0;
 	}
+	if (i < count)
+		dblock_queue_hand_back(channel, requests + i, count - i);
 	if (good && copy_to_user(to, requests, good * sizeof(*requests))) {
+		dblock_queue_hand_back(channel, requests, good);
 		good = 0;
 		err = -EFAULT;
 	}
-	if (good < count)
-		dblock_queue_hand_back(channel, requests + good, count - good);
 	return good ?: err;
 }
 

@@ -9,8 +9,12 @@
 
 #include "dblock.h"
 
-/* Starts and removes disks, so that neither runs in a server's own thread. */
-struct workqueue_struct *dblock_workqueue;
+/* Starts and removes disks, so that neither runs in a server's own thread. Two of
+ * them: a start waits for its server, and no number of those may keep a removal
+ * waiting.
+ */
+struct workqueue_struct *dblock_start_workqueue;
+struct workqueue_struct *dblock_remove_workqueue;
 
 bool dblock_debug;
 module_param_named(debug, dblock_debug, bool, 0644);
@@ -18,14 +22,18 @@ MODULE_PARM_DESC(debug, "Log every change of state, attachment and resize, as dy
 
 static int __init dblock_init(void)
 {
-	int err;
+	int err = -ENOMEM;
 
-	dblock_workqueue = alloc_workqueue("dblock", WQ_UNBOUND, 0);
-	if (!dblock_workqueue)
-		return -ENOMEM;
+	dblock_start_workqueue = alloc_workqueue("dblock-start", WQ_UNBOUND, 0);
+	if (!dblock_start_workqueue)
+		return err;
+	dblock_remove_workqueue = alloc_workqueue("dblock-remove", WQ_UNBOUND,
+						  0);
+	if (!dblock_remove_workqueue)
+		goto destroy_start_workqueue;
 	err = dblock_registry_init();
 	if (err)
-		goto destroy_workqueue;
+		goto destroy_remove_workqueue;
 	err = dblock_control_init();
 	if (err)
 		goto exit_registry;
@@ -33,8 +41,10 @@ static int __init dblock_init(void)
 
 exit_registry:
 	dblock_registry_exit();
-destroy_workqueue:
-	destroy_workqueue(dblock_workqueue);
+destroy_remove_workqueue:
+	destroy_workqueue(dblock_remove_workqueue);
+destroy_start_workqueue:
+	destroy_workqueue(dblock_start_workqueue);
 	return err;
 }
 
@@ -44,7 +54,8 @@ destroy_workqueue:
 static void __exit dblock_exit(void)
 {
 	dblock_control_exit();
-	destroy_workqueue(dblock_workqueue);
+	destroy_workqueue(dblock_remove_workqueue);
+	destroy_workqueue(dblock_start_workqueue);
 	dblock_registry_exit();
 }
 

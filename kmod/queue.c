@@ -70,25 +70,29 @@ void dblock_queue_handed_less(struct dblock_queue *queue)
 		dblock_queue_wake(queue);
 }
 
-void dblock_slot_free(struct dblock_queue *queue,
-			     struct dblock_slot *slot)
+void dblock_slot_free(struct dblock_queue *queue, struct dblock_slot *slot)
 {
 	slot->rq = NULL;
 	slot->state = DBLOCK_SLOT_FREE;
 	queue->free[queue->free_count++] = slot - queue->slots;
+	/* Somebody may sleep beside requests that had no slot to go to. */
+	if (queue->free_count == 1 && queue->waiting_count)
+		dblock_queue_wake(queue);
 }
 
-/* Takes the request out of its slot; what becomes of the slot depends on
- * whether somebody may still answer it.
+/* Takes the request, which is to be ended, out of its slot. What becomes of
+ * the slot depends on whether the server that was handed it may still answer.
  */
 struct dblock_io *dblock_slot_take(struct dblock_queue *queue,
-					  struct dblock_slot *slot)
+				   struct dblock_slot *slot,
+				   const struct dblock_channel *handed_to)
 {
 	struct dblock_io *io = dblock_io_of(slot->rq);
 
 	io->slot = DBLOCK_NO_SLOT;
+	io->ending = true;
 	dblock_queue_handed_less(queue);
-	if (queue->channel) {
+	if (handed_to && queue->channel == handed_to) {
 		slot->rq = NULL;
 		slot->state = DBLOCK_SLOT_QUARANTINED;
 		queue->quarantined_count++;
@@ -102,8 +106,7 @@ struct dblock_io *dblock_slot_take(struct dblock_queue *queue,
  * out before, who was first stays first, whatever slots they had: writes that
  * overlap are made in the same order again.
  */
-void dblock_slot_replay(struct dblock_queue *queue,
-			       struct dblock_slot *slot)
+void dblock_slot_replay(struct dblock_queue *queue, struct dblock_slot *slot)
 {
 	struct dblock_io *io = dblock_io_of(slot->rq);
 	struct list_head *at;
@@ -138,9 +141,12 @@ static blk_status_t dblock_queue_rq(struct blk_mq_hw_ctx *hctx,
 	io->sequence = U64_MAX;
 	io->slot = DBLOCK_NO_SLOT;
 	io->replayed = false;
+	io->ending = false;
 	blk_mq_start_request(bd->rq);
 	spin_lock(&queue->lock);
-	if (queue->mode == DBLOCK_MODE_FAIL) {
+	if (queue->mode == DBLOCK_MODE_FAIL ||
+	    (op_is_write(req_op(bd->rq)) && queue->device->params.flags &
+	     DBLOCK_DEVICE_READ_ONLY)) {
 		queue->error_count++;
 		spin_unlock(&queue->lock);
 		return BLK_STS_IOERR;
@@ -175,21 +181,23 @@ static enum blk_eh_timer_return dblock_timeout(DBLOCK_TIMEOUT_ARGS(rq))
 	spin_lock(&queue->lock);
 	if (io->slot != DBLOCK_NO_SLOT)
 		slot = &queue->slots[io->slot];
-	if (!slot && list_empty(&io->node)) {
-		/* Somebody else has just ended it. */
+	if (io->ending) {
 		spin_unlock(&queue->lock);
 		return BLK_EH_DONE;
 	}
+	/* Without a slot and on no list it is on its way to us. */
 	if (queue->mode == DBLOCK_MODE_HOLD ||
+	    (!slot && list_empty(&io->node)) ||
 	    (slot && slot->state == DBLOCK_SLOT_COPYING)) {
 		spin_unlock(&queue->lock);
 		return BLK_EH_RESET_TIMER;
 	}
 	if (slot) {
-		dblock_slot_take(queue, slot);
+		dblock_slot_take(queue, slot, queue->channel);
 	} else {
 		list_del_init(&io->node);
 		queue->waiting_count--;
+		io->ending = true;
 	}
 	queue->timeout_count++;
 	queue->error_count++;
@@ -268,6 +276,7 @@ void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
 {
 	struct dblock_device *device = queue->device;
 	struct dblock_slot *slot;
+	struct dblock_io *io;
 	LIST_HEAD(ended);
 	u32 i;
 
@@ -275,6 +284,8 @@ void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
 	queue->mode = mode;
 	queue->gone = gone;
 	if (mode == DBLOCK_MODE_FAIL) {
+		list_for_each_entry(io, &queue->waiting, node)
+			io->ending = true;
 		list_splice_init(&queue->waiting, &ended);
 		queue->error_count += queue->waiting_count;
 		queue->waiting_count = 0;
@@ -283,8 +294,8 @@ void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
 			/* A COPYING one ends by the hand that copies it. */
 			if (slot->state != DBLOCK_SLOT_HANDED)
 				continue;
-			list_add_tail(&dblock_slot_take(queue, slot)->node,
-				      &ended);
+			io = dblock_slot_take(queue, slot, queue->channel);
+			list_add_tail(&io->node, &ended);
 			queue->error_count++;
 		}
 	}

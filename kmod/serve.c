@@ -90,7 +90,9 @@ int dblock_queue_hand_out(struct dblock_channel *channel,
 			slot->generation = 1;
 		slot->batch = queue->batch;
 		io->slot = index;
-		io->sequence = queue->handed_total++;
+		if (io->sequence == U64_MAX)
+			io->sequence = queue->sequence++;
+		queue->handed_total++;
 		queue->handed_count++;
 		queue->replayed_count += io->replayed;
 		dblock_describe(slot, index, &requests[count++]);
@@ -122,7 +124,6 @@ struct dblock_slot *dblock_slot_find(struct dblock_channel *channel, u16 index,
 			/* The late answer: now nothing is due from the slot. */
 			queue->quarantined_count--;
 			dblock_slot_free(queue, slot);
-			dblock_queue_wake(queue);
 		}
 	}
 	*status = DBLOCK_STATUS_STALE;
@@ -150,6 +151,19 @@ static void dblock_slot_hand_back(struct dblock_queue *queue,
 	}
 }
 
+/* The slot of a hand-out that is still this channel's, or NULL. */
+static struct dblock_slot *dblock_slot_of(struct dblock_channel *channel,
+					  const struct dblock_request *request)
+{
+	struct dblock_queue *queue = channel->queue;
+	struct dblock_slot *slot = &queue->slots[request->slot];
+
+	lockdep_assert_held(&queue->lock);
+	if (queue->channel != channel || slot->generation != request->generation)
+		return NULL;
+	return slot;
+}
+
 /**
  * dblock_queue_hand_back() - the server was never told of these
  * @channel: whose call failed
@@ -164,9 +178,9 @@ void dblock_queue_hand_back(struct dblock_channel *channel,
 	struct dblock_slot *slot;
 
 	spin_lock(&queue->lock);
-	while (queue->channel == channel && count-- > 0) {
-		slot = &queue->slots[requests[count].slot];
-		if (slot->generation == requests[count].generation)
+	while (count-- > 0) {
+		slot = dblock_slot_of(channel, &requests[count]);
+		if (slot)
 			dblock_slot_hand_back(queue, slot);
 	}
 	spin_unlock(&queue->lock);
@@ -194,13 +208,15 @@ void dblock_slot_release(struct dblock_channel *channel,
 			 struct dblock_slot *slot, struct list_head *failed)
 {
 	struct dblock_queue *queue = channel->queue;
+	struct dblock_io *io;
 
 	lockdep_assert_held(&queue->lock);
 	slot->state = DBLOCK_SLOT_HANDED;
 	if (queue->mode == DBLOCK_MODE_FAIL) {
 		/* set_mode() passed by while we were copying. */
 		queue->error_count++;
-		list_add_tail(&dblock_slot_take(queue, slot)->node, failed);
+		io = dblock_slot_take(queue, slot, channel);
+		list_add_tail(&io->node, failed);
 	} else if (queue->channel != channel) {
 		dblock_slot_replay(queue, slot);
 		dblock_queue_wake(queue);
@@ -212,8 +228,8 @@ void dblock_slot_release(struct dblock_channel *channel,
  * @channel: who is told of the request next
  * @request: as handed out
  *
- * Return: 0, also if the request is gone by now; -EFAULT or -EINTR if the
- * buffer is not to be had.
+ * Return: 0; -ENOENT if the request has ended meanwhile, and then its slot is
+ * free again; -EFAULT or -EINTR if the buffer is not to be had.
  */
 int dblock_queue_deliver(struct dblock_channel *channel,
 			 const struct dblock_request *request)
@@ -228,17 +244,20 @@ int dblock_queue_deliver(struct dblock_channel *channel,
 		struct dblock_slot *slot;
 		size_t before = done;
 		LIST_HEAD(failed);
-		u16 ignored;
 		int err;
 
 		spin_lock(&queue->lock);
-		slot = dblock_slot_find(channel, request->slot,
-					request->generation, &ignored);
+		slot = dblock_slot_of(channel, request);
+		if (slot && slot->state != DBLOCK_SLOT_HANDED) {
+			/* The server, which was not told, owes no answer. */
+			dblock_slot_hand_back(queue, slot);
+			slot = NULL;
+		}
 		if (slot)
 			slot->state = DBLOCK_SLOT_COPYING;
 		spin_unlock(&queue->lock);
 		if (!slot)
-			return 0;
+			return -ENOENT;
 		done = dblock_data_copy(slot->rq, address, done);
 		spin_lock(&queue->lock);
 		dblock_slot_release(channel, slot, &failed);

@@ -70,7 +70,7 @@ struct dblock_version {
 };
 
 /* &struct dblock_create.flags and &struct dblock_info.flags */
-#define DBLOCK_DEVICE_READ_ONLY		(1U << 0)	/* writes are refused by the block layer */
+#define DBLOCK_DEVICE_READ_ONLY		(1U << 0)	/* writes are refused and never sent */
 #define DBLOCK_DEVICE_WRITE_CACHE	(1U << 1)	/* FLUSH is sent; without: an answered WRITE is durable */
 #define DBLOCK_DEVICE_FUA		(1U << 2)	/* FUA is sent as a flag; needs WRITE_CACHE */
 #define DBLOCK_DEVICE_DISCARD		(1U << 3)
@@ -104,9 +104,9 @@ enum dblock_on_death {
  * @physical_block_bytes: a power of two, @logical_block_bytes to 1 MiB
  * @io_opt_bytes: preferred size of an I/O, a multiple of
  *	@physical_block_bytes up to DBLOCK_IO_BYTES_MAX; 0: no preference
- * @max_io_bytes: the largest READ or WRITE, DBLOCK_IO_BYTES_MIN to
- *	DBLOCK_IO_BYTES_MAX, a multiple of 4096; also the size of a slot of the
- *	delivered buffer
+ * @max_io_bytes: the largest READ or WRITE, DBLOCK_IO_BYTES_MIN (or a page,
+ *	where pages are larger) to DBLOCK_IO_BYTES_MAX, a multiple of 4096; also
+ *	the size of a slot of the delivered buffer
  * @queue_count: in/out: 1 to DBLOCK_QUEUE_COUNT_MAX; the kernel lowers it to
  *	&dblock_version.queue_count_max
  * @queue_depth: requests per queue at once, 1 to DBLOCK_QUEUE_DEPTH_MAX
@@ -115,8 +115,10 @@ enum dblock_on_death {
  * @discard_granularity_bytes: with DISCARD: a power of two, from
  *	@logical_block_bytes to 1 GiB; 0 otherwise
  * @max_discard_bytes: with DISCARD: a multiple of @logical_block_bytes up to
- *	DBLOCK_RANGE_BYTES_MAX; 0 otherwise
- * @max_write_zeroes_bytes: the same for WRITE_ZEROES
+ *	DBLOCK_RANGE_BYTES_MAX, not less than @discard_granularity_bytes and
+ *	@physical_block_bytes; 0 otherwise
+ * @max_write_zeroes_bytes: with WRITE_ZEROES: a multiple of
+ *	@logical_block_bytes up to DBLOCK_RANGE_BYTES_MAX; 0 otherwise
  * @minor: out: minor number of the device's server node
  * @reserved: 0
  *

@@ -1,12 +1,16 @@
 // Requests to the same sectors are handed out in the order in which they came, and again in that order after the server's
-// death. Hard case D7. Not covered: two CPUs that submit at once, where there is no order to keep.
+// death, and when they could not be handed out at first. Hard case D7. Not covered: two CPUs that submit at once, where there is no order to keep.
 import { assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
+import { ERRNO } from "../../src/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { sh, waitFor } from "./harness.ts";
+import { startDevice } from "./server.ts";
+import { PROT_NONE, PROT_READ_WRITE } from "./syscall.ts";
 
-const count = 12;
-const depth = 16;
+/** More than the kernel hands out between two looks at the server's memory. */
+const count = 40;
+const depth = 64;
 
 Deno.test("overlapping writes keep their order, also when they are replayed", async () => {
   const options = { name: "order0", on_death: abi.DBLOCK_ON_DEATH_HOLD, queue_depth: depth };
@@ -36,7 +40,14 @@ Deno.test("overlapping writes keep their order, also when they are replayed", as
   await first.abandon();
   await first.untilState(abi.DBLOCK_STATE_HELD);
 
-  await using second = await TestDisk.start({ ...options, existing: true, store: first.store, rule: () => "hold" });
+  await using second = await TestDisk.attach({ ...options, existing: true, store: first.store, rule: () => "hold" });
+  // The first attempt to hand them out fails, for some of them.
+  const queue = second.queues[0]!;
+  queue.buffer!.protect(PROT_NONE);
+  assertEquals(startDevice(queue.fd), 0);
+  assertEquals(queue.exchangeOnly(), -ERRNO.EFAULT);
+  queue.buffer!.protect(PROT_READ_WRITE);
+  second.serve();
   await second.untilHeld(count);
   assertEquals(second.held.map(({ offsetBytes }) => offsetBytes), offsets);
   second.releaseAll();

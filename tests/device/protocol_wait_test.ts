@@ -39,6 +39,30 @@ Deno.test("poll() returns as soon as a request waits", async () => {
   await reading;
 });
 
+Deno.test("who waits beside requests without a slot is woken when an answer gives one free", async () => {
+  await using disk = await TestDisk.start({ name: "wait7", queue_depth: 2, timeout_ms: 3_000 });
+  disk.rule = () => "hold";
+  const read = () => sh(`dd if=${disk.path} of=/dev/null bs=4k count=1 iflag=direct`, { check: false });
+  // One slot is lost to a request that timed out, one is with the server: the third request has none to go to.
+  assertEquals((await read()).status, 1);
+  assertEquals(disk.info().quarantined_count, 1);
+  const answered = disk.held.length;
+  const second = read();
+  await disk.untilHeld(answered + 1);
+  await disk.pause();
+  const third = read();
+  await waitFor("the third read waits", () => disk.info().waiting_count === 1);
+  const polling = disk.queues[0]!.poll(1_500);
+  await sh("sleep 0.2");
+  disk.release(disk.held.at(-1)!);
+  assertEquals(await polling, POLLIN);
+  disk.rule = () => "serve";
+  disk.serve();
+  assertEquals([(await second).status, (await third).status], [0, 0]);
+  disk.releaseAll();
+  await disk.assertIdle();
+});
+
 Deno.test("a blocked EXCHANGE keeps a second one out, and ends when the device does", async () => {
   const created = createDevice(params("wait2"));
   using queue = new Queue(created, 0, { blocking: true });

@@ -8,6 +8,7 @@ import { sh } from "./harness.ts";
 import { infoOf, MIB } from "./server.ts";
 
 Deno.test("a disk begins without an I/O scheduler, with one queue too, and takes the one it is given", async () => {
+  await sh("modprobe mq-deadline", { check: false }); // a module on some kernels, part of others
   for (const queue_count of [1, 2]) {
     await using disk = await TestDisk.start({ name: "sched0", queue_count });
     const file = `/sys/block/${disk.name}/queue/scheduler`;

@@ -20,9 +20,9 @@ Deno.test({
       disk.serve();
       const { errno } = await callAsync(disk.queues[0]!.fd, abi.DBLOCK_IOC_START, abi.dblock_start);
       assertEquals(errno, ERRNO.EEXIST);
+      assertEquals(infoOf("ram0"), undefined, "the name is free as soon as START has said so");
       await waitFor("the server is told to stop", () => disk.ended === ERRNO.ENODEV);
       await disk.abandon();
-      assertEquals(infoOf("ram0"), undefined);
       await sh("dd if=/dev/ram0 of=/dev/null bs=4k count=1 iflag=direct status=none");
     } finally {
       await sh("rmmod brd");

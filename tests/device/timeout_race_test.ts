@@ -1,11 +1,12 @@
 // 1,000 answers that come just when their requests time out: each request ends exactly once, and every late answer is
-// refused. Hard case B3. Not covered: that every one of them met its timeout within the same microsecond.
+// refused; and a force destroy that ends requests while they time out. Hard cases B3, C1. Not covered: that every one of them
+// met its timeout within the same microsecond.
 import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
-import { figure, scaled } from "./harness.ts";
-import { MIB, type Request } from "./server.ts";
+import { figure, scaled, sh, waitFor } from "./harness.ts";
+import { destroyDevice, infoOf, MIB, type Request } from "./server.ts";
 
 const wanted = scaled(1_024);
 const timeoutMs = 1_000;
@@ -61,4 +62,32 @@ Deno.test("timeout and COMMIT race a thousand times", async () => {
   assertEquals([info.quarantined_count, info.error_count - info.timeout_count], [0, 0]);
   assert(taken > 10 && late > 10, `no race: ${taken} in time, ${late} late`);
   await disk.assertIdle();
+});
+
+Deno.test("a force destroy ends a thousand requests while they time out, each of them once", async () => {
+  const depth = 1_024;
+  let [timedOut, rounds] = [0, 0];
+  for (; rounds < 3; rounds++) {
+    await using disk = await TestDisk.start({
+      name: "race1",
+      timeout_ms: timeoutMs,
+      queue_depth: depth,
+      max_io_bytes: 4096,
+    });
+    disk.rule = () => "hold";
+    const running = sh(
+      `fio --name=race --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randread --bs=4k --iodepth=${depth} --size=16M`,
+      { check: false },
+    );
+    await waitFor("all requests are there", () => disk.info().waiting_count + disk.info().handed_count >= depth);
+    // The timer that finds the first of them goes on to find the others.
+    const givenUpMs = performance.now() + 10_000;
+    while (infoOf("race1")!.timeout_count === 0 && performance.now() < givenUpMs);
+    const { timeout_count } = disk.info();
+    assertEquals(await destroyDevice("race1"), 0);
+    timedOut += timeout_count;
+    assert((await running).status !== 0, "the reads failed");
+  }
+  figure({ "force destroys amid timeouts": rounds });
+  assert(timedOut > 0 && timedOut < rounds * depth, `${timedOut} had timed out before`);
 });

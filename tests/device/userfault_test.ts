@@ -127,3 +127,32 @@ Deno.test({
     await waitFor("it is answered", () => infoOf("dead2")!.handed_count === 0);
   },
 });
+
+Deno.test({
+  name: "writes that time out before their data is delivered are not told to the server, and leave no slot behind",
+  ...options,
+  async fn() {
+    await using disk = await TestDisk.start({ name: "dead3", timeout_ms: 1_000, queue_depth: 4, max_io_bytes: 4096 });
+    await disk.pause();
+    const queue = disk.queues[0]!;
+    using memory = new DeadMemory(queue.depth * queue.slotBytes);
+    // The same file again, with another buffer.
+    assertEquals(queue.attach({ buffer_address: memory.address, buffer_bytes: memory.bytes.length }), 0);
+    const writes = [0, 1].map((block) =>
+      sh(`dd if=/dev/zero of=${disk.path} bs=4k count=1 seek=${block} oflag=direct`, { check: false })
+    );
+    await waitFor("both writes wait", () => disk.info().waiting_count === 2);
+    const exchange = queue.exchangeAsync();
+    // One waits for its page, the other for its turn.
+    assertEquals((await Promise.all(writes)).map(({ status }) => status), [1, 1]);
+    memory.revive();
+    const { result, requests } = await exchange;
+    assertEquals([result, requests], [0, []]);
+    const { timeout_count, quarantined_count, handed_count, waiting_count } = disk.info();
+    assertEquals([timeout_count, quarantined_count, handed_count, waiting_count], [2, 0, 0, 0]);
+    assertEquals(queue.attach(), 0);
+    disk.serve();
+    assertEquals((await read(disk.path, 0)).status, 0);
+    await disk.assertIdle();
+  },
+});
