@@ -34,7 +34,7 @@ export function parseSize(text: string, what = "size"): number {
   }
   const base = unit !== "" && suffix === "b" ? 1000 : 1024;
   const bytes = Number(groups.number) * base ** POWERS.indexOf(unit);
-  if (bytes > Number.MAX_SAFE_INTEGER) throw new UsageError(`${what} ${text} is too big (at most 8 PiB)`);
+  if (bytes > Number.MAX_SAFE_INTEGER) throw new UsageError(`${what} ${text} is too big (less than 8 PiB)`);
   if (!Number.isInteger(bytes)) throw new UsageError(`${what} ${text} is not a whole number of bytes`);
   return bytes;
 }

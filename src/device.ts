@@ -77,6 +77,8 @@ export interface Life {
   origin: Origin;
   /** To be destroyed when it cannot be served. Another server's is not, before this one has started it. */
   ours: boolean;
+  /** Its policy keeps it when its server dies. */
+  keeps: boolean;
   /** The kernel has let go of it: the name may be another device's by now. */
   gone: boolean;
   /** Another server has it, or is about to have all of it. */
@@ -175,8 +177,10 @@ export class ServedDevice implements Device {
         this.#destroyed.resolve();
       } catch (error) {
         this.#closing = false;
-        // Somebody else was faster: wait with them.
         if (!(error instanceof DblockError) || error.code !== "ENOENT") throw error;
+        // Somebody else was faster.
+        this.#life.gone = true;
+        this.#destroyed.resolve();
       }
     }
     await this.closed;
@@ -195,9 +199,8 @@ export class ServedDevice implements Device {
     const { queues, log } = this.#life;
     let ending: Ending;
     try {
-      const ended = Promise.all(queues.map((queue) => queue.ended));
-      // Once the device is destroyed, undoing waits for those that do not end, but not for ever.
-      await Promise.race([ended, this.#destroyed.promise]);
+      // A queue ends only with the device. Undoing waits for the others, but not for ever.
+      await Promise.race([...queues.map((queue) => queue.ended), this.#destroyed.promise]);
       this.#life.gone = true;
       ending = { reason: this.#closing ? "closed" : "destroyed" };
     } catch (error) {
@@ -205,6 +208,8 @@ export class ServedDevice implements Device {
       const replaced = error instanceof DblockError && error.code === "ENOTCONN";
       this.#life.gone ||= replaced;
       this.#life.replaced = replaced;
+      // What a policy keeps when the process dies it also keeps when a Worker does: the next server goes on with it.
+      if (!replaced && this.#life.keeps) this.#life.ours = false;
       ending = replaced ? { reason: "replaced" } : { reason: "failed", error };
     }
     try {

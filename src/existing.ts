@@ -154,6 +154,10 @@ export function checkFits(info: DeviceInfo, request: CreateOptions, options: { r
   if (sizeBytes < info.size_bytes || sizeBytes > info.size_bytes && !options.grow) {
     throw new DblockError("EINVAL", attempted, `it has ${info.size_bytes} bytes, not ${request.size_bytes}`);
   }
+  if (info.max_write_zeroes_bytes > (request.max_write_zeroes_bytes ?? 0)) {
+    const wrong = "it is a disk that zeroes by itself, not one whose zeroes are written for it";
+    throw new DblockError("EINVAL", attempted, wrong);
+  }
   for (const [flag, is, isNot] of FIXED) {
     const has = (info.flags & flag) !== 0;
     if (has === (((request.flags ?? 0) & flag) !== 0)) continue;

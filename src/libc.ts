@@ -36,7 +36,8 @@ const SCHED_OTHER = 0;
 const SCHED_BATCH = 3;
 const PR_SET_IO_FLUSHER = 57;
 const PR_GET_IO_FLUSHER = 58;
-/** Linux on x86_64; aarch64 kernels with larger pages only waste a little. */
+const SC_PAGESIZE = 30;
+/** What sizes and addresses of a disk are a multiple of. Pages may be larger: see {@linkcode systemPageBytes}. */
 export const PAGE_BYTES = 4096;
 
 // ioctl(2), open(2) and fcntl(2) are variadic in C. On x86_64 and aarch64 Linux
@@ -84,6 +85,8 @@ const SYMBOLS = {
   madvise: { parameters: ["usize", "usize", "i32"], result: "i32" },
   // int mlock2(const void *address, size_t length, unsigned int flags)
   mlock2: { parameters: ["usize", "usize", "u32"], result: "i32" },
+  // long sysconf(int name)
+  sysconf: { parameters: ["i32"], result: "i64" },
   // int msync(void *address, size_t length, int flags)
   msync: { parameters: ["usize", "usize", "i32"], result: "i32" },
   // int fallocate(int fd, int mode, off_t offset, off_t length)
@@ -252,6 +255,11 @@ function map(sizeBytes: number, flags: number, fd: number): number | undefined {
 /** Gives back what `mapMemory` gave. Nobody may touch it any more. */
 export function unmapMemory(address: number, sizeBytes: number): boolean {
   return load().munmap(BigInt(address), BigInt(sizeBytes)) === 0;
+}
+
+/** The kernel's page: 4 KiB on x86_64, up to 64 KiB on aarch64. Less cannot be given back: madvise(2) rounds up. */
+export function systemPageBytes(): number {
+  return Number(load().sysconf(SC_PAGESIZE));
 }
 
 /** madvise(2) on whole pages; false if the kernel refuses. */

@@ -21,6 +21,7 @@ import {
   PAGE_BYTES,
   punchHole,
   syncMemory,
+  systemPageBytes,
   zeroMappedFile,
   zeroMemory,
   zeroRange,
@@ -78,11 +79,10 @@ export function maintain(
 
 /** Zeroes a range: whole pages by giving them back, the edges by hand. */
 function giveBack(mapping: Mapping, offsetBytes: number, lengthBytes: number): boolean {
-  const pageBytes = mapping.pageBytes ?? PAGE_BYTES;
+  const { fd, pageBytes: grain = PAGE_BYTES } = mapping;
   // The edges of a hole are zeroed by the file system, without taking space; not on hugetlbfs before 5.18.
-  if (mapping.fd !== undefined && pageBytes === PAGE_BYTES && punchHole(mapping.fd, offsetBytes, lengthBytes)) {
-    return true;
-  }
+  if (fd !== undefined && grain === PAGE_BYTES && punchHole(fd, offsetBytes, lengthBytes)) return true;
+  const pageBytes = Math.max(grain, systemPageBytes());
   const end = offsetBytes + lengthBytes;
   const firstPage = Math.ceil(offsetBytes / pageBytes) * pageBytes;
   const lastPage = Math.floor(end / pageBytes) * pageBytes;

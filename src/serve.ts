@@ -3,6 +3,7 @@
  * `serve()`: from a backend to a disk in /dev. Creates the device, gets every queue served, starts it; if any of that
  * fails, nothing is left of it.
  */
+import { DBLOCK_ON_DEATH_REMOVE } from "./abi.ts";
 import type { Backend, BackendModule, MappedBackend, Profile } from "./backend.ts";
 import { isMapped, isModule, profileOf } from "./backend.ts";
 import { resize, start } from "./channel.ts";
@@ -70,6 +71,7 @@ export async function serve(backend: AnyBackend, options: ServeOptions): Promise
     queues: [],
     origin: "created",
     ours: true,
+    keeps: false,
     gone: false,
     replaced: false,
     abandoned: false,
@@ -86,7 +88,7 @@ export async function serve(backend: AnyBackend, options: ServeOptions): Promise
   if (!isModule(backend)) planDevice(profileOf(backend), { ...options, queues });
   const workers = Array.from({ length: workerCount }, () => new QueueWorker(log));
   undo.defer(() => workers.forEach((worker) => worker.stop()));
-  const profile = isModule(backend) ? await loadAll(workers, backend) : profileOf(backend);
+  const profile = isModule(backend) ? await inTime(loadAll(workers, backend), options) : profileOf(backend);
 
   const request = planDevice(profile, { ...options, queues });
   if (found !== undefined) {
@@ -108,6 +110,7 @@ export async function serve(backend: AnyBackend, options: ServeOptions): Promise
   // Everybody who serves it knows of the new size by now, and nobody else does.
   if (sizeBytes > device.size_bytes) await resize(name, sizeBytes, kernel);
   life.ours = true;
+  life.keeps = device.on_death !== DBLOCK_ON_DEATH_REMOVE;
   return new ServedDevice(life, geometry, undo.move(), { signal, resizer: resizerOf(backend, geometry) });
 }
 
@@ -191,7 +194,7 @@ async function attachWorkers(
 }
 
 /** Waits for the start, its timeout or the signal, whichever comes first. */
-async function inTime(ready: Promise<void>, options: ServeOptions): Promise<void> {
+async function inTime<T>(ready: Promise<T>, options: ServeOptions): Promise<T> {
   const { name, signal, startTimeoutMs = DEFAULT_START_TIMEOUT_MS } = options;
   const other = Promise.withResolvers<never>();
   const abort = () => other.reject(signal?.reason);
@@ -204,8 +207,10 @@ async function inTime(ready: Promise<void>, options: ServeOptions): Promise<void
   }, startTimeoutMs);
   ready.catch(() => {}); // if it loses the race
   try {
-    await Promise.race([ready, other.promise]);
+    signal?.throwIfAborted(); // an event that was before is not heard
+    const result = await Promise.race([ready, other.promise]);
     signal?.throwIfAborted();
+    return result;
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", abort);

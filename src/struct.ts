@@ -194,13 +194,9 @@ function set(
 function get(view: DataView, field: Field, index: number): number {
   const offset = field.offset + index * elementBytes(field.kind);
   switch (field.kind) {
-    case "u64": {
-      const value = view.getBigUint64(offset, true);
-      if (value > BigInt(Number.MAX_SAFE_INTEGER)) {
-        throw new RangeError(`${value} is beyond 2^53 - 1`);
-      }
-      return Number(value);
-    }
+    case "u64":
+      // Rounded beyond 2^53: a total of bytes that has come so far is no reason to refuse all else that is told with it.
+      return Number(view.getBigUint64(offset, true));
     case "u32":
       return view.getUint32(offset, true);
     case "u16":

@@ -70,9 +70,12 @@ async function load(message: LoadMessage): Promise<void> {
 }
 
 async function serve(message: ServeMessage): Promise<void> {
-  await serveQueue(message);
+  try {
+    await serveQueue(message);
+  } finally {
+    await backend?.close?.();
+  }
   // The file is closed by now: after this message the main program may end this Worker at any time.
-  await backend?.close?.();
   send({ kind: "ended" });
 }
 

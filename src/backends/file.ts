@@ -71,7 +71,7 @@ export class FileBackend implements MappedBackend {
     const { path, shared = false, grow = false } = options;
     const attempted = `Cannot keep a disk in ${path}`;
     await using undo = new AsyncDisposableStack();
-    const file = openOrMake(path, attempted, undo);
+    const { file, isMade } = openOrMake(path, attempted, undo);
     const fd = linux.open(path, O_RDWR);
     if (fd < 0) throw new DblockError(-fd, attempted, "it cannot be opened");
     undo.defer(() => linux.close(fd));
@@ -79,9 +79,14 @@ export class FileBackend implements MappedBackend {
     if (!locked && !shared) {
       throw new DblockError("EBUSY", attempted, "another process serves it", { hint: "take another file" });
     }
+    // Without the lock it is somebody else's by now; with it, it is removed before it is let go.
+    if (isMade && locked) undo.defer(() => Deno.removeSync(path));
+    if (!isSame(file, path)) {
+      throw new DblockError("EBUSY", attempted, "another file has taken its place", { hint: "try again" });
+    }
     const { type, bsize } = statfsSync(path);
     const pageBytes = type === HUGETLBFS_MAGIC ? bsize : PAGE_BYTES;
-    const sizeBytes = fitSize(file, options.sizeBytes, { pageBytes, grow, attempted });
+    const sizeBytes = fitSize(file, options.sizeBytes, { pageBytes, grow, attempted, undo });
     const address = mapFile(fd, sizeBytes);
     if (address === undefined) {
       throw new DblockError("ENOMEM", attempted, `${sizeBytes} bytes of it cannot be mapped`, {
@@ -118,27 +123,40 @@ export class FileBackend implements MappedBackend {
   }
 }
 
-/** The open file; one that was made is removed again by `undo`. */
-function openOrMake(path: string, attempted: string, undo: AsyncDisposableStack): Deno.FsFile {
+interface OpenFile {
+  readonly file: Deno.FsFile;
+  readonly isMade: boolean;
+}
+
+function openOrMake(path: string, attempted: string, undo: AsyncDisposableStack): OpenFile {
   try {
-    const file = openFile(path, undo);
-    undo.defer(() => file.close());
-    if (!file.statSync().isFile) throw new DblockError("EINVAL", attempted, "it is not a regular file");
-    return file;
+    const opened = openFile(path);
+    undo.defer(() => opened.file.close());
+    if (!opened.file.statSync().isFile) throw new DblockError("EINVAL", attempted, "it is not a regular file");
+    return opened;
   } catch (error) {
     throw explain(error, attempted);
   }
 }
 
-function openFile(path: string, undo: AsyncDisposableStack): Deno.FsFile {
+function openFile(path: string): OpenFile {
   try {
-    return Deno.openSync(path, { read: true, write: true });
+    return { file: Deno.openSync(path, { read: true, write: true }), isMade: false };
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
-  const file = Deno.openSync(path, { read: true, write: true, createNew: true, mode: 0o600 });
-  undo.defer(() => Deno.removeSync(path));
-  return file;
+  return { file: Deno.openSync(path, { read: true, write: true, createNew: true, mode: 0o600 }), isMade: true };
+}
+
+/** Whether the name still leads to the file: who made it may have removed it while we waited for the lock. */
+function isSame(file: Deno.FsFile, path: string): boolean {
+  try {
+    const [open, named] = [file.statSync(), Deno.statSync(path)];
+    return open.ino === named.ino && open.dev === named.dev;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
 }
 
 function explain(error: unknown, attempted: string): unknown {
@@ -164,9 +182,14 @@ async function lock(fd: number, shared: boolean): Promise<boolean> {
 function fitSize(
   file: Deno.FsFile,
   wanted: number | undefined,
-  options: { readonly pageBytes: number; readonly grow: boolean; readonly attempted: string },
+  options: {
+    readonly pageBytes: number;
+    readonly grow: boolean;
+    readonly attempted: string;
+    readonly undo: AsyncDisposableStack;
+  },
 ): number {
-  const { pageBytes, grow, attempted } = options;
+  const { pageBytes, grow, attempted, undo } = options;
   const { size } = file.statSync();
   const sizeBytes = wanted ?? size;
   if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % pageBytes !== 0) {
@@ -176,6 +199,7 @@ function fitSize(
   if (size === 0 || grow && size < sizeBytes) {
     try {
       file.truncateSync(sizeBytes);
+      undo.defer(() => file.truncateSync(size));
     } catch (error) {
       throw explain(error, attempted);
     }

@@ -31,6 +31,8 @@ build() {
     if [ "$owner" = root ]; then
         make -s -C "$root" module
     else
+        # What was made as root just now is the owner's, too.
+        chown -R "$owner" "$root/.build"
         runuser -u "$owner" -- make -s -C "$root" module
     fi
 }

@@ -1,6 +1,7 @@
 // What a backend of the SDK does wrong costs the request concerned and nothing else; what serve() cannot do it says, in a
 // bounded time. Hard cases H1, H2, H3.
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { DBLOCK_STATE_HELD } from "../../src/abi.ts";
 import { type Backend, DblockError, serve } from "../../src/mod.ts";
 import { assertWithin, exists, sh, waitFor } from "./harness.ts";
 import { Control, infoOf, MIB, params } from "./server.ts";
@@ -95,29 +96,38 @@ Deno.test("a backend in a module is served by Workers", async () => {
   await sh("rm /tmp/sdk2 /tmp/module-backend.ts");
 });
 
-Deno.test("a Worker that ends by an error of its own takes its disk with it, and nothing else", async () => {
-  await Deno.writeTextFile(
-    "/tmp/broken-backend.ts",
-    `export default ({ sizeBytes }) => ({
-      sizeBytes,
-      read: (buffer, offset) => {
-        if (offset !== 65536) return;
-        setTimeout(() => { throw new Error("boom"); });
-        return new Promise(() => {});
-      },
-      write: () => {},
-    });`,
-  );
-  const module = new URL("file:///tmp/broken-backend.ts");
-  const device = await serve({ module, data: { sizeBytes } }, { name: "sdk4", log: () => {} });
-  const { status } = await sh(`dd if=${device.path} of=/dev/null bs=64k count=1 skip=1 iflag=direct`, { check: false });
-  assertEquals(status, 1);
-  await waitFor("the device is gone", () => infoOf("sdk4") === undefined && !exists("/dev/sdk4"));
-  const ending = await device.closed;
-  assert(ending.reason === "failed", ending.reason);
-  assertMatch(String(ending.error), /boom/);
-  await Deno.remove("/tmp/broken-backend.ts");
-});
+const broken = `export default ({ sizeBytes }) => ({
+  sizeBytes,
+  read: (buffer, offset) => {
+    if (offset !== 65536) return;
+    setTimeout(() => { throw new Error("boom"); });
+    return new Promise(() => {});
+  },
+  write: () => {},
+});`;
+
+for (const onDeath of ["remove", "hold"] as const) {
+  Deno.test(`a Worker that ends by an error of its own is its disk's death, with the policy ${onDeath}`, async () => {
+    await Deno.writeTextFile("/tmp/broken-backend.ts", broken);
+    const module = new URL("file:///tmp/broken-backend.ts");
+    const device = await serve({ module, data: { sizeBytes } }, { name: "sdk4", onDeath, log: () => {} });
+    const read = sh(`dd if=${device.path} of=/dev/null bs=64k count=1 skip=1 iflag=direct`, { check: false });
+    const ending = await device.closed;
+    assert(ending.reason === "failed", ending.reason);
+    assertMatch(String(ending.error), /boom/);
+    if (onDeath === "hold") {
+      await waitFor("the device is held", () => infoOf("sdk4")!.state === DBLOCK_STATE_HELD);
+      // The read that was open is another server's to answer.
+      const good: Backend = { sizeBytes, read: () => {}, write: () => {} };
+      await using _next = await serve(good, { name: "sdk4", existing: "recover" });
+      assertEquals((await read).status, 0);
+    } else {
+      assertEquals((await read).status, 1);
+      await waitFor("the device is gone", () => infoOf("sdk4") === undefined && !exists("/dev/sdk4"));
+    }
+    await Deno.remove("/tmp/broken-backend.ts");
+  });
+}
 
 Deno.test("serve() says what is wrong, in a bounded time, and leaves nothing behind", async () => {
   const good: Backend = { sizeBytes, read: () => {}, write: () => {} };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // serve() where there is a device of the name already, on a fake kernel: waited for, recovered, taken over, refused.
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import {
   DBLOCK_IOC_CREATE,
   DBLOCK_IOC_START,
@@ -15,7 +15,7 @@ import {
 import { type Backend, profileOf, type RequestOptions } from "../../src/backend.ts";
 import { Control } from "../../src/control.ts";
 import { DblockError, ERRNO } from "../../src/errors.ts";
-import { createWhenFree, isDying } from "../../src/existing.ts";
+import { checkFits, createWhenFree, isDying } from "../../src/existing.ts";
 import { planDevice } from "../../src/plan.ts";
 import { serve, type ServeOptions } from "../../src/serve.ts";
 import { FakeKernel } from "../sim/fake_kernel.ts";
@@ -147,6 +147,17 @@ Deno.test("serve() makes a device as large as its backend when it may, with what
   await leave(kernel);
   const small = Object.assign(new Disk(), { sizeBytes: MIB / 2 });
   await assertRejects(() => start(kernel, small, { existing: "recover", grow: true }), DblockError, "not 524288");
+});
+
+Deno.test("serve() does not recover a device that asks for longer zeroes than the backend would have been asked for", async () => {
+  const kernel = new FakeKernel();
+  using control = await Control.open("Cannot test", kernel);
+  const zeroing: Backend = Object.assign(new Disk(), { writeZeroes: () => {} });
+  await control.create(planDevice(profileOf(zeroing), { name: "a", queues: 1 }));
+  const info = await control.info("a");
+  const request = planDevice(profileOf(new Disk()), { name: "a", queues: 1 });
+  assertThrows(() => checkFits(info, request, { grow: false }), DblockError, "a disk that zeroes by itself");
+  checkFits(info, planDevice(profileOf(zeroing), { name: "a", queues: 1 }), { grow: false });
 });
 
 const misfits: [what: string, change: Partial<Backend>, message: string][] = [

@@ -10,6 +10,7 @@ import {
 import { type Mapping, profileOf } from "../../src/backend.ts";
 import { FileBackend } from "../../src/backends/file.ts";
 import { DblockError } from "../../src/errors.ts";
+import { systemPageBytes } from "../../src/libc.ts";
 import { maintain } from "../../src/mapped.ts";
 
 const KIB = 2 ** 10;
@@ -129,6 +130,35 @@ Deno.test("FileBackend lets nobody else serve the file, except for a take-over, 
   }
   assertEquals(second.locked, true);
   second.close();
+});
+
+Deno.test("FileBackend does not serve a file that lost its name while it waited for the lock", async () => {
+  using dir = folder();
+  const path = `${dir.path}/a`;
+  const first = await FileBackend.open({ path, sizeBytes: MIB });
+  const second = FileBackend.open({ path });
+  await new Promise((resolve) => setTimeout(resolve, 100)); // it tries for 2 s
+  Deno.removeSync(path);
+  Deno.writeFileSync(path, new Uint8Array(4096).fill(3));
+  first.close();
+  await assertRejects(() => second, DblockError, "another file has taken its place (try again)");
+  assertEquals(Deno.readFileSync(path)[4095], 3);
+});
+
+Deno.test("FileBackend leaves a file as long as it was when it cannot be mapped", async () => {
+  using dir = folder();
+  for (const before of [0, 4096]) {
+    const path = `${dir.path}/${before}`;
+    Deno.writeFileSync(path, new Uint8Array(before));
+    const open = () => FileBackend.open({ path, sizeBytes: 2 ** 50, grow: true });
+    assertEquals((await assertRejects(open, DblockError)).code, "ENOMEM");
+    assertEquals(Deno.statSync(path).size, before);
+  }
+});
+
+Deno.test("systemPageBytes() is what getconf says", () => {
+  const { stdout } = new Deno.Command("getconf", { args: ["PAGESIZE"] }).outputSync();
+  assertEquals(systemPageBytes(), Number(new TextDecoder().decode(stdout)));
 });
 
 Deno.test("FileBackend waits for a server that is about to end", async () => {

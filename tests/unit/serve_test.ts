@@ -130,6 +130,19 @@ Deno.test("a signal that is aborted before the start leaves nothing behind", asy
   assertNothingLeft(kernel);
 });
 
+Deno.test("a signal ends the wait for a module that is never loaded", async () => {
+  const kernel = new FakeKernel();
+  const module = new URL("data:text/javascript,export default () => new Promise(() => {})");
+  const started = performance.now();
+  const error = await assertRejects(
+    () => serve({ module }, { name: "a", kernel, signal: AbortSignal.timeout(300), startTimeoutMs: 20_000 }),
+    DOMException,
+  );
+  assertEquals(error.name, "TimeoutError");
+  assert(performance.now() - started < 10_000);
+  assertNothingLeft(kernel);
+});
+
 Deno.test("a signal that is aborted during the start leaves nothing behind", async () => {
   const controller = new AbortController();
   const disk = new Disk();
