@@ -37,8 +37,13 @@ static int dblock_channel_open(struct inode *inode, struct file *file)
 static void dblock_channel_detach(struct dblock_channel *channel)
 {
 	struct dblock_device *device = channel->device;
+	u32 i;
 
 	mutex_lock(&device->lock);
+	/* One of its threads may still wait for its turn to attach. */
+	WRITE_ONCE(channel->closed, true);
+	for (i = 0; !channel->queue && i < device->params.queue_count; i++)
+		wake_up_all(&device->queues[i].wait);
 	if (channel->queue && dblock_queue_detach(channel->queue, channel)) {
 		device->attached_count--;
 		if (!channel->queue->successor)
@@ -122,18 +127,21 @@ static int dblock_attach_locked(struct dblock_channel *channel,
 
 	if (device->state >= DBLOCK_STATE_REMOVING)
 		return -ENODEV;
+	if (channel->closed)
+		return -EBADF;
 	if (channel->queue && (queue->channel != channel ||
 			       channel->mm != current->mm))
 		return -EBUSY;
 	err = dblock_queue_attach(queue, channel,
 				  p->flags & DBLOCK_ATTACH_TAKE_OVER);
+	if (!err || err == -EINPROGRESS)
+		WRITE_ONCE(channel->files, current->files);
 	if (err)
 		return err;
 	if (!channel->mm) {
 		channel->mm = current->mm;
 		mmgrab(channel->mm);
 	}
-	WRITE_ONCE(channel->files, current->files);
 	channel->header = (void __user *)ring;
 	ring += sizeof(struct dblock_ring_header);
 	channel->requests = (void __user *)ring;
@@ -165,7 +173,8 @@ static int dblock_attach_wait(struct dblock_channel *channel,
 			break;
 		waiting = true;
 		if (wait_event_interruptible(queue->wait,
-					     dblock_queue_drained(queue))) {
+					     dblock_queue_drained(queue) ||
+					     READ_ONCE(channel->closed))) {
 			err = -EINTR;
 			break;
 		}

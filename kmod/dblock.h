@@ -177,6 +177,7 @@ struct dblock_channel {
 	struct dblock_poll poll;	/* whose thread is in EXCHANGE */
 	struct mm_struct *mm;
 	fl_owner_t files;
+	bool closed;			/* by the server: it attaches no more */
 	struct dblock_ring_header __user *header;
 	struct dblock_request __user *requests;
 	struct dblock_completion __user *completions;

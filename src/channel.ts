@@ -120,6 +120,7 @@ export class Channel implements Slots, Disposable {
   async attachAsync(options: { readonly takeOver?: boolean } = {}): Promise<void> {
     for (;;) {
       const bytes = this.#attachment(options.takeOver);
+      if (this.#closed) throw new DblockError("ECANCELED", `Cannot serve queue ${this.queue}`, "it was told to stop");
       if (this.#attached(await this.#kernel.ioctlAsync(this.fd, DBLOCK_IOC_ATTACH, bytes), bytes)) return;
     }
   }

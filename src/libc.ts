@@ -85,6 +85,8 @@ const SYMBOLS = {
   madvise: { parameters: ["usize", "usize", "i32"], result: "i32" },
   // int mlock2(const void *address, size_t length, unsigned int flags)
   mlock2: { parameters: ["usize", "usize", "u32"], result: "i32" },
+  // int dup3(int old, int new, int flags)
+  dup3: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // long sysconf(int name)
   sysconf: { parameters: ["i32"], result: "i64" },
   // int msync(void *address, size_t length, int flags)
@@ -255,6 +257,17 @@ function map(sizeBytes: number, flags: number, fd: number): number | undefined {
 /** Gives back what `mapMemory` gave. Nobody may touch it any more. */
 export function unmapMemory(address: number, sizeBytes: number): boolean {
   return load().munmap(BigInt(address), BigInt(sizeBytes)) === 0;
+}
+
+/**
+ * Closes a file that a thread may still use, and close: its number leads to /dev/null from now on, so that it is nobody
+ * else's meanwhile.
+ */
+export function abandonFile(fd: number): void {
+  const nothing = linux.open("/dev/null", O_RDWR);
+  if (nothing < 0) return linux.close(fd);
+  load().dup3(nothing, fd, O_CLOEXEC);
+  linux.close(nothing);
 }
 
 /** The kernel's page: 4 KiB on x86_64, up to 64 KiB on aarch64. Less cannot be given back: madvise(2) rounds up. */

@@ -8,7 +8,7 @@ import { Channel } from "./channel.ts";
 import type { Dispatcher, Geometry } from "./dispatch.ts";
 import { DblockError } from "./errors.ts";
 import { EventLoop } from "./eventloop.ts";
-import { type Kernel, linux } from "./libc.ts";
+import { abandonFile, type Kernel } from "./libc.ts";
 import type { FromWorker, ToWorker } from "./worker.ts";
 
 /** Which queue of which device. */
@@ -29,25 +29,35 @@ export interface ServedQueue {
   stop(): void;
 }
 
-/**
- * Attaches a queue and serves it from this thread's event loop.
- *
- * @throws {DblockError} what `Channel.attach()` throws.
- */
-export async function serveHere(plan: QueuePlan, dispatcher: Dispatcher, kernel: Kernel): Promise<ServedQueue> {
-  const { name, queue, depth, geometry } = plan;
-  const channel = new Channel({ name, queue, depth, slotBytes: geometry.maxIoBytes, nonblocking: true, kernel });
-  try {
-    if (plan.takeOver) await channel.attachAsync({ takeOver: true });
-    else channel.attach();
-  } catch (error) {
-    channel[Symbol.dispose]();
-    throw error;
+/** A queue that this thread's event loop serves. */
+export class LocalQueue implements ServedQueue {
+  readonly ended: Promise<void>;
+  readonly #channel: Channel;
+  readonly #attached: Promise<void>;
+
+  /** Opens the queue's file, and attaches; `stop()` ends the wait of a take-over. */
+  constructor(plan: QueuePlan, dispatcher: Dispatcher, kernel: Kernel) {
+    const { name, queue, depth, geometry, takeOver = false } = plan;
+    const channel = new Channel({ name, queue, depth, slotBytes: geometry.maxIoBytes, nonblocking: true, kernel });
+    this.#channel = channel;
+    this.#attached = (async () => takeOver ? await channel.attachAsync({ takeOver }) : channel.attach())();
+    this.ended = this.#attached.then(() => new EventLoop(channel, dispatcher).run({ mayBlock: false }))
+      .finally(() => channel[Symbol.dispose]());
+    this.ended.catch(() => {}); // whoever waits for it hears of it
   }
-  const ended = new EventLoop(channel, dispatcher).run({ mayBlock: false })
-    .finally(() => channel[Symbol.dispose]());
-  ended.catch(() => {}); // whoever waits for it hears of it
-  return { ended, stop: () => channel[Symbol.dispose]() };
+
+  /**
+   * Returns when it is served.
+   *
+   * @throws {DblockError} what `Channel.attach()` throws.
+   */
+  async attached(): Promise<void> {
+    await this.#attached;
+  }
+
+  stop(): void {
+    this.#channel[Symbol.dispose]();
+  }
 }
 
 /** A Worker that serves one queue: `load()` if it needs a module, then `serve()`. */
@@ -107,8 +117,10 @@ export class QueueWorker implements ServedQueue {
     switch (message.kind) {
       case "loaded":
         return this.#loaded.resolve(message.profile);
-      case "attached":
+      case "opened":
         this.#fd = message.fd;
+        return;
+      case "attached":
         return this.#attached.resolve(message.ioFlusher);
       case "log":
         return this.#log(message.message);
@@ -121,9 +133,12 @@ export class QueueWorker implements ServedQueue {
     }
   }
 
-  /** A file belongs to the process: a Worker that ends without a word leaves it open. */
+  /**
+   * A file belongs to the process: a Worker that ends without a word leaves it open. One that is in the kernel ends only
+   * when it comes back, and then closes the number itself.
+   */
   #closeFile(): void {
-    if (this.#fd !== undefined) linux.close(this.#fd);
+    if (this.#fd !== undefined) abandonFile(this.#fd);
     this.#fd = undefined;
   }
 

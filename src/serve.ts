@@ -14,7 +14,7 @@ import { DblockError } from "./errors.ts";
 import { checkFits, createWhenFree, type Existing, findExisting } from "./existing.ts";
 import { type Kernel, linux } from "./libc.ts";
 import { type DeviceOptions, geometryOf, planDevice } from "./plan.ts";
-import { type QueuePlan, QueueWorker, serveHere } from "./queue.ts";
+import { LocalQueue, type QueuePlan, QueueWorker } from "./queue.ts";
 
 const DEFAULT_START_TIMEOUT_MS = 60_000;
 const DEFAULT_QUEUES_MAX = 4;
@@ -153,7 +153,9 @@ async function attachAndStart(
   if (isMapped(backend) || isModule(backend)) await attachWorkers(backend, plans, workers, life);
   else {
     for (const plan of plans) {
-      life.queues.push(await serveHere(plan, new Dispatcher(backend, plan.geometry, log), kernel));
+      const queue = new LocalQueue(plan, new Dispatcher(backend, plan.geometry, log), kernel);
+      life.queues.push(queue);
+      await queue.attached();
     }
   }
   const ended = Promise.all(life.queues.map((queue) => queue.ended)).then(() => {

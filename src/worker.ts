@@ -37,7 +37,8 @@ export type ToWorker = LoadMessage | ServeMessage;
 /** From the Worker. `failed` is the last one, as is `ended`. */
 export type FromWorker =
   | { readonly kind: "loaded"; readonly profile: Profile }
-  | { readonly kind: "attached"; readonly ioFlusher: boolean; readonly fd: number }
+  | { readonly kind: "opened"; readonly fd: number }
+  | { readonly kind: "attached"; readonly ioFlusher: boolean }
   | { readonly kind: "log"; readonly message: string }
   | { readonly kind: "ended" }
   | { readonly kind: "failed"; readonly errno: number; readonly message: string };
@@ -87,8 +88,9 @@ async function serveQueue(message: ServeMessage): Promise<void> {
   setBatchScheduling();
   const slotBytes = mapping === undefined ? geometry.maxIoBytes : 0;
   using channel = new Channel({ name, queue, depth, slotBytes });
+  send({ kind: "opened", fd: channel.fd });
   channel.attach({ takeOver });
-  send({ kind: "attached", ioFlusher, fd: channel.fd });
+  send({ kind: "attached", ioFlusher });
   if (mapping !== undefined) {
     serveMapped(channel, mapping, geometry);
     return;

@@ -424,7 +424,8 @@ struct dblock_completion {
  * Errors: EPERM, EOPNOTSUPP (a flag), EINVAL (a field), EFAULT (an address),
  * EBUSY (the queue has a server, or somebody else is taking it over, or this
  * file serves another queue, or is in EXCHANGE), ENODEV (the device is going),
- * EINTR (a signal ended the wait; the server before goes on).
+ * EINTR (a signal ended the wait; the server before goes on), EBADF (this file
+ * was closed meanwhile: the same).
  */
 struct dblock_attach {
 	__u32 error;

@@ -1,12 +1,13 @@
 // A new server takes each queue from a running one without an error or a replay; while the old one still has requests
-// the new one waits, and if the old one dies meanwhile its requests are replayed.
-import { assertEquals } from "@std/assert";
+// the new one waits, and if the old one dies meanwhile its requests are replayed; if the new one gives up, the old one goes on.
+import { assertEquals, assertRejects } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
+import { type AnyBackend, DblockError, serve } from "../../src/mod.ts";
 import { TestDisk } from "./disk.ts";
 import { fioLoop } from "./fio.ts";
 import { assertWithin, sh, waitFor } from "./harness.ts";
-import { createDevice, destroyDevice, infoOf, MIB, params, Queue } from "./server.ts";
+import { createDevice, destroyDevice, infoOf, MIB, params, Queue, threadsInDblock } from "./server.ts";
 import { ServerProcess } from "./server_process.ts";
 
 const takeOver = { flags: abi.DBLOCK_ATTACH_TAKE_OVER };
@@ -109,3 +110,49 @@ Deno.test("a take-over of a queue without a server is a plain ATTACH, and a forc
   assertEquals([await taking, (await reading).status], [ERRNO.ENODEV, 1]);
   assertWithin(5_000, performance.now() - started, "destroyed");
 });
+
+Deno.test("closing the file of a server that waits to take over ends its wait, and the server before goes on", async () => {
+  await using old = await TestDisk.start({ name: "over8" });
+  old.rule = () => "hold";
+  const read = () => sh(`dd if=${old.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);
+  const first = read();
+  await old.untilHeld(1);
+  using next = new Queue(old.info(), 0);
+  const taking = next.attachAsync(takeOver);
+  await waitFor("it waits", () => threadsInDblock().length === 1);
+  next[Symbol.dispose]();
+  assertEquals(await taking, ERRNO.EBADF);
+  old.rule = () => "serve";
+  old.releaseAll();
+  await Promise.all([first, read()]);
+  assertEquals([old.ended, old.info().death_count], [undefined, 0]);
+  using third = new Queue(old.info(), 0);
+  assertEquals(await third.attachAsync(takeOver), 0);
+});
+
+const module = new URL(
+  "data:text/javascript,export default (d) => ({ sizeBytes: d.sizeBytes, read() {}, write() {} })",
+);
+
+for (const kind of ["an object", "a module"] as const) {
+  Deno.test(`serve() with ${kind} that gives up a take-over leaves the disk to the server it has`, async () => {
+    await using old = await TestDisk.start({ name: "over9" });
+    old.rule = () => "hold";
+    const read = sh(`dd if=${old.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);
+    await old.untilHeld(1);
+    const { size_bytes: sizeBytes } = old.info();
+    let closedCount = 0;
+    const backend: AnyBackend = kind === "a module"
+      ? { module, data: { sizeBytes } }
+      : { sizeBytes, read() {}, write() {}, close: () => void closedCount++ };
+    const serving = serve(backend, { name: "over9", existing: "take-over", startTimeoutMs: 2_000 });
+    const error = await assertRejects(() => serving, DblockError);
+    assertEquals([error.code, closedCount], ["ETIMEDOUT", kind === "a module" ? 0 : 1]);
+    old.rule = () => "serve";
+    old.releaseAll();
+    await read;
+    await sh(`dd if=/dev/zero of=${old.path} bs=4k count=1 oflag=direct status=none`);
+    assertEquals([old.seen.at(-1)!.operation, old.ended], [abi.DBLOCK_OPERATION_WRITE, undefined]);
+    assertEquals(threadsInDblock(), []);
+  });
+}

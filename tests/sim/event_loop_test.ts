@@ -20,7 +20,7 @@ import { Control } from "../../src/control.ts";
 import { Dispatcher } from "../../src/dispatch.ts";
 import { DblockError, ERRNO } from "../../src/errors.ts";
 import { geometryOf } from "../../src/plan.ts";
-import { serveHere } from "../../src/queue.ts";
+import { LocalQueue } from "../../src/queue.ts";
 import { FakeKernel } from "./fake_kernel.ts";
 import { KIND, type Mischief } from "./fake_queue.ts";
 import { BLOCK_BYTES, ModelDisk } from "./model.ts";
@@ -122,10 +122,10 @@ async function simulate(random: Random, run: Run): Promise<ModelDisk> {
   }));
   const geometry = geometryOf(created);
   const dispatcher = new Dispatcher(backend, geometry, () => {});
-  const queues = await Promise.all(Array.from(
+  const queues = Array.from(
     { length: created.queue_count },
-    (_, queue) => serveHere({ name: NAME, queue, depth: created.queue_depth, geometry }, dispatcher, kernel),
-  ));
+    (_, queue) => new LocalQueue({ name: NAME, queue, depth: created.queue_depth, geometry }, dispatcher, kernel),
+  );
   const timeouts = new Timeouts(kernel, scheduler, random, run.timeouts);
   await scheduler.until(start(NAME, kernel));
 
