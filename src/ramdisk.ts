@@ -213,9 +213,16 @@ async function stored(args: RamdiskArgs, path: string): Promise<FileBackend> {
       hint: "give the --store that it had",
     });
   }
-  const sizeBytes = args.sizeBytes ?? info?.size_bytes ?? sizeOf(path) ?? DEFAULT_SIZE_BYTES;
-  const isServed = info !== undefined && info.attached_count > 0;
   const lengthBytes = sizeOf(path);
+  if (
+    info !== undefined && args.sizeBytes === undefined && lengthBytes !== undefined && lengthBytes > info.size_bytes
+  ) {
+    throw new DblockError("EINVAL", attempted, `${path} has ${lengthBytes} bytes, and the disk ${info.size_bytes}`, {
+      hint: `it was about to grow: add --grow --size ${lengthBytes}`,
+    });
+  }
+  const sizeBytes = args.sizeBytes ?? info?.size_bytes ?? lengthBytes ?? DEFAULT_SIZE_BYTES;
+  const isServed = info !== undefined && info.attached_count > 0;
   const backend = await FileBackend.open({ path, sizeBytes, shared: takeOver && isServed, grow });
   if (isServed && backend.locked) {
     backend.close();

@@ -1,8 +1,11 @@
 // Each mistake with dblock-ramdisk gets one clear line on stderr and exit status 1, and leaves nothing behind.
 // How options are parsed in detail is the unit tests' business.
+// time limit: 240 s
 import { assertEquals, assertMatch } from "@std/assert";
-import { exists, sh } from "./harness.ts";
+import { DBLOCK_STATE_HELD } from "../../src/abi.ts";
+import { exists, sh, waitFor } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
+import { infoOf, MIB } from "./server.ts";
 
 /** One line, and for mistakes in the options a second one that names --help. */
 async function refused(args: string, says: RegExp, options: { prefix?: string } = {}): Promise<void> {
@@ -57,4 +60,22 @@ Deno.test("dblock-ramdisk --help and --version need neither root nor the module"
   assertEquals([help.status, help.stderr], [0, ""]);
   assertMatch(help.stdout, /--destroy/);
   assertMatch((await runRamdisk("--version", { prefix })).stdout, /^dblock-ramdisk \d+\.\d+\.\d+ \(ABI 1\)\n$/);
+});
+
+Deno.test("a store that grew, and its disk did not: the same command says how to go on", async () => {
+  const store = "/dev/shm/half-grown";
+  const args = ["--store", store, "--on-death", "hold"];
+  const first = await Ramdisk.start({ name: "grown0", args: [...args, "--size", "64M"] });
+  first.child.kill("SIGKILL");
+  await first.end();
+  await waitFor("the disk is held", () => infoOf("grown0")?.state === DBLOCK_STATE_HELD);
+  await sh(`truncate -s 128M ${store}`);
+  const again = await runRamdisk(`--name grown0 ${args.join(" ")}`);
+  assertEquals(again.status, 1);
+  assertMatch(again.stderr, /half-grown has 134217728 bytes, and the disk 67108864 .*add --grow --size 134217728/);
+  await using disk = await Ramdisk.start({ name: "grown0", args: [...args, "--grow", "--size", "134217728"] });
+  assertEquals(infoOf("grown0")!.size_bytes, 128 * MIB);
+  assertEquals((await runRamdisk("-d --name grown0")).status, 0);
+  await disk.end();
+  await sh(`rm ${store}`);
 });
