@@ -60,7 +60,7 @@ Deno.test("timeout and COMMIT race a thousand times", async () => {
   assertEquals(taken + late, disk.seen.length - before);
   assertEquals([answered, info.stale_count, answered + info.timeout_count], [taken, late, wanted]);
   assertEquals([info.quarantined_count, info.error_count - info.timeout_count], [0, 0]);
-  assert(taken > 10 && late > 10, `no race: ${taken} in time, ${late} late`);
+  assert(Math.min(taken, late) > wanted / 256, `no race: ${taken} in time, ${late} late`);
   await disk.assertIdle();
 });
 
@@ -70,7 +70,8 @@ Deno.test("a force destroy ends a thousand requests while they time out, each of
   for (; rounds < 3; rounds++) {
     await using disk = await TestDisk.start({
       name: "race1",
-      timeout_ms: timeoutMs,
+      // All of them have to be there before the first times out.
+      timeout_ms: 2 * timeoutMs,
       queue_depth: depth,
       max_io_bytes: 4096,
     });
