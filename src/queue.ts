@@ -8,7 +8,7 @@ import { Channel } from "./channel.ts";
 import type { Dispatcher, Geometry } from "./dispatch.ts";
 import { DblockError } from "./errors.ts";
 import { EventLoop } from "./eventloop.ts";
-import { abandonFile, type Kernel } from "./libc.ts";
+import { abandonFile, type Kernel, linux } from "./libc.ts";
 import type { FromWorker, ToWorker } from "./worker.ts";
 
 /** Which queue of which device. */
@@ -79,7 +79,7 @@ export class QueueWorker implements ServedQueue {
     this.#worker.onerror = (event) => {
       event.preventDefault(); // or it would end the whole program
       this.#failed(new DblockError("EIO", "A queue's Worker stopped", event.message));
-      this.#closeFile(); // nothing of it runs any more: the kernel should know
+      this.#closeFile(linux.close); // nothing of it runs any more: the kernel should know
     };
   }
 
@@ -105,7 +105,7 @@ export class QueueWorker implements ServedQueue {
 
   stop(): void {
     this.#worker.terminate();
-    this.#closeFile();
+    this.#closeFile(abandonFile);
     this.#failed(new DblockError("ECANCELED", "A queue's Worker stopped", "it was told to"));
   }
 
@@ -120,15 +120,16 @@ export class QueueWorker implements ServedQueue {
       case "opened":
         this.#fd = message.fd;
         return;
+      case "closed":
+        this.#fd = undefined;
+        return;
       case "attached":
         return this.#attached.resolve(message.ioFlusher);
       case "log":
         return this.#log(message.message);
       case "ended":
-        this.#fd = undefined;
         return this.#ended.resolve();
       case "failed":
-        this.#fd = undefined;
         return this.#failed(DblockError.received(message.errno, message.message));
     }
   }
@@ -137,8 +138,8 @@ export class QueueWorker implements ServedQueue {
    * A file belongs to the process: a Worker that ends without a word leaves it open. One that is in the kernel ends only
    * when it comes back, and then closes the number itself.
    */
-  #closeFile(): void {
-    if (this.#fd !== undefined) abandonFile(this.#fd);
+  #closeFile(close: (fd: number) => void): void {
+    if (this.#fd !== undefined) close(this.#fd);
     this.#fd = undefined;
   }
 

@@ -38,6 +38,7 @@ export type ToWorker = LoadMessage | ServeMessage;
 export type FromWorker =
   | { readonly kind: "loaded"; readonly profile: Profile }
   | { readonly kind: "opened"; readonly fd: number }
+  | { readonly kind: "closed" }
   | { readonly kind: "attached"; readonly ioFlusher: boolean }
   | { readonly kind: "log"; readonly message: string }
   | { readonly kind: "ended" }
@@ -74,9 +75,10 @@ async function serve(message: ServeMessage): Promise<void> {
   try {
     await serveQueue(message);
   } finally {
+    send({ kind: "closed" });
     await backend?.close?.();
   }
-  // The file is closed by now: after this message the main program may end this Worker at any time.
+  // After this message the main program may end this Worker at any time.
   send({ kind: "ended" });
 }
 
