@@ -9,7 +9,7 @@ import { assertWithin, figure, requires, scaled, sh, slowness } from "./harness.
 import { Ramdisk } from "./ramdisk.ts";
 import { ioFlushers } from "./threads.ts";
 
-const runSeconds = scaled(60);
+const runSeconds = scaled(40);
 const stallMs = 30_000;
 
 /** Takes seven tenths of what is left, gives it back, and begins anew. If it is too much, it is the hog that dies. */

@@ -38,8 +38,10 @@ Deno.test("timeout and COMMIT race a thousand times", async () => {
   }, 5);
   const base = disk.info();
   const before = disk.seen.length;
+  // Not all at once: those that are open together meet the same tick of the timer, be it early or late.
+  const depth = Math.min(256, Math.ceil(wanted / 4));
   const { jobs } = await fio(
-    `--name=race --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randread --bs=4k --iodepth=256 ` +
+    `--name=race --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randread --bs=4k --iodepth=${depth} ` +
       `--size=${wanted * 4}k --continue_on_error=all`,
     { timeoutMs: 60_000 * Math.max(1, wanted / 1_024) },
   );
