@@ -12,14 +12,18 @@ export interface Fall {
 /** What is left of a ratio must be more than this part of it. */
 export const tolerated = 0.75;
 
-/** The ratios of these disks that fell by more than a quarter. What was not recorded, or not measured, cannot fall. */
+/**
+ * The ratios of these disks that fell by more than a quarter. What was not recorded, or not measured, cannot fall. Of the
+ * rounds the best one counts: scheduling can make any of them half as fast, and only a regression all of them.
+ */
 export function findFalls(recorded: Figures, now: Figures, disks: readonly string[]): Fall[] {
   const falls: Fall[] = [];
   for (const [job, byDisk] of Object.entries(now)) {
     for (const disk of disks) {
       const before = recorded[job]?.[disk]?.ratio;
-      const after = byDisk[disk]?.ratio;
-      if (before === undefined || after === undefined) continue;
+      const figure = byDisk[disk];
+      if (before === undefined || figure?.ratio === undefined) continue;
+      const after = figure.ratio * figure.iops.max / figure.iops.median;
       if (after < before * tolerated) falls.push({ job, disk, recorded: before, now: after });
     }
   }

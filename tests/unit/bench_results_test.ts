@@ -69,6 +69,18 @@ Deno.test("findFalls() names what fell by more than a quarter, and only that", (
   assertStringIncludes(describeFalls(falls), `direct ${name} 0.80 -> 0.59`);
 });
 
+Deno.test("findFalls() takes the best of the rounds", () => {
+  const recorded = figures({ direct: 0.8 });
+  const rounds = (slow: number, fast: number) =>
+    summarize([
+      line(1, "brd", measurement(1000)),
+      line(1, "direct", measurement(slow)),
+      line(2, "direct", measurement(fast)),
+    ], "main").figures;
+  assertEquals(findFalls(recorded, rounds(200, 790), ["direct"]), []);
+  assertEquals(findFalls(recorded, rounds(200, 590), ["direct"]).length, 1);
+});
+
 Deno.test("findFalls() compares nothing that was not recorded or not measured", () => {
   assertEquals(findFalls(figures({}), figures({ direct: 0.1 }), ["direct"]), []);
   assertEquals(findFalls(figures({ direct: 0.9 }), figures({}), ["direct"]), []);
