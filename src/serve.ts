@@ -31,7 +31,7 @@ export interface ServeOptions extends DeviceOptions {
   readonly grow?: boolean;
   /** Ends the device when aborted, as `Symbol.asyncDispose` does. */
   readonly signal?: AbortSignal | undefined;
-  /** Bound on everything from CREATE to the disk being there, in ms. @default 60,000 */
+  /** Bound on loading a backend's module, and on everything from CREATE to the disk being there, in ms. @default 60,000 */
   readonly startTimeoutMs?: number;
   /** Takes one line for each thing worth knowing. @default console.error */
   readonly log?: (message: string) => void;
