@@ -54,17 +54,19 @@ export interface DeviceOptions {
   readonly onRepeat?: ((path: string) => void) | undefined;
 }
 
-/** Runs the files in as few VMs as it takes; those that want little memory come last, in VMs of their own. */
+/** Runs the files in as few VMs as it takes; those that want a machine of another kind come last, in VMs of their own. */
 export async function runDeviceTests(options: DeviceOptions): Promise<FileResult[]> {
   const results: FileResult[] = [];
   let repeats = 0;
   const factor = options.kernel.slowness * Math.max(1, options.scale ?? 1);
-  const groups = Map.groupBy(options.files, (path) => options.memoryMiB ?? memoryOf(path));
-  for (const [memoryMiB, paths] of [...groups].sort(([a], [b]) => (b ?? Infinity) - (a ?? Infinity))) {
+  const groups = Map.groupBy(options.files, (path) => JSON.stringify(machineOf(path)));
+  for (const [machine, paths] of [...groups].sort(([a], [b]) => a.length - b.length)) {
+    const wanted = JSON.parse(machine) as Machine;
+    const { memoryMiB = wanted.memoryMiB, smp = wanted.smp } = options;
     let remaining = paths.map((path) => planFile(path, factor));
     while (remaining.length > 0) {
       const mayRepeat = repeats < repeatsMax;
-      const round = await runRound({ ...options, memoryMiB }, remaining, mayRepeat);
+      const round = await runRound({ ...options, ...wanted, memoryMiB, smp }, remaining, mayRepeat);
       results.push(...round.results);
       remaining = remaining.slice(round.results.length);
       if (!round.isFaulty) continue;
@@ -75,11 +77,24 @@ export async function runDeviceTests(options: DeviceOptions): Promise<FileResult
   return results;
 }
 
-/** The memory that a test file wants its VM to have; undefined if it does not matter. */
-function memoryOf(path: string): number | undefined {
+/** What a test file wants its VM to have; what is undefined does not matter to it. */
+interface Machine {
+  readonly memoryMiB?: number | undefined;
+  readonly smp?: number | undefined;
+  /** Further words of the kernel's command line. */
+  readonly extraCmdline?: string | undefined;
+}
+
+function machineOf(path: string): Machine {
   const source = Deno.readTextFileSync(join(projectDir, path));
-  const wanted = /^\/\/ memory: (\d+) MiB$/m.exec(source)?.[1];
-  return wanted === undefined ? undefined : Number(wanted);
+  const wanted = (pattern: RegExp) => pattern.exec(source)?.[1];
+  const memory = wanted(/^\/\/ memory: (\d+) MiB$/m);
+  const processors = wanted(/^\/\/ processors: (\d+)$/m);
+  return {
+    memoryMiB: memory === undefined ? undefined : Number(memory),
+    smp: processors === undefined ? undefined : Number(processors),
+    extraCmdline: wanted(/^\/\/ kernel: (.+)$/m),
+  };
 }
 
 function planFile(path: string, factor: number): PlannedFile {
@@ -94,7 +109,11 @@ interface Round {
   readonly isFaulty: boolean;
 }
 
-async function runRound(options: DeviceOptions, files: readonly PlannedFile[], mayRepeat: boolean): Promise<Round> {
+async function runRound(
+  options: DeviceOptions & Machine,
+  files: readonly PlannedFile[],
+  mayRepeat: boolean,
+): Promise<Round> {
   const watch = new Watch(options, files);
   const { slowness } = options.kernel;
   const environment = `DBLOCK_TEST_SLOWNESS=${slowness} DBLOCK_TEST_SCALE=${options.scale ?? 1}`;
@@ -107,6 +126,7 @@ async function runRound(options: DeviceOptions, files: readonly PlannedFile[], m
     programFile: options.programFile,
     memoryMiB: options.memoryMiB,
     smp: options.smp,
+    extraCmdline: options.extraCmdline,
     signal: watch.signal,
     onReport: (line) => watch.hear(JSON.parse(line) as ReportLine),
     onOutput: options.onOutput,
