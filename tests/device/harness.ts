@@ -17,14 +17,21 @@ export function scaled(count: number): number {
 /**
  * Prints what a test has counted or measured, for the account at the end of the run.
  *
+ * What comes from several rounds becomes one: numbers without a unit are counts, whole, and are added, as are MiB and GiB.
+ * Of everything else the largest is kept, so what is measured needs a unit, a ratio too (`/request`), and is to be such
+ * that more is worse. A count that cannot be added has a name that begins with "longest", "largest" or "most".
+ *
  * @example
  * ```ts
  * figure({ "kills under load": 20, "acknowledged writes lost": 0, "longest outage": [1.5, "s"] });
+ * figure({ "most devices at once": 1000, "sleeps": [0.2, "/request"] });
  * ```
  */
 export function figure(values: Readonly<Record<string, number | readonly [value: number, unit: string]>>): void {
   const amounts = Object.entries(values).map(([name, value]): [string, Amount] => {
-    return typeof value === "number" ? [name, { value, unit: "" }] : [name, { value: value[0], unit: value[1] }];
+    if (typeof value !== "number") return [name, { value: value[0], unit: value[1] }];
+    if (!Number.isInteger(value)) throw new Error(`figure "${name}" is ${value}: what is no count needs a unit`);
+    return [name, { value, unit: "" }];
   });
   // A line of its own, whatever the test runner has written before.
   console.log(`\n${figureLine(new Map(amounts))}`);

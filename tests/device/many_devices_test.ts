@@ -25,7 +25,7 @@ Deno.test("1,000 devices are created, listed, read and destroyed", async () => {
     number,
   ];
   console.log(`ready after ${first.toFixed(1)} ms (median of the first 100), ${last.toFixed(1)} ms (of the last 100)`);
-  figure({ "devices at once": count, "longest median time from CREATE to ready": [all, "ms"] });
+  figure({ "most devices at once": count, "longest median time from CREATE to ready": [all, "ms"] });
   assertWithin(10 * readyGoalMs, all, "half of the devices were ready");
   assert(last <= 3 * first + readyGoalMs, `the last 100 took ${last} ms each, the first 100 ${first} ms`);
 

@@ -74,7 +74,7 @@ Deno.test({
       // On a host that others share polling may not pay for a while, and then it is right that the server sleeps.
       let awake = Infinity;
       for (let round = 0; round < 5 && awake >= 0.5; round++) awake = Math.min(awake, await sleepsPerRequest(1_000));
-      figure({ "sleeps per request without polling": asleep, "with polling": awake });
+      figure({ "sleeps without polling": [asleep, "/request"], "with polling": [awake, "/request"] });
       assert(awake < 0.5, `with polling the server slept ${awake} times per request`);
     } finally {
       await Deno.writeTextFile(parameter, before);

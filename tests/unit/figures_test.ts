@@ -23,6 +23,30 @@ Deno.test("a line that claims to be a figure and is none is an error", () => {
   assertThrows(() => parseFigures("figure: nothing in particular"), Error, "nothing in particular");
 });
 
+Deno.test("a ratio is printed and read with its fraction", () => {
+  const sleeps: Figure = new Map([["sleeps", { value: 0.25, unit: "/request" }]]);
+  assertEquals(figureLine(sleeps), "figure: sleeps 0.25 /request");
+  assertEquals(parseFigures(figureLine(sleeps)), [sleeps]);
+});
+
+Deno.test("of what has a unit the largest is kept, as of counts that say so; counts and amounts of data are added", () => {
+  const round = (ratio: number, ms: number, gib: number, devices: number): Figure =>
+    new Map([
+      ["sleeps", { value: ratio, unit: "/request" }],
+      ["CPU time of an idle server", { value: ms, unit: "ms" }],
+      ["verified I/O", { value: gib, unit: "GiB" }],
+      ["most devices at once", { value: devices, unit: "" }],
+      ["mostly harmless calls", { value: devices, unit: "" }],
+    ]);
+  assertEquals(
+    addFigures([round(0.25, 30, 1, 1000), round(1, 10, 0.5, 250), round(0.5, 20, 1, 1000)]).map(formatFigure),
+    [
+      "sleeps 1.00 /request, CPU time of an idle server 30.00 ms, verified I/O 2.50 GiB, most devices at once 1000, " +
+      "mostly harmless calls 2250",
+    ],
+  );
+});
+
 Deno.test("figures of one kind become one: counts are added, of the longest the longest is kept", () => {
   const sum = addFigures([destroys(1, 2), kills, destroys(1, 4.5), destroys(3, 1), kills]);
   assertEquals(sum.map(formatFigure), [

@@ -58,7 +58,7 @@ export interface DeviceOptions {
 export async function runDeviceTests(options: DeviceOptions): Promise<FileResult[]> {
   const results: FileResult[] = [];
   let repeats = 0;
-  const factor = options.kernel.slowness * Math.max(1, options.scale ?? 1);
+  const factor = limitFactor(options);
   const groups = Map.groupBy(options.files, (path) => JSON.stringify(machineOf(path)));
   for (const [machine, paths] of [...groups].sort(([a], [b]) => a.length - b.length)) {
     const wanted = JSON.parse(machine) as Machine;
@@ -95,6 +95,15 @@ function machineOf(path: string): Machine {
     smp: processors === undefined ? undefined : Number(processors),
     extraCmdline: wanted(/^\/\/ kernel: (.+)$/m),
   };
+}
+
+function limitFactor({ kernel, scale = 1 }: Pick<DeviceOptions, "kernel" | "scale">): number {
+  return kernel.slowness * Math.max(1, scale);
+}
+
+/** How long a test file may take. */
+export function limitSeconds(path: string, options: Pick<DeviceOptions, "kernel" | "scale">): number {
+  return planFile(path, limitFactor(options)).limitMs / 1000;
 }
 
 function planFile(path: string, factor: number): PlannedFile {

@@ -1,18 +1,22 @@
 /**
  * Figures that device tests print, such as `figure: kills under load 20, acknowledged writes lost 0`: written in the VM,
- * read and added up on the host. A value that is the worst of many has a name that begins with "longest".
+ * read and added up on the host. Only what can be added is: see {@linkcode addFigures}.
  */
 
 /** Names with units, and what was counted or measured, in the order in which they are to be read. */
 export type Figure = ReadonlyMap<string, Amount>;
 
-/** A number and what it is a number of: "" for plain counts. */
+/** A number and what it is a number of: "" for plain counts, which are whole. */
 export interface Amount {
   readonly value: number;
   readonly unit: string;
 }
 
 const prefix = "figure: ";
+/** Units of what is more the more often it is done: amounts of data. */
+const addedUnits: readonly string[] = ["", "MiB", "GiB"];
+/** Counts that are the worst, or the best, of many. */
+const extremes = /^(longest|largest|most) /;
 
 /** One line for a report. */
 export function formatFigure(figure: Figure): string {
@@ -41,7 +45,11 @@ export function parseFigures(output: string): Figure[] {
   );
 }
 
-/** One figure for each kind: counts are added, of the longest the longest is kept. */
+/**
+ * One figure for each kind. Counts and amounts of data are added. Of anything else that has a unit (a time, a ratio, a
+ * size) a sum means nothing: the largest is kept, and so it is of counts whose name begins with "longest", "largest" or
+ * "most".
+ */
 export function addFigures(figures: readonly Figure[]): Figure[] {
   const sums = new Map<string, Map<string, Amount>>();
   for (const figure of figures) {
@@ -49,7 +57,8 @@ export function addFigures(figures: readonly Figure[]): Figure[] {
     const sum = sums.get(key) ?? new Map<string, Amount>();
     for (const [name, { value, unit }] of figure) {
       const before = sum.get(name)?.value ?? 0;
-      sum.set(name, { value: name.startsWith("longest ") ? Math.max(before, value) : before + value, unit });
+      const isAdded = addedUnits.includes(unit) && !extremes.test(name);
+      sum.set(name, { value: isAdded ? before + value : Math.max(before, value), unit });
     }
     sums.set(key, sum);
   }
