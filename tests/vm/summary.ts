@@ -26,7 +26,10 @@ export function fileTable(
   return [header, ...rows].map((line) => line.trimEnd()).join("\n");
 }
 
-/** The table of kernels that the README shows, as Markdown. */
+/**
+ * A table of kernels as Markdown, printed by every run: to be pasted wherever it is to be said which kernels passed how
+ * many tests.
+ */
 export function kernelTable(kernels: readonly TestedKernel[], results: readonly FileResult[]): string {
   const rows = kernels.map(({ version, release }) => {
     const ran = results.filter((result) => result.kernel === version);
