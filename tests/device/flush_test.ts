@@ -1,9 +1,11 @@
 // With a write cache, fsync() is a FLUSH after the writes it covers, FUA is a flag or a FLUSH, and their errors reach the
-// caller; without one, no FLUSH is sent. Hard case D1.
+// caller, on the bare disk and through ext4; without one, no FLUSH is sent. Hard case D1.
 import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
+import { ERRNO } from "../../src/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { sh } from "./harness.ts";
+import { MIB, type Request } from "./server.ts";
 
 const { DBLOCK_OPERATION_FLUSH: FLUSH, DBLOCK_OPERATION_WRITE: WRITE, DBLOCK_REQUEST_FUA: FUA } = abi;
 const { DBLOCK_DEVICE_FUA, DBLOCK_DEVICE_WRITE_CACHE: CACHE } = abi;
@@ -65,8 +67,51 @@ Deno.test("without a write cache no FLUSH is sent, and fsync() succeeds", async 
 });
 
 Deno.test("a failed FLUSH fails fsync()", async () => {
-  const rule = (request: { operation: number }) => request.operation === FLUSH ? { error: 5 } : "serve" as const;
+  const rule = (request: { operation: number }) =>
+    request.operation === FLUSH ? { error: ERRNO.EIO } : "serve" as const;
   await using disk = await TestDisk.start({ name: "flush5", flags: CACHE, rule });
   const { status, stderr } = await synced(disk.path, "conv=fsync");
   assertEquals([status, /fsync failed.*Input\/output error/.test(stderr)], [1, true], stderr);
 });
+
+Deno.test("an O_DSYNC write whose FUA fails is the caller's error, and so is a FLUSH in place of FUA", async () => {
+  const failing = [
+    { name: "flush6", flags: CACHE | DBLOCK_DEVICE_FUA, fails: (request: Request) => (request.flags & FUA) !== 0 },
+    { name: "flush7", flags: CACHE, fails: (request: Request) => request.operation === FLUSH },
+  ];
+  for (const { name, flags, fails } of failing) {
+    await using disk = await TestDisk.start({ name, flags });
+    assertEquals((await synced(disk.path, "oflag=direct,dsync")).status, 0);
+    disk.rule = (request) => fails(request) ? { error: ERRNO.EIO } : "serve";
+    const { status, stderr } = await synced(disk.path, "oflag=direct,dsync");
+    assertEquals([name, status, /error writing.*Input\/output error/.test(stderr)], [name, 1, true], stderr);
+    // The same write without O_DSYNC asks for no durability, so nothing fails.
+    assertEquals((await synced(disk.path, "oflag=direct")).status, 0);
+  }
+});
+
+Deno.test("a WRITE that fails after write() has returned fails the fsync() after it, once", async () => {
+  await using disk = await TestDisk.start({ name: "flush8", flags: CACHE });
+  disk.rule = (request) => request.operation === WRITE ? { error: ERRNO.EIO } : "serve";
+  const { status, stderr } = await synced(disk.path, "conv=fsync");
+  assertEquals([status, /fsync failed.*Input\/output error/.test(stderr)], [1, true], stderr);
+  assertEquals(/error writing/.test(stderr), false, stderr);
+  disk.rule = () => "serve";
+  assertEquals((await synced(disk.path, "conv=fsync")).status, 0);
+});
+
+for (const journal of ["has_journal", "^has_journal"]) {
+  Deno.test(`a failed FLUSH fails fsync() of a file on ext4 with ${journal}`, async () => {
+    await using disk = await TestDisk.start({ name: "flush9", flags: CACHE, size_bytes: 32 * MIB });
+    await sh(`mkfs.ext4 -q -O ${journal} ${disk.path} && mount ${disk.path} /mnt`);
+    try {
+      assertEquals((await synced("/mnt/good", "conv=fsync")).status, 0);
+      disk.rule = (request) => request.operation === FLUSH ? { error: ERRNO.EIO } : "serve";
+      const { status, stderr } = await synced("/mnt/bad", "conv=fsync");
+      assertEquals([status, /fsync failed.*Input\/output error/.test(stderr)], [1, true], stderr);
+    } finally {
+      disk.rule = () => "serve";
+      await sh("umount /mnt");
+    }
+  });
+}
