@@ -1,11 +1,23 @@
-// ATTACH, START, EXCHANGE, COMMIT and RESIZE refuse every bad field, and every call out of turn, with the exact errno.
+// ATTACH, START, EXCHANGE, COMMIT and RESIZE refuse every bad field, and every call out of turn, with the exact errno; and
+// mmap() is refused. Hard cases C8, C9: nothing of the module's can be mapped.
 import { assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
 import { encode } from "../../src/struct.ts";
 import { TestDisk } from "./disk.ts";
 import { call, createDevice, destroyDevice, params, Queue, resizeDevice, startDevice } from "./server.ts";
-import { ioctl, Memory, PROT_NONE, PROT_READ } from "./syscall.ts";
+import {
+  ioctl,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  Memory,
+  NR,
+  PAGE_BYTES,
+  PROT_NONE,
+  PROT_READ,
+  PROT_READ_WRITE,
+  syscall,
+} from "./syscall.ts";
 
 const { EALREADY, EBUSY, EFAULT, EINVAL, ENODEV, ENOTCONN, ENOTTY, EOPNOTSUPP } = ERRNO;
 const kernelAddress = 0xffff888000000000n;
@@ -127,4 +139,19 @@ Deno.test("what is no ioctl of a server's node is ENOTTY, and an unreadable argu
     assertEquals(ioctl(queue.fd, other, argument), -ENOTTY);
   }
   assertEquals(await destroyDevice("chan4"), 0);
+});
+
+Deno.test("a server's node, before and after ATTACH, cannot be mapped", async () => {
+  const created = createDevice(params("chan5"));
+  using queue = new Queue(created, 0);
+  for (const isAttached of [false, true]) {
+    if (isAttached) assertEquals(queue.attach(), 0);
+    for (const protection of [PROT_NONE, PROT_READ, PROT_READ_WRITE]) {
+      for (const sharing of [MAP_SHARED, MAP_PRIVATE]) {
+        const mapped = syscall(NR.mmap, 0, PAGE_BYTES, protection, sharing, queue.fd, 0);
+        assertEquals([isAttached, protection, sharing, mapped], [isAttached, protection, sharing, -ENODEV]);
+      }
+    }
+  }
+  assertEquals(await destroyDevice("chan5"), 0);
 });

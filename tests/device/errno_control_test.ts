@@ -1,12 +1,24 @@
-// VERSION, DESTROY, LIST, INFO and everything that is no ioctl of the control node: each mistake has its exact errno.
+// VERSION, DESTROY, LIST, INFO, everything that is no ioctl of the control node, and mmap(): each mistake has its exact
+// errno. Hard cases C8, C9: nothing of the module's can be mapped.
 import { assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
 import { decode, encode } from "../../src/struct.ts";
 import { call, Control, createDevice, destroyDevice, params } from "./server.ts";
-import { ioctl, Memory, PROT_NONE } from "./syscall.ts";
+import {
+  ioctl,
+  MAP_PRIVATE,
+  MAP_SHARED,
+  Memory,
+  NR,
+  PAGE_BYTES,
+  PROT_NONE,
+  PROT_READ,
+  PROT_READ_WRITE,
+  syscall,
+} from "./syscall.ts";
 
-const { EFAULT, EINVAL, ENOENT, ENOTTY, EOPNOTSUPP } = ERRNO;
+const { EFAULT, EINVAL, ENODEV, ENOENT, ENOTTY, EOPNOTSUPP } = ERRNO;
 const kernelAddress = 0xffff888000000000n;
 
 Deno.test("VERSION tells the ABI, the limits, and a feature for every flag", () => {
@@ -111,5 +123,17 @@ Deno.test("what is no ioctl of the control node is ENOTTY", () => {
   ];
   for (const request of [...unknown, ...others]) {
     assertEquals([request >>> 0, ioctl(control.fd, request >>> 0, argument)], [request >>> 0, -ENOTTY]);
+  }
+});
+
+Deno.test("the control node cannot be mapped", () => {
+  using control = new Control();
+  for (const protection of [PROT_NONE, PROT_READ, PROT_READ_WRITE]) {
+    for (const sharing of [MAP_SHARED, MAP_PRIVATE]) {
+      for (const offset of [0, PAGE_BYTES]) {
+        const mapped = syscall(NR.mmap, 0, PAGE_BYTES, protection, sharing, control.fd, offset);
+        assertEquals([protection, sharing, offset, mapped], [protection, sharing, offset, -ENODEV]);
+      }
+    }
   }
 });

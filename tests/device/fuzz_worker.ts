@@ -207,7 +207,7 @@ class Fuzzer {
         return this.#count("poll 0");
       }
       default: {
-        if (!this.#chance(3)) return this.#count("nothing 0");
+        if (!this.#chance(3)) return;
         const disk = open(`/dev/${this.#pick(names)}`, O_RDWR | O_NONBLOCK);
         this.#count(`open disk ${Math.max(0, -disk)}`);
         if (disk < 0) return;

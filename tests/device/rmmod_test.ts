@@ -1,8 +1,9 @@
 // rmmod is refused while a device, an open node or a mounted disk is there, works when nothing is, and racing it against
 // CREATE harms nobody. Hard case C7.
 import { assert, assertEquals } from "@std/assert";
-import { figure, scaled, sh } from "./harness.ts";
-import { createDevice, destroyDevice, params } from "./server.ts";
+import { exists, figure, scaled, sh, waitFor } from "./harness.ts";
+import { createDevice, destroyDevice, infoOf, params } from "./server.ts";
+import { ServerProcess } from "./server_process.ts";
 import { close, O_RDWR, open } from "./syscall.ts";
 
 async function refused(why: string): Promise<void> {
@@ -20,6 +21,22 @@ Deno.test("rmmod is refused while anything is in use", async () => {
   assertEquals(await destroyDevice("rmmod0"), 0);
   await refused("an open server node of a device that is gone");
   close(node);
+  await sh("rmmod dblock");
+  await sh("insmod kmod/dblock.ko");
+});
+
+Deno.test("rmmod is refused while a disk is mounted, even one that is gone", async () => {
+  await using server = await ServerProcess.start({ name: "rmmod2" });
+  await sh(`mkfs.ext4 -q ${server.path} && mount ${server.path} /mnt`);
+  try {
+    await refused("a mounted disk");
+    await server.kill();
+    await waitFor("the device is gone", () => infoOf("rmmod2") === undefined && !exists("/dev/rmmod2-ctl"));
+    // No device and no open node is left: the mount alone holds the module.
+    await refused("a mounted disk that is gone");
+  } finally {
+    await sh("umount /mnt");
+  }
   await sh("rmmod dblock");
   await sh("insmod kmod/dblock.ko");
 });
