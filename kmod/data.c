@@ -82,10 +82,15 @@ size_t dblock_data_copy(struct request *rq, u64 address, size_t done)
 }
 
 /**
- * dblock_data_fault_in() - make user memory present, for the next copy
+ * dblock_data_fault_in() - make user memory usable, for the next copy
  * @address: where it begins
  * @bytes: how much will be copied; only the beginning of it is looked at
  * @write: whether it will be written
+ *
+ * As if the CPU had met each page: one that is there may still have to be marked
+ * as used, or written to, before an access works (NUMA balancing takes
+ * permissions away to see who comes; some CPUs leave those marks to us). So
+ * get_user_pages() is not enough.
  *
  * Nothing is written to the memory. The pages may be gone again before they
  * are used; then the caller comes back.
@@ -95,27 +100,27 @@ size_t dblock_data_copy(struct request *rq, u64 address, size_t done)
  */
 int dblock_data_fault_in(u64 address, size_t bytes, bool write)
 {
-	struct page *pages[DBLOCK_FAULT_IN_PAGES];
-	unsigned long start = address & PAGE_MASK;
-	unsigned long wanted = DIV_ROUND_UP(bytes + offset_in_page(address),
-					    PAGE_SIZE);
+	unsigned long at = address & PAGE_MASK;
+	unsigned long pages = DIV_ROUND_UP(bytes + offset_in_page(address),
+					   PAGE_SIZE);
+	struct mm_struct *mm = current->mm;
+	bool unlocked = false;
 	unsigned int noio;
-	int got;
-	int i;
+	unsigned int i;
+	int err = 0;
 
-	if (fatal_signal_pending(current))
+	if (fatal_signal_pending(current) || mmap_read_lock_killable(mm))
 		return -EINTR;
 	/* This may be memory for our own disk's answer: no I/O to get it. */
 	noio = memalloc_noio_save();
-	got = get_user_pages_fast(start, min_t(unsigned long, wanted,
-					       DBLOCK_FAULT_IN_PAGES),
-				  write ? FOLL_WRITE : 0, pages);
+	pages = min_t(unsigned long, pages, DBLOCK_FAULT_IN_PAGES);
+	for (i = 0; !err && i < pages; i++, at += PAGE_SIZE)
+		err = fixup_user_fault(mm, at, write ? FAULT_FLAG_WRITE : 0,
+				       &unlocked);
 	memalloc_noio_restore(noio);
-	for (i = 0; i < got; i++)
-		put_page(pages[i]);
-	if (got > 0)
-		return 0;
-	if (got == -EINTR || fatal_signal_pending(current))
+	mmap_read_unlock(mm);
+	if (fatal_signal_pending(current))
 		return -EINTR;
-	return -EFAULT;
+	/* A later page may be no memory: the first will do to go on. */
+	return err && i == 1 ? -EFAULT : 0;
 }
