@@ -43,7 +43,7 @@ static blk_status_t dblock_status_of(u32 error)
 struct dblock_answer {
 	struct dblock_slot *slot;	/* ours while COPYING, else NULL */
 	struct request *rq;		/* valid with @slot, and when to be ended */
-	u64 address;			/* of the data */
+	u64 address;			/* of the data; set by the first claim */
 	size_t copied;			/* bytes of it */
 	blk_status_t status;
 	bool to_server;			/* direction of the data */
@@ -57,6 +57,7 @@ static void dblock_answer_claim(struct dblock_channel *channel,
 				struct dblock_completion *completion,
 				struct dblock_answer *answer)
 {
+	const struct dblock_create *params = &channel->device->params;
 	struct dblock_queue *queue = channel->queue;
 	struct dblock_slot *slot;
 
@@ -75,6 +76,13 @@ static void dblock_answer_claim(struct dblock_channel *channel,
 		slot->state = DBLOCK_SLOT_COPYING;
 		answer->slot = slot;
 		answer->rq = slot->rq;
+		/* ATTACH may name another buffer before the copy is done. */
+		if (!answer->address)
+			answer->address = completion->address;
+		if (!answer->address && !(params->flags & DBLOCK_DEVICE_DIRECT))
+			answer->address = channel->buffer_address +
+					  (u64)completion->slot *
+					  params->max_io_bytes;
 		return;
 	}
 	queue->refused_count++;
@@ -89,8 +97,7 @@ static bool dblock_answer_copy(struct dblock_channel *channel,
 			       const struct dblock_completion *completion,
 			       struct dblock_answer *answer)
 {
-	const struct dblock_create *params = &channel->device->params;
-	bool direct = params->flags & DBLOCK_DEVICE_DIRECT;
+	bool direct = channel->device->params.flags & DBLOCK_DEVICE_DIRECT;
 	struct request *rq = answer->rq;
 
 	if (completion->error) {
@@ -106,10 +113,6 @@ static bool dblock_answer_copy(struct dblock_channel *channel,
 	if (req_op(rq) != REQ_OP_READ && !(direct && answer->to_server))
 		return true;
 
-	answer->address = completion->address;
-	if (!answer->address && !direct)
-		answer->address = channel->buffer_address +
-				  (u64)completion->slot * params->max_io_bytes;
 	answer->copied = dblock_data_copy(rq, answer->address, answer->copied);
 	return answer->copied == blk_rq_bytes(rq);
 }
@@ -207,7 +210,7 @@ static void dblock_answer_fault(struct dblock_channel *channel,
 	spin_unlock(&queue->lock);
 	if (!answer->rq)
 		return;
-	pr_warn_ratelimited("%s: a request ends in EIO: its data cannot be copied %s the address that the server named\n",
+	pr_warn_ratelimited("%s: a request ends in EIO: its data cannot be copied %s the address that the server named; see that the server has memory there\n",
 			    channel->device->params.name,
 			    answer->to_server ? "to" : "from");
 	local_bh_disable();
@@ -243,6 +246,7 @@ int dblock_queue_complete(struct dblock_channel *channel,
 {
 	struct dblock_answer answers[DBLOCK_CHUNK] = { };
 	struct dblock_answer *answer;
+	unsigned int stuck = count;	/* the answer that @rounds is about */
 	unsigned int rounds = 0;
 	size_t before = 0;
 	unsigned int end;
@@ -255,8 +259,8 @@ int dblock_queue_complete(struct dblock_channel *channel,
 		if (i == end)
 			continue;
 		answer = &answers[i];
-		/* Starts anew with each answer: none has copied as much. */
-		rounds = answer->copied == before ? rounds + 1 : 0;
+		rounds = stuck == i && answer->copied == before ? rounds + 1 : 0;
+		stuck = i;
 		before = answer->copied;
 		err = -EFAULT;
 		if (rounds <= DBLOCK_FAULT_ROUNDS_MAX)

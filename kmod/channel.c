@@ -147,7 +147,9 @@ static int dblock_attach_locked(struct dblock_channel *channel,
 	channel->requests = (void __user *)ring;
 	ring += depth * sizeof(struct dblock_request);
 	channel->completions = (void __user *)ring;
+	spin_lock(&queue->lock);	/* a COMMIT may be under way */
 	channel->buffer_address = p->buffer_address;
+	spin_unlock(&queue->lock);
 	device->attached_count += !served;
 	device->server_pid = task_tgid_nr(current);
 	dblock_note(device, "queue %u is served by process %d%s\n", p->queue,
