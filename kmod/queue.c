@@ -304,6 +304,28 @@ void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
 	wake_up_all(&queue->wait);
 }
 
+/* From now on this channel serves the queue, or none does. What the one before
+ * was handed waits for it, in the old order, and no answer is due any more.
+ */
+static void dblock_queue_set_channel(struct dblock_queue *queue,
+				     struct dblock_channel *channel)
+{
+	struct dblock_slot *slot;
+	u32 i;
+
+	lockdep_assert_held(&queue->lock);
+	queue->channel = channel;
+	for (i = queue->device->params.queue_depth; i-- > 0; ) {
+		slot = &queue->slots[i];
+		if (slot->state == DBLOCK_SLOT_HANDED) {
+			dblock_slot_replay(queue, slot);
+		} else if (slot->state == DBLOCK_SLOT_QUARANTINED) {
+			queue->quarantined_count--;
+			dblock_slot_free(queue, slot);
+		}
+	}
+}
+
 /**
  * dblock_queue_attach() - this channel serves the queue from now on
  * @queue: the queue
@@ -334,11 +356,11 @@ int dblock_queue_attach(struct dblock_queue *queue,
 		if (busy)
 			return -EINPROGRESS;
 	}
-	dblock_queue_detach(queue, queue->channel);
 	spin_lock(&queue->lock);
-	queue->channel = channel;
+	dblock_queue_set_channel(queue, channel);
 	queue->successor = NULL;
 	spin_unlock(&queue->lock);
+	wake_up_all(&queue->wait);
 	return 0;
 }
 
@@ -364,34 +386,18 @@ void dblock_queue_give_up(struct dblock_queue *queue)
  * @queue: the queue
  * @channel: who may have served it
  *
- * What it was handed goes back to wait for the next server, and no answer is
- * due any more.
- *
  * Return: whether it served.
  */
 bool dblock_queue_detach(struct dblock_queue *queue,
 			 struct dblock_channel *channel)
 {
-	struct dblock_device *device = queue->device;
-	struct dblock_slot *slot;
-	u32 i;
-
-	lockdep_assert_held(&device->lock);
+	lockdep_assert_held(&queue->device->lock);
 	spin_lock(&queue->lock);
 	if (!channel || queue->channel != channel) {
 		spin_unlock(&queue->lock);
 		return false;
 	}
-	queue->channel = NULL;
-	for (i = device->params.queue_depth; i-- > 0; ) {
-		slot = &queue->slots[i];
-		if (slot->state == DBLOCK_SLOT_HANDED) {
-			dblock_slot_replay(queue, slot);
-		} else if (slot->state == DBLOCK_SLOT_QUARANTINED) {
-			queue->quarantined_count--;
-			dblock_slot_free(queue, slot);
-		}
-	}
+	dblock_queue_set_channel(queue, NULL);
 	spin_unlock(&queue->lock);
 	wake_up_all(&queue->wait);
 	return true;
