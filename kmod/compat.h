@@ -192,7 +192,17 @@ static inline int dblock_gendisk_add(struct gendisk *disk,
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
 	struct blk_mq_tag_set *set = disk->queue->tag_set;
+	struct device *other;
 
+	/* A disk whose name is taken would be half there, and crash when it
+	 * is removed.
+	 */
+	other = class_find_device_by_name(disk_to_dev(disk)->class,
+					  disk->disk_name);
+	if (other) {
+		put_device(other);
+		return -EEXIST;
+	}
 	set->flags |= BLK_MQ_F_NO_SCHED;
 	device_add_disk(NULL, disk, groups);
 	set->flags &= ~BLK_MQ_F_NO_SCHED;
