@@ -54,13 +54,14 @@ static void dblock_start_work(struct work_struct *work)
 	if (!err)
 		err = dblock_disk_add(device);
 	mutex_lock(&device->lock);
+	device->disk_added = !err;
 	device->start_error = err;
 	if (device->state == DBLOCK_STATE_STARTING) {
 		if (!err) {
 			dblock_device_set_state(device, DBLOCK_STATE_LIVE);
 		} else {
-			pr_err("%s: the disk cannot be added (error %d); the device is removed\n",
-			       device->params.name, err);
+			pr_err_ratelimited("%s: the disk cannot be added (error %d) and the device is removed; see that no other disk has its name\n",
+					   device->params.name, err);
 			dblock_device_remove(device);
 		}
 	} else if (!err) {
@@ -75,8 +76,14 @@ static void dblock_remove_work(struct work_struct *work)
 	struct dblock_device *device = container_of(work, struct dblock_device,
 						    remove_work);
 
-	/* Every request fails since REMOVING, so a start comes to its end. */
-	flush_work(&device->start_work);
+	/* A start that waits for its turn behind others' never begins. One that
+	 * runs comes to its end, as every request fails since REMOVING.
+	 */
+	if (cancel_work_sync(&device->start_work)) {
+		mutex_lock(&device->lock);
+		device->start_error = -ENODEV;
+		mutex_unlock(&device->lock);
+	}
 	dblock_disk_del(device);
 	dblock_registry_remove(device);
 	mutex_lock(&device->lock);
@@ -255,8 +262,8 @@ int dblock_device_start(struct dblock_device *device, bool wait)
 		queue_work(dblock_start_workqueue, &device->start_work);
 	} else if (device->state != DBLOCK_STATE_STARTING) {
 		dblock_device_set_state(device, DBLOCK_STATE_LIVE);
-		pr_info("%s: served again, by process %d\n",
-			device->params.name, device->server_pid);
+		pr_info_ratelimited("%s: served again, by process %d\n",
+				    device->params.name, device->server_pid);
 		wait = false;
 	}
 	mutex_unlock(&device->lock);

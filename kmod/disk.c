@@ -6,6 +6,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/module.h>
+#include <linux/sched/mm.h>
 
 #include "compat.h"
 #include "dblock.h"
@@ -106,10 +107,7 @@ int dblock_disk_alloc(struct dblock_device *device)
  */
 int dblock_disk_add(struct dblock_device *device)
 {
-	int err = dblock_gendisk_add(device->disk, dblock_attribute_groups);
-
-	device->disk_added = !err;
-	return err;
+	return dblock_gendisk_add(device->disk, dblock_attribute_groups);
 }
 
 /* The disk disappears. Every request must fail by now, or this waits. */
@@ -131,7 +129,12 @@ void dblock_disk_free(struct dblock_device *device)
 /* Tells the block layer, mounted file systems and udev of a new size. */
 void dblock_disk_resize(struct dblock_device *device, u64 size_bytes)
 {
+	unsigned int noio;
+
 	lockdep_assert_held(&device->lock);
 	device->params.size_bytes = size_bytes;
+	/* With the lock held this must not wait for this very disk. */
+	noio = memalloc_noio_save();
 	dblock_gendisk_resize(device->disk, size_bytes >> SECTOR_SHIFT);
+	memalloc_noio_restore(noio);
 }
