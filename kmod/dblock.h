@@ -7,6 +7,7 @@
  * Locks, in the order in which they are taken:
  *
  *	(the block layer's open_mutex, in disk open and release)
+ *	dblock_nodes_lock	mutex: who makes or removes server nodes
  *	dblock_registry_lock	mutex: names, minor numbers, who may look up whom
  *	dblock_device.lock	mutex: state, attachment, open count, size
  *	dblock_queue.lock	spinlock: waiting requests, slots, counters

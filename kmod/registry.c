@@ -8,6 +8,7 @@
 #include <linux/idr.h>
 #include <linux/module.h>
 #include <linux/namei.h>
+#include <linux/sched/mm.h>
 #include <linux/string.h>
 
 #include "compat.h"
@@ -19,8 +20,10 @@ static unsigned int max_devices = 1024;
 module_param(max_devices, uint, 0644);
 MODULE_PARM_DESC(max_devices, "How many devices may exist at once (default 1024, at most 65536)");
 
+static DEFINE_MUTEX(dblock_nodes_lock);
 static DEFINE_MUTEX(dblock_registry_lock);
-static DEFINE_IDR(dblock_devices);	/* by minor of the server node */
+/* By minor of the server node; NULL for one whose node is being made. */
+static DEFINE_IDR(dblock_devices);
 static unsigned int dblock_devices_count;
 static struct class *dblock_class;
 static struct cdev dblock_cdev;
@@ -92,51 +95,84 @@ static bool dblock_node_exists(const char *name, const char *suffix)
 	return true;
 }
 
-/* Name and minor are taken, and /dev/NAME-ctl appears. */
-int dblock_registry_add(struct dblock_device *device)
+/* Name and minor are taken; the look-ups do not find the device yet. */
+static int dblock_registry_reserve(struct dblock_device *device)
 {
-	const char *name = device->params.name;
-	struct device *node;
-	int minor;
 	int err;
 
+	lockdep_assert_held(&dblock_nodes_lock);
 	mutex_lock(&dblock_registry_lock);
-	err = -EEXIST;
-	if (dblock_registry_find(name) || dblock_node_exists(name, "") ||
-	    dblock_node_exists(name, "-ctl"))
-		goto unlock;
-	err = -ENOSPC;
-	if (dblock_devices_count >= dblock_device_count_max())
-		goto unlock;
-	minor = idr_alloc(&dblock_devices, device, 0, DBLOCK_MINORS,
-			  GFP_KERNEL);
-	err = minor;
-	if (minor < 0)
-		goto unlock;
-	device->params.minor = minor;
-	node = device_create(dblock_class, NULL,
-			     MKDEV(MAJOR(dblock_devt), minor), NULL, "%s-ctl",
-			     name);
-	if (IS_ERR(node)) {
-		err = PTR_ERR(node);
-		idr_remove(&dblock_devices, minor);
-		goto unlock;
+	if (dblock_registry_find(device->params.name))
+		err = -EEXIST;
+	else if (dblock_devices_count >= dblock_device_count_max())
+		err = -ENOSPC;
+	else
+		err = idr_alloc(&dblock_devices, NULL, 0, DBLOCK_MINORS,
+				GFP_NOIO);
+	if (err >= 0) {
+		device->params.minor = err;
+		dblock_devices_count++;
 	}
-	dblock_devices_count++;
-	err = 0;
-unlock:
 	mutex_unlock(&dblock_registry_lock);
+	return min(err, 0);
+}
+
+/* With NULL for @device name and minor are free again. */
+static void dblock_registry_set(unsigned int minor,
+				struct dblock_device *device)
+{
+	lockdep_assert_held(&dblock_nodes_lock);
+	mutex_lock(&dblock_registry_lock);
+	if (device) {
+		idr_replace(&dblock_devices, device, minor);
+	} else {
+		idr_remove(&dblock_devices, minor);
+		dblock_devices_count--;
+	}
+	mutex_unlock(&dblock_registry_lock);
+}
+
+/* /dev/NAME-ctl appears, and the device can be found. To make a node may take as
+ * long as a disk that nobody serves is held, in reclaim; so nobody who comes to
+ * end that waits for the lock that is held meanwhile.
+ */
+int dblock_registry_add(struct dblock_device *device)
+{
+	struct dblock_create *p = &device->params;
+	struct device *node;
+	unsigned int noio;
+	int err;
+
+	if (dblock_node_exists(p->name, "") ||
+	    dblock_node_exists(p->name, "-ctl"))
+		return -EEXIST;
+	mutex_lock(&dblock_nodes_lock);
+	noio = memalloc_noio_save();
+	err = dblock_registry_reserve(device);
+	if (err)
+		goto unlock;
+	node = device_create(dblock_class, NULL,
+			     MKDEV(MAJOR(dblock_devt), p->minor), NULL,
+			     "%s-ctl", p->name);
+	err = PTR_ERR_OR_ZERO(node);
+	dblock_registry_set(p->minor, err ? NULL : device);
+unlock:
+	memalloc_noio_restore(noio);
+	mutex_unlock(&dblock_nodes_lock);
 	return err;
 }
 
 void dblock_registry_remove(struct dblock_device *device)
 {
-	mutex_lock(&dblock_registry_lock);
-	device_destroy(dblock_class,
-		       MKDEV(MAJOR(dblock_devt), device->params.minor));
-	idr_remove(&dblock_devices, device->params.minor);
-	dblock_devices_count--;
-	mutex_unlock(&dblock_registry_lock);
+	unsigned int minor = device->params.minor;
+	unsigned int noio;
+
+	mutex_lock(&dblock_nodes_lock);
+	noio = memalloc_noio_save();
+	device_destroy(dblock_class, MKDEV(MAJOR(dblock_devt), minor));
+	dblock_registry_set(minor, NULL);
+	memalloc_noio_restore(noio);
+	mutex_unlock(&dblock_nodes_lock);
 }
 
 /* The look-ups return a reference, or NULL. */
