@@ -136,7 +136,9 @@ static int dblock_create_check(const struct dblock_create *p)
 	return 0;
 }
 
-static int dblock_create(struct dblock_create *p)
+/* With a reference in *@created, if it is made. */
+static int dblock_create(struct dblock_create *p,
+			 struct dblock_device **created)
 {
 	struct dblock_device *device;
 	int err = dblock_create_check(p);
@@ -148,7 +150,7 @@ static int dblock_create(struct dblock_create *p)
 	if (IS_ERR(device))
 		return PTR_ERR(device);
 	p->minor = device->params.minor;
-	dblock_device_put(device);
+	*created = device;
 	return 0;
 }
 
@@ -239,7 +241,9 @@ static long dblock_control_ioctl(struct file *file, unsigned int command,
 		struct dblock_list list;
 	} p;
 	void __user *user = (void __user *)argument;
+	struct dblock_device *created = NULL;
 	size_t size = _IOC_SIZE(command);
+	unsigned int open_count;
 	int err;
 
 	switch (command) {
@@ -260,7 +264,7 @@ static long dblock_control_ioctl(struct file *file, unsigned int command,
 	else if (!capable(CAP_SYS_ADMIN))
 		err = -EPERM;
 	else if (command == DBLOCK_IOC_CREATE)
-		err = dblock_create(&p.create);
+		err = dblock_create(&p.create, &created);
 	else if (command == DBLOCK_IOC_DESTROY)
 		err = dblock_destroy(&p.destroy);
 	else if (command == DBLOCK_IOC_LIST)
@@ -268,8 +272,14 @@ static long dblock_control_ioctl(struct file *file, unsigned int command,
 	else
 		err = dblock_info_by_name(&p.info);
 	p.error = -err;
-	if (copy_to_user(user, &p, size))
-		return -EFAULT;
+	if (copy_to_user(user, &p, size)) {
+		err = -EFAULT;
+		/* Nobody would know that it is there. */
+		if (created)
+			dblock_device_destroy(created, true, &open_count);
+	}
+	if (created)
+		dblock_device_put(created);
 	return err;
 }
 
