@@ -25,6 +25,7 @@ import { DblockError, ERRNO } from "./errors.ts";
 import { type Kernel, linux, O_NONBLOCK, O_RDWR, PAGE_BYTES } from "./libc.ts";
 import { Ring } from "./request.ts";
 import { decode, encode } from "./struct.ts";
+import { blockingTurn } from "./waiting.ts";
 
 /** `exchange()` and `commit()`: the device is gone, stop serving. */
 export const GONE = -1;
@@ -69,7 +70,6 @@ export class Channel implements Slots, Disposable {
   readonly #views: Uint8Array<ArrayBuffer>[];
   readonly #commit = encode(dblock_commit);
   readonly #commitView = new DataView(this.#commit.buffer);
-  #polling: Promise<void> | undefined;
   #closed = false;
 
   /**
@@ -118,6 +118,7 @@ export class Channel implements Slots, Disposable {
 
   /** The same, waited for on another thread: for those that have other things to do. */
   async attachAsync(options: { readonly takeOver?: boolean } = {}): Promise<void> {
+    using _turn = await blockingTurn();
     for (;;) {
       const bytes = this.#attachment(options.takeOver);
       if (this.#closed) throw new DblockError("ECANCELED", `Cannot serve queue ${this.queue}`, "it was told to stop");
@@ -155,10 +156,11 @@ export class Channel implements Slots, Disposable {
    * Commits the ring's pending completions and takes what is next.
    *
    * @returns how many requests are in the ring; 0 if none are there or a signal
-   * came; `GONE` when there is nothing left to serve
+   * came; `GONE` when there is nothing left to serve, or this channel is closed
    * @throws {DblockError} for what no retry will mend.
    */
   exchange(): number {
+    if (this.#closed) return GONE; // the number may be another file's by now
     const ring = this.ring;
     ring.clearHeader();
     const count = this.#ioctl(this.fd, EXCHANGE, COUNTS[ring.pending]);
@@ -171,6 +173,7 @@ export class Channel implements Slots, Disposable {
 
   /** Commits the ring's pending completions; never waits and takes nothing. */
   commit(): number {
+    if (this.#closed) return GONE;
     const ring = this.ring;
     const view = this.#commitView;
     view.setUint32(COMMIT.error.offset, 0, true);
@@ -242,13 +245,7 @@ export class Channel implements Slots, Disposable {
 
   /** Waits, with this thread free, until EXCHANGE has something to say. Once at a time. */
   async wait(): Promise<void> {
-    this.#polling = this.#kernel.pollAsync(this.fd);
-    try {
-      await this.#polling;
-    } finally {
-      this.#polling = undefined;
-      if (this.#closed) this.#kernel.close(this.fd);
-    }
+    await this.#kernel.pollAsync(this.fd);
   }
 
   /** The kernel's clock, in ms. */
@@ -268,11 +265,11 @@ export class Channel implements Slots, Disposable {
     );
   }
 
-  /** Closes the file, as soon as no other thread waits on it. */
+  /** Closes the file: the queue has no server any more, and `wait()` returns. */
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
-    if (this.#polling === undefined) this.#kernel.close(this.fd);
+    this.#kernel.close(this.fd);
   }
 }
 
@@ -289,6 +286,7 @@ export async function start(
   options: { readonly existing?: boolean } = {},
 ): Promise<void> {
   const attempted = `Cannot start ${devicePath(name)}`;
+  using _turn = await blockingTurn();
   const fd = openNode(kernel, `${devicePath(name)}-ctl`, O_RDWR, attempted);
   try {
     for (let mayBeLive = options.existing ?? false;;) {

@@ -9,13 +9,13 @@
  * report in their structures, and `open` finds out with Deno's own calls.
  */
 import { ERRNO, errnoOf } from "./errors.ts";
+import { Poller } from "./waiting.ts";
 
 /** Flags, requests and advice of Linux on x86_64 and aarch64. */
 export const O_RDWR = 0o2;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
 const F_SETFL = 4;
-const POLLIN = 0x1;
 const PROT_READ = 1;
 const PROT_WRITE = 2;
 export const MAP_SHARED = 0x01;
@@ -67,13 +67,15 @@ const SYMBOLS = {
     result: "i32",
     nonblocking: true,
   },
-  // int poll(struct pollfd *fds, nfds_t count, int timeout_ms)
-  pollAsync: {
-    name: "poll",
-    parameters: ["buffer", "usize", "i32"],
-    result: "i32",
-    nonblocking: true,
-  },
+  // int epoll_create1(int flags)
+  epoll_create1: { parameters: ["i32"], result: "i32" },
+  // int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
+  epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+  // int epoll_wait(int epoll, struct epoll_event *events, int capacity,
+  //                int timeout_ms), on a thread of its own
+  epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32", nonblocking: true },
+  // int eventfd(unsigned int count, int flags)
+  eventfd: { parameters: ["u32", "i32"], result: "i32" },
   // void *mmap(void *address, size_t, int protection, int flags, int fd, off_t)
   mmap: {
     parameters: ["usize", "usize", "i32", "i32", "i32", "i64"],
@@ -137,6 +139,7 @@ function load(): Library {
 export interface Kernel {
   /** The file descriptor, or a negative errno. Always close-on-exec. */
   open(path: string, flags: number): number;
+  /** A wait for it ends. */
   close(fd: number): void;
   /** Turns O_NONBLOCK on for good. */
   setNonblocking(fd: number): void;
@@ -154,7 +157,7 @@ export interface Kernel {
     request: number,
     structure: Uint8Array,
   ): Promise<number>;
-  /** Waits on another thread until `fd` has something to read or has failed. */
+  /** Waits, with this thread free, until `fd` has something to read, has failed or is closed. Once at a time. */
   pollAsync(fd: number): Promise<void>;
   /** A clock that never goes back, in ms. */
   now(): number;
@@ -168,6 +171,7 @@ export const linux: Kernel = {
     return fd >= 0 ? fd : -whyNotOpened(path);
   },
   close(fd: number): void {
+    poller?.forget(fd);
     load().close(fd);
   },
   setNonblocking(fd: number): void {
@@ -191,17 +195,12 @@ export const linux: Kernel = {
     );
   },
   async pollAsync(fd: number): Promise<void> {
-    // struct pollfd { int fd; short events; short revents; }
-    const pollfd = new DataView(new ArrayBuffer(8));
-    pollfd.setInt32(0, fd, true);
-    pollfd.setInt16(4, POLLIN, true);
-    await keep(
-      pollfd,
-      load().pollAsync(new Uint8Array(pollfd.buffer), 1n, -1),
-    );
+    poller ??= new Poller(load());
+    await poller.wait(fd);
   },
 };
 
+let poller: Poller | undefined;
 const kept = new Set<ArrayBufferView>();
 
 /** Keeps the memory of a call on another thread from being collected. */

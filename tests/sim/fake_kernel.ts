@@ -121,6 +121,7 @@ export class FakeKernel implements Kernel {
     const file = this.files.get(fd);
     if (file === undefined) throw new Error(`close(${fd}): EBADF`);
     this.files.delete(fd);
+    this.#wake((waiter) => waiter === file);
     if (file.queue !== undefined && !file.queue.gone && serves(file) && file.device !== undefined) {
       file.queue.lose();
       this.#serverDied(file.device);
@@ -236,8 +237,8 @@ export class FakeKernel implements Kernel {
     for (const { wake } of this.#waiters.splice(0)) wake();
   }
 
-  #wake(): void {
-    const ready = this.#waiters.filter(({ file }) => isReady(file));
+  #wake(ends = isReady): void {
+    const ready = this.#waiters.filter(({ file }) => ends(file));
     this.#waiters = this.#waiters.filter((waiter) => !ready.includes(waiter));
     for (const { wake } of ready) wake();
   }
