@@ -45,6 +45,8 @@ export interface DiskOptions extends CreateParams {
   readonly inherited?: boolean;
   /** Takes over from a running server. @default false */
   readonly takeOver?: boolean;
+  /** Attaches only so many queues, the first ones. @default all */
+  readonly attachCount?: number;
 }
 
 const pollMs = 20;
@@ -98,11 +100,12 @@ export class TestDisk implements AsyncDisposable {
 
   /** The first half of {@linkcode start}: attached, and nothing is served yet. */
   static async attach(options: DiskOptions): Promise<TestDisk> {
-    const { existing = false, store: _store, rule: _rule, inherited: _inherited, takeOver = false, ...values } =
+    const { existing = false, store: _store, rule: _rule, inherited: _inherited, takeOver = false, ...others } =
       options;
+    const { attachCount, ...values } = others;
     const created = existing ? infoOf(options.name)! : createDevice(params(options.name, values));
     const disk = new TestDisk(options, created);
-    for (const queue of disk.queues) {
+    for (const queue of disk.queues.slice(0, attachCount)) {
       const errno = await queue.attachAsync({ flags: takeOver ? abi.DBLOCK_ATTACH_TAKE_OVER : 0 });
       assertEquals(errno, 0, `ATTACH queue ${queue.index} of ${disk.name}`);
     }

@@ -106,6 +106,11 @@ export class ServerProcess implements AsyncDisposable {
   /** Ends the process and removes the device, whatever state they are in. */
   async [Symbol.asyncDispose](): Promise<void> {
     await destroyDevice(this.name);
+    await this.forget();
+  }
+
+  /** Ends the process and leaves the device to its policy. */
+  async forget(): Promise<void> {
     try {
       this.child.kill("SIGKILL");
     } catch {
