@@ -1,5 +1,5 @@
 // A request that the server keeps longer than timeout_ms gets EIO within 1 to 3 s; its slot is kept from others until the
-// late answer comes, which is refused as stale and harms nobody. Hard cases B3, D5.
+// late answer comes, which is refused as stale and harms nobody. While nobody could answer, no timeout runs. Hard cases B3, D5.
 import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { TestDisk } from "./disk.ts";
@@ -76,4 +76,27 @@ Deno.test("without a timeout a request waits as long as it takes", async () => {
   assertEquals([disk.info().timeout_count, disk.info().handed_count], [0, 1]);
   disk.releaseAll();
   await reading;
+});
+
+Deno.test("no timeout runs while a held device is without a server, for what one was at and for what waits", async () => {
+  const options = { name: "late3", timeout_ms: 2 * timeoutMs, on_death: abi.DBLOCK_ON_DEATH_HOLD };
+  const first = await TestDisk.start(options);
+  first.rule = () => "hold";
+  const read = (block: number) => sh(`dd if=${first.path} of=/dev/null bs=4k count=1 skip=${block} iflag=direct`);
+  const handed = read(0);
+  await first.untilHeld(1);
+  await first.pause();
+  const waiting = read(1);
+  await waitFor("the second read waits", () => first.info().waiting_count === 1);
+  await first.abandon();
+  await first.untilState(abi.DBLOCK_STATE_HELD);
+  // The latest moment at which either would have timed out.
+  await sh(`sleep ${(2 * options.timeout_ms + 1_000) / 1_000}`);
+  const { timeout_count, waiting_count, handed_count } = first.info();
+  assertEquals([timeout_count, waiting_count, handed_count], [0, 2, 0]);
+
+  await using second = await TestDisk.start({ name: "late3", existing: true });
+  await Promise.all([handed, waiting]);
+  assertEquals([second.info().timeout_count, second.info().error_count, second.info().replayed_count], [0, 0, 1]);
+  await second.assertIdle();
 });
