@@ -5,7 +5,7 @@ import * as abi from "../../src/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { fioLoop } from "./fio.ts";
 import { sh, waitFor } from "./harness.ts";
-import { done, infoOf, MIB } from "./server.ts";
+import { done, infoOf, MIB, type Request } from "./server.ts";
 import { ServerProcess } from "./server_process.ts";
 
 const kills = 3;
@@ -51,7 +51,7 @@ Deno.test("fio verifies all it wrote across three kills of the server", async ()
   }
 });
 
-Deno.test("after a recovery old answers are stale, and each handed-out request is replayed once", async () => {
+Deno.test("after a recovery old answers are stale whoever has their slot now, and each handed-out request is replayed once", async () => {
   const first = await TestDisk.start({ name: "hold1", on_death: abi.DBLOCK_ON_DEATH_HOLD, queue_depth: 4 });
   first.rule = () => "hold";
   const read = (block: number) => sh(`dd if=${first.path} bs=4k count=1 skip=${block} iflag=direct status=none`);
@@ -70,12 +70,23 @@ Deno.test("after a recovery old answers are stale, and each handed-out request i
   await second.untilHeld(2);
   const replayed = second.held.filter((request) => request.flags & abi.DBLOCK_REQUEST_REPLAYED);
   assertEquals(replayed.map((request) => request.offsetBytes), [old!.offsetBytes]);
-  const { statuses } = second.queues[0]!.commit([done(old!)]);
-  assertEquals(statuses, [abi.DBLOCK_STATUS_STALE]);
-  assertEquals(second.info().handed_count, 2);
+  const refuseOld = (live: Request) => {
+    assertEquals([live.slot, live.generation === old!.generation], [old!.slot, false]);
+    const { statuses } = second.queues[0]!.commit([done(old!)]);
+    assertEquals(statuses, [abi.DBLOCK_STATUS_STALE]);
+    assertEquals(second.info().handed_count, 2);
+  };
+  // Its slot is in use again: first by its own replay, then by a request that has nothing to do with it.
+  refuseOld(replayed[0]!);
+  second.release(replayed[0]!);
+  second.store.bytes.fill(66, 3 * 4096, 4 * 4096);
+  const other = read(3);
+  await second.untilHeld(2);
+  const live = second.held.find((request) => request.offsetBytes === 3 * 4096)!;
+  refuseOld(live);
   second.releaseAll();
-  const results = await Promise.all([...reads, waiting]);
-  assertEquals(results.map(({ stdout }) => stdout[0]), ["A", "A", "\0"]);
+  const results = await Promise.all([...reads, waiting, other]);
+  assertEquals(results.map(({ stdout }) => stdout[0]), ["A", "A", "\0", "B"]);
   assertEquals([second.info().replayed_count, second.info().death_count], [1, 1]);
   await second.assertIdle();
 });

@@ -6,12 +6,14 @@ import { ERRNO } from "../../src/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, sh, waitFor } from "./harness.ts";
 import { createDevice, destroyDevice, done, params, Queue, signalThread, threadsInDblock } from "./server.ts";
+import { NR, O_RDWR, syscall } from "./syscall.ts";
 
 const { EAGAIN, EBUSY, EINTR, EINVAL, ENODEV } = ERRNO;
 const POLLIN = 1;
 const POLLHUP = 16;
 const POLLERR = 8;
 const SIGUSR1 = 10;
+const F_SETFL = 4;
 
 Deno.test("with O_NONBLOCK EXCHANGE says EAGAIN in the header and returns 0", async () => {
   const created = createDevice(params("wait0"));
@@ -78,25 +80,36 @@ Deno.test("a blocked EXCHANGE keeps a second one out, and ends when the device d
 });
 
 Deno.test("a signal ends a blocked EXCHANGE with EINTR in the header, and reaches its handler", async () => {
-  const created = createDevice(params("wait3"));
-  using queue = new Queue(created, 0, { blocking: true });
-  assertEquals(queue.attach(), 0);
+  await using disk = await TestDisk.start({ name: "wait3" });
+  disk.rule = () => "hold";
+  const reading = sh(`dd if=${disk.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);
+  await disk.untilHeld(1);
+  await disk.pause();
+  const queue = disk.queues[0]!;
+  const answer = disk.fulfil(disk.held[0]!);
+  const before = disk.info();
+  // From now on it blocks.
+  assertEquals(syscall(NR.fcntl, queue.fd, F_SETFL, O_RDWR), 0);
   let signals = 0;
   const listener = () => void signals++;
   Deno.addSignalListener("SIGUSR1", listener);
   try {
-    const waiting = queue.exchangeAsync([{ slot: 0, generation: 7 }]);
+    const waiting = queue.exchangeAsync([answer, { slot: 0, generation: 0 }]);
     await waitFor("a thread is in EXCHANGE", () => threadsInDblock().length === 1);
+    await reading;
     signalThread(threadsInDblock()[0]!, SIGUSR1);
     const { result, header, statuses } = await waiting;
     assertEquals([result, header.error, header.request_count], [0, EINTR, 0]);
     // What it had taken before it waited is counted, so that it is not given again.
-    assertEquals([header.completion_count, header.refused_count, statuses], [1, 1, [abi.DBLOCK_STATUS_STALE]]);
+    assertEquals([header.completion_count, header.refused_count], [2, 1]);
+    assertEquals(statuses, [abi.DBLOCK_STATUS_TAKEN, abi.DBLOCK_STATUS_STALE]);
     await waitFor("the handler runs", () => signals === 1);
   } finally {
     Deno.removeSignalListener("SIGUSR1", listener);
   }
-  assertEquals(await destroyDevice("wait3"), 0);
+  assertEquals(queue.commit([answer]).statuses, [abi.DBLOCK_STATUS_STALE]);
+  const info = disk.info();
+  assertEquals([info.requests[0]! - before.requests[0]!, info.handed_count], [1, 0]);
 });
 
 Deno.test("EXCHANGE with more completions than the ring has takes none", async () => {

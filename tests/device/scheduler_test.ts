@@ -3,8 +3,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { DBLOCK_DEVICE_DIRECT } from "../../src/abi.ts";
 import { TestDisk } from "./disk.ts";
-import { fio } from "./fio.ts";
-import { sh } from "./harness.ts";
+import { fio, fioErrors, slowestMs } from "./fio.ts";
+import { assertWithin, sh } from "./harness.ts";
 import { infoOf, MIB } from "./server.ts";
 
 Deno.test("a disk begins without an I/O scheduler, with one queue too, and takes the one it is given", async () => {
@@ -49,8 +49,9 @@ Deno.test("scheduler, nr_requests and CPUs change under fio verify", async () =>
       fi
     done`;
   await sh(`set -e; ${changes}`);
-  const { status, jobs, stderr } = await running;
-  assertEquals([status, ...jobs.map((job) => job.error)], [0, 0, 0], stderr);
+  const result = await running;
+  assertEquals([result.status, ...fioErrors(result)], [0, 0, 0], result.stderr);
+  assertWithin(5_000, slowestMs(result), "the slowest request ended");
   assertEquals(infoOf("sched")!.error_count, 0);
   assertEquals((await sh("cat /sys/block/sched/inflight")).stdout.trim().split(/\s+/), ["0", "0"]);
 });
