@@ -159,6 +159,8 @@ export interface Kernel {
   ): Promise<number>;
   /** Waits, with this thread free, until `fd` has something to read, has failed or is closed. Once at a time. */
   pollAsync(fd: number): Promise<void>;
+  /** Makes this thread an I/O flusher, if it is none yet; false if that is refused. */
+  ensureIoFlusher(): boolean;
   /** A clock that never goes back, in ms. */
   now(): number;
 }
@@ -166,6 +168,7 @@ export interface Kernel {
 /** The real kernel. */
 export const linux: Kernel = {
   now: () => performance.now(),
+  ensureIoFlusher: () => isIoFlusher() || setIoFlusher(),
   open(path: string, flags: number): number {
     const fd = load().open(cString(path), flags | O_CLOEXEC, 0);
     return fd >= 0 ? fd : -whyNotOpened(path);

@@ -152,6 +152,7 @@ async function attachAndStart(
   const { name, kernel, log } = life;
   if (isMapped(backend) || isModule(backend)) await attachWorkers(backend, plans, workers, life);
   else {
+    if (!kernel.ensureIoFlusher()) sayNoIoFlusher(life);
     for (const plan of plans) {
       const queue = new LocalQueue(plan, new Dispatcher(backend, plan.geometry, log), kernel);
       life.queues.push(queue);
@@ -187,12 +188,14 @@ async function attachWorkers(
     // keeps the others, too.
     if (life.origin !== "created") await flushers[0];
   }
-  if ((await Promise.all(flushers)).includes(false)) {
-    life.log(
-      `${devicePath(life.name)}: PR_SET_IO_FLUSHER is refused (it takes CAP_SYS_RESOURCE): ` +
-        "short of memory, the disk may wait for itself",
-    );
-  }
+  if ((await Promise.all(flushers)).includes(false)) sayNoIoFlusher(life);
+}
+
+function sayNoIoFlusher(life: Life): void {
+  life.log(
+    `${devicePath(life.name)}: PR_SET_IO_FLUSHER is refused (it takes CAP_SYS_RESOURCE): ` +
+      "short of memory, the disk may wait for itself",
+  );
 }
 
 /** Waits for the start, its timeout or the signal, whichever comes first. */

@@ -9,7 +9,7 @@ import { Channel } from "./channel.ts";
 import { Dispatcher, type Geometry } from "./dispatch.ts";
 import { DblockError } from "./errors.ts";
 import { EventLoop } from "./eventloop.ts";
-import { isIoFlusher, setBatchScheduling, setIoFlusher } from "./libc.ts";
+import { linux, setBatchScheduling } from "./libc.ts";
 import { serveMapped } from "./mapped.ts";
 
 /** To the Worker: import a backend; it answers `loaded`. */
@@ -85,7 +85,7 @@ async function serve(message: ServeMessage): Promise<void> {
 async function serveQueue(message: ServeMessage): Promise<void> {
   const { name, queue, depth, geometry, takeOver = false, mapping } = message;
   // A flag of the thread: the process may not have it, and this thread matters most.
-  const ioFlusher = isIoFlusher() || setIoFlusher();
+  const ioFlusher = linux.ensureIoFlusher();
   // With all processors busy, requests gather while others run: fewer switches, longer batches (tests/bench/README.md).
   setBatchScheduling();
   const slotBytes = mapping === undefined ? geometry.maxIoBytes : 0;

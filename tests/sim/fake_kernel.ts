@@ -83,6 +83,8 @@ export class FakeKernel implements Kernel {
   readonly refusedPaths = new Map<string, number>();
   /** Errnos that an ioctl gives instead of what it would. */
   readonly refusedIoctls = new Map<number, number>();
+  /** Whether a thread may be an I/O flusher. */
+  mayFlushIo = true;
   readonly #options: FakeKernelOptions;
   readonly #mischief: Mischief;
   readonly #random: Random;
@@ -99,6 +101,10 @@ export class FakeKernel implements Kernel {
 
   now(): number {
     return this.#later.nowMs;
+  }
+
+  ensureIoFlusher(): boolean {
+    return this.mayFlushIo;
   }
 
   open(path: string, flags: number): number {

@@ -74,6 +74,16 @@ Deno.test("serve() serves as many queues as it is told, up to what the kernel ta
   }
 });
 
+Deno.test("serve() says once that its thread may not be an I/O flusher, and serves", async () => {
+  for (const mayFlushIo of [true, false]) {
+    const { kernel, logged, serve } = make({ queues: 3 });
+    kernel.mayFlushIo = mayFlushIo;
+    await using _device = await serve();
+    assertEquals(logged.map((line) => /^\/dev\/a: PR_SET_IO_FLUSHER is refused/.test(line)), mayFlushIo ? [] : [true]);
+    assertEquals(await kernel.submit("a", io(READ, new Uint8Array(512))), 0);
+  }
+});
+
 Deno.test("closed tells who ended the device", async () => {
   const one = make();
   const closed = await one.serve();
