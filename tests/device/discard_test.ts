@@ -1,5 +1,6 @@
-// DISCARD and WRITE_ZEROES of one sector, of odd ranges, and of the whole disk reach the server within its limits, and
-// the ranges read as zeroes; a disk without them still zeroes by writing. Hard case D2.
+// DISCARD and WRITE_ZEROES of one sector, of ranges with heads and tails that are no whole granules, and of the whole disk
+// reach the server within its limits, and these ranges alone read as zeroes; a disk without them still zeroes by writing.
+// Hard case D2.
 import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
@@ -17,18 +18,37 @@ const ranges: readonly [number, number][] = [[0, 512], [512, 512], [3584, 1024],
   sizeBytes - 512,
   512,
 ], [0, sizeBytes]];
+/** Of 16 KiB: less than one, a whole one, a head and a tail around none, one, and more than the maximum. */
+const coarseRanges: readonly [number, number][] = [
+  [20 * KIB, 4 * KIB],
+  [32 * KIB, 16 * KIB],
+  [28 * KIB, 8 * KIB],
+  [31 * KIB, 18 * KIB],
+  [16 * KIB + 512, 2 * MIB + 17 * KIB],
+];
 
-for (const [operation, command] of [[DISCARD, "blkdiscard"], [WRITE_ZEROES, "blkdiscard --zeroout"]] as const) {
-  Deno.test(`${command} reaches the server as it should`, async () => {
+for (
+  const [operation, command, granularityBytes, more] of [
+    [DISCARD, "blkdiscard", 512, []],
+    [DISCARD, "blkdiscard", 16 * KIB, coarseRanges],
+    [WRITE_ZEROES, "blkdiscard --zeroout", 512, []],
+    [WRITE_ZEROES, "blkdiscard --zeroout", 16 * KIB, coarseRanges],
+  ] as const
+) {
+  Deno.test(`${command} reaches the server as it should, at a granularity of ${granularityBytes}`, async () => {
     await using disk = await TestDisk.start({
       name: "discard0",
       size_bytes: sizeBytes,
       flags: abi.DBLOCK_DEVICE_DISCARD | abi.DBLOCK_DEVICE_WRITE_ZEROES,
-      discard_granularity_bytes: 512,
+      // Linux makes of a granularity below the physical block that block.
+      physical_block_bytes: 512,
+      discard_granularity_bytes: granularityBytes,
       max_discard_bytes: MIB,
       max_write_zeroes_bytes: MIB,
     });
-    for (const [offset, length] of ranges) {
+    const granularity = await Deno.readTextFile(`/sys/block/${disk.name}/queue/discard_granularity`);
+    assertEquals(Number(granularity), granularityBytes);
+    for (const [offset, length] of [...ranges, ...more]) {
       disk.store.bytes.fill(7);
       disk.seen.length = 0;
       await sh(`${command} --offset ${offset} --length ${length} ${disk.path}`);
