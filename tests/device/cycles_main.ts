@@ -1,14 +1,18 @@
 /**
- * One of the processes of cycles_test.ts: creates, serves, reads, destroys, as fast as it can, whatever the others do
+ * One of the processes of cycles_test.ts: creates, serves, reads, destroys twice, as fast as it can, whatever the others do
  * to the same names meanwhile. Prints how often each outcome came; an outcome that is not foreseen ends it with 1.
  */
 import * as abi from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
+import { isFilled } from "./disk.ts";
 import { call, Control, destroyDevice, done, params, Queue, startDevice } from "./server.ts";
-import { close, NR, O_NONBLOCK, O_RDONLY, open, syscall } from "./syscall.ts";
+import { close, Memory, NR, O_DIRECT, O_NONBLOCK, O_RDONLY, open, PAGE_BYTES, syscallAsync } from "./syscall.ts";
 
 const [process, cycles] = Deno.args.map(Number) as [number, number];
 const tally: Record<string, number> = {};
+/** What the disks of each process read as, from here on. */
+const firstFill = 0xa0;
+const page = new Memory(PAGE_BYTES);
 
 function count(what: string, errno: number, foreseen: readonly number[]): void {
   if (errno !== 0 && !foreseen.includes(errno)) throw new Error(`${what}: errno ${errno} is not foreseen`);
@@ -32,6 +36,7 @@ function createAndServe(control: Control, name: string): Queue | undefined {
   } catch {
     return undefined; // Destroyed since.
   }
+  queue.buffer!.bytes.fill(firstFill + process);
   // The name may be another process's device by now, which has its own server.
   const attached = queue.attach();
   count("attach", attached, [ERRNO.ENODEV, ERRNO.EBUSY]);
@@ -50,16 +55,43 @@ function serveStart(queue: Queue): void {
   }
 }
 
+/**
+ * Reads a disk on another thread, and serves on meanwhile: it may be this process's own. Whoever reads another's disk waits
+ * until that one has served it, or has taken it away.
+ */
+async function readDisk(fd: number, queue: Queue | undefined): Promise<void> {
+  let result: number | undefined;
+  page.bytes.fill(0);
+  syscallAsync(NR.pread64, fd, page.address, PAGE_BYTES, 4 * PAGE_BYTES).then((bytes) => result = bytes);
+  let completions = [] as ReturnType<typeof done>[];
+  while (result === undefined) {
+    completions = queue?.exchange(completions).requests.map((request) => done(request)) ?? [];
+    if (completions.length === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  // A disk that is gone is empty, or broken.
+  count(result === 0 ? "end of disk" : "read", Math.max(0, -result), [ERRNO.EIO]);
+  const fill = page.bytes[0]!;
+  const isServed = fill >= firstFill && fill < firstFill + 4 && isFilled(page.bytes, fill);
+  if (result > 0 && (result !== PAGE_BYTES || !isServed)) throw new Error(`read ${result} bytes of ${fill}`);
+}
+
 using control = new Control();
 for (let cycle = 0; cycle < cycles; cycle++) {
   const name = `cycle${(cycle + process) % 2}`;
   const queue = createAndServe(control, name);
   if (queue !== undefined) serveStart(queue);
-  // Open it for a moment: a destroy of somebody else may come in between.
-  const fd = open(`/dev/${name}`, O_RDONLY | O_NONBLOCK);
-  if (fd >= 0) syscall(NR.close, fd);
+  // A destroy of somebody else may come before, while it reads, and after.
+  const fd = open(`/dev/${name}`, O_RDONLY | O_NONBLOCK | O_DIRECT);
+  if (fd >= 0) {
+    await readDisk(fd, queue);
+    close(fd);
+  }
   // One in three leaves the removal to the death of its server.
-  if (cycle % 3 !== 0) count("destroy", await destroyDevice(name, { force: true }), [ERRNO.ENOENT]);
+  if (cycle % 3 !== 0) {
+    count("destroy", await destroyDevice(name, { force: true }), [ERRNO.ENOENT]);
+    // Nothing is there, or what somebody else has made since.
+    count("destroy again", await destroyDevice(name, { force: true }), [ERRNO.ENOENT]);
+  }
   queue?.[Symbol.dispose]();
   tally.cycles = (tally.cycles ?? 0) + 1;
 }

@@ -1,4 +1,5 @@
-// 200 create/serve/destroy cycles by four processes, on two names that they fight for, leave nothing behind.
+// 200 create/serve/read/destroy/destroy cycles by four processes, on two names that they fight for, leave nothing behind.
+// Hard case C4.
 import { assert, assertEquals } from "@std/assert";
 import { ERRNO } from "../../src/errors.ts";
 import { figure, scaled, sh } from "./harness.ts";
@@ -25,7 +26,14 @@ Deno.test(`${processes * cycles} create and destroy cycles from four processes`,
   // Somebody won each round, and two at once on one name were refused now and then.
   assert(total("create 0") >= cycles, JSON.stringify(tallies));
   assert(total(`create ${ERRNO.EEXIST}`) > 0, `nobody ever met another: ${JSON.stringify(tallies)}`);
+  console.log(JSON.stringify(tallies));
+  assert(total("read 0") > 0, "nobody ever read a disk");
+  assert(total(`destroy again ${ERRNO.ENOENT}`) > 0, "no second destroy found nothing");
   const left = [infoOf("cycle0"), infoOf("cycle1")].filter((info) => info !== undefined).length;
-  figure({ "create/destroy races": total("cycles"), "devices left behind": left });
+  figure({
+    "create/destroy races": total("cycles"),
+    "disks read meanwhile": total("read 0"),
+    "devices left behind": left,
+  });
   assertEquals(left, 0);
 });
