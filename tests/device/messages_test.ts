@@ -1,11 +1,12 @@
 // What a server can make the kernel print is limited in its rate and names no address, and what the kernel writes to a
-// server has nothing in it but what the header says. Hard cases G2, G4. Not covered: a kernel without init_on_alloc.
+// server has nothing in it but what the header says. Hard cases G2, G4. residue_test.ts has a kernel that clears nothing.
 import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { decode, encode, type Struct } from "../../src/struct.ts";
 import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
 import { kernelLinesSince, markKernelLog, sh } from "./harness.ts";
+import { silentBytes } from "./residue.ts";
 import { Control, createDevice, destroyDevice, done, params } from "./server.ts";
 import { ioctl, Memory } from "./syscall.ts";
 
@@ -40,20 +41,6 @@ Deno.test("thirty deaths in a row are limited, too", async () => {
   assert(said.length > 0 && said.length <= 40, said.join("\n"));
   await disk[Symbol.asyncDispose]();
 });
-
-/** The bytes of a structure that belong to no field, or to a name after its end, or are reserved. */
-function silentBytes(layout: Struct, bytes: Uint8Array): number[] {
-  const silent = new Set(bytes.keys());
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  for (const [name, { kind, offset, count }] of Object.entries(layout.fields)) {
-    const width = { text: 1, u8: 1, u16: 2, u32: 4, u64: 8 }[kind];
-    let length = width * count;
-    if (name.startsWith("reserved")) continue;
-    if (kind === "text") { while (length > 0 && view.getUint8(offset + length - 1) === 0) length--; }
-    for (let i = 0; i < length; i++) silent.delete(offset + i);
-  }
-  return [...silent].map((at) => bytes[at]!);
-}
 
 Deno.test("INFO, LIST and VERSION write zeroes where the header has nothing", async () => {
   await using disk = await TestDisk.start({ name: "silent0" });
