@@ -57,17 +57,21 @@ async function runFile(file: PlannedFile, filter: string | undefined, isLast: bo
   return { counts, output: output.slice(-maxOutputChars), problems, isDirty: stuck.length > 0 };
 }
 
-/** Runs one file with `deno test` in a session of its own; kills all of it at the time limit. */
+/** Runs one file in a session of its own; kills all of it at the time limit. */
 async function runTest(
   file: PlannedFile,
   filter: string | undefined,
   problems: string[],
 ): Promise<{ output: string; isStuck: boolean }> {
-  const args = ["test", "--allow-all", "--no-check", "--import-map=src/build/standins/import_map.json"];
-  if (filter !== undefined) args.push(`--filter=${filter}`);
-  // Types are checked on the host; setsid makes the process the leader of a group that can be killed as one.
+  // Types are checked on the host.
+  const options = ["--allow-all", "--no-check", "--import-map=src/build/standins/import_map.json"];
+  const isSmall = /^\/\/ runner: small$/m.test(Deno.readTextFileSync(file.path));
+  const args = isSmall
+    ? ["run", ...options, "tests/vm/small_runner.ts", file.path, filter ?? ""]
+    : ["test", ...options, ...(filter === undefined ? [] : [`--filter=${filter}`]), file.path];
+  // setsid makes the process the leader of a group that can be killed as one.
   const test = new Deno.Command("setsid", {
-    args: ["deno", ...args, file.path],
+    args: ["deno", ...args],
     stdout: "piped",
     stderr: "piped",
   }).spawn();

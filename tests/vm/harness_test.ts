@@ -7,7 +7,7 @@ import { parseTestSummary } from "./report.ts";
 import { explainLoss, isEmulatorFault, runVm } from "./vm.ts";
 
 Deno.test("runDeviceTests() reports every kind of bad ending, and goes on", async (t) => {
-  const names = ["fails", "dirties", "leaves", "hangs", "panics", "silent", "passes"];
+  const names = ["fails", "dirties", "leaves", "economizes", "hangs", "panics", "silent", "passes"];
   const results = await runDeviceTests({
     kernel: await fetchKernel(defaultKernel),
     files: names.map((name) => `tests/vm/fixtures/${name}_test.ts`),
@@ -17,6 +17,7 @@ Deno.test("runDeviceTests() reports every kind of bad ending, and goes on", asyn
     fails: { verdict: "fail", counts: [1, 1, 0], problem: /^$/ },
     dirties: { verdict: "fail", counts: [1, 1, 0], problem: /^dmesg: WARNING: not a real one$/ },
     leaves: { verdict: "fail", counts: [1, 1, 0], problem: /^left running: sleep 1000$/ },
+    economizes: { verdict: "fail", counts: [1, 1, 1], problem: /^$/ },
     hangs: { verdict: "fail", counts: [0, 1, 0], problem: /^no end within 4 s$/ },
     panics: { verdict: "lost", counts: [0, 1, 0], problem: /^the VM was lost: .*sysrq/i },
     silent: { verdict: "lost", counts: [0, 1, 0], problem: /^the VM was lost: silent for 4 s$/ },
