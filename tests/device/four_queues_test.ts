@@ -48,9 +48,11 @@ Deno.test(
   { ignore },
   async () => {
     const options = { queue_count: queues, on_death: abi.DBLOCK_ON_DEATH_HOLD };
+    // Whatever goes wrong, no read waits for ever.
+    await using leftovers = new AsyncDisposableStack();
     for (const count of partial) {
+      leftovers.defer(async () => void await destroyDevice(`held${count}`));
       const first = await TestDisk.start({ ...options, name: `held${count}` });
-      first.rule = () => "hold";
       await first.abandon();
     }
     // Reads that wait for whoever comes next, from each processor, so that each queue has one.
@@ -91,10 +93,11 @@ for (const jobs of [1, 40]) {
     async () => {
       await using disk = await Ramdisk.start({
         name: "four",
-        args: ["--size", "64M", "--timeout", "0", "--queues", "4"],
+        args: ["--size", "64M", "--timeout", "20", "--queues", "4"],
       });
       assertEquals(infoOf("four")!.queue_count, queues);
-      // One job goes from processor to processor, so that each thread falls asleep and is woken.
+      // One job goes from processor to processor, so that each thread falls asleep and is woken. A request that nobody is
+      // woken for fails after 20 s, so that this comes to its end.
       const moving = jobs === 1 ? moveAround(seconds) : Promise.resolve();
       const result = await fio(
         `--name=four --filename=${disk.path} --direct=1 --ioengine=psync --rw=randrw --bs=4k --numjobs=${jobs} ` +
