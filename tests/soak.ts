@@ -63,6 +63,14 @@ async function soak(setup: Setup, files: readonly string[], minutes: number): Pr
   const results: FileResult[] = [];
   const longest = new Map(files.map((file) => [file, limitSeconds(file, setup)]));
   console.log(`${files.length} files on ${setup.kernel.release}, for ${minutes} minutes`);
+  const shortest = Math.min(...longest.values()) + bootSeconds;
+  if (shortest > minutes * 60) {
+    throw new UserError(
+      `Cannot soak for ${minutes} minutes: a single file may take ${shortest} s (MINUTES=${
+        Math.ceil(shortest / 60)
+      } will do)`,
+    );
+  }
   let rounds = 0;
   for (let isOver = false; !isOver;) {
     let left = files;
