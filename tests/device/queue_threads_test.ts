@@ -2,12 +2,16 @@
 // requests in its hands, and one that writes over the whole ring all the time. Hard cases A12, B2, B6.
 import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
+import { ERRNO } from "../../src/errors.ts";
 import { encode } from "../../src/struct.ts";
 import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
-import { exists, figure, scaled, sh, waitFor } from "./harness.ts";
+import { exists, figure, kernelLinesSince, markKernelLog, scaled, sh, waitFor } from "./harness.ts";
+import { Program } from "./program.ts";
 import type { ThreadTask } from "./queue_threads_worker.ts";
-import { callAsync, type Completion, done, type Request } from "./server.ts";
+import { scribbledOptions } from "./scribbled_main.ts";
+import { callAsync, type Completion, destroyDevice, done, infoOf, MIB, type Request } from "./server.ts";
+import { ServerProcess } from "./server_process.ts";
 import { Memory } from "./syscall.ts";
 
 const { DBLOCK_STATUS_TAKEN: TAKEN, DBLOCK_STATUS_STALE: STALE } = abi;
@@ -92,41 +96,63 @@ Deno.test("a thread that ends with requests in its hands takes nothing with it: 
   assertEquals(disk.info().replayed_count, 0);
 });
 
-Deno.test("a thread that writes over the whole ring harms the server's own requests, and not the next server", async () => {
+/** Compares a disk with a file, without what is in the page cache. */
+function compare(file: string, disk: string): string {
+  return `dd if=${disk} bs=1M iflag=direct status=none | cmp - ${file}`;
+}
+
+Deno.test("a thread that writes over the whole ring harms its own server's requests, and nobody else", async () => {
   const seed = crypto.getRandomValues(new Uint32Array(1))[0]!;
-  const options = { name: "threads2", on_death: abi.DBLOCK_ON_DEATH_HOLD, flags: abi.DBLOCK_DEVICE_DIRECT };
-  const disk = await TestDisk.start({ ...options, timeout_ms: 1_000, queue_depth: 32 });
-  const { ring } = disk.queues[0]!;
-  const stop = new SharedArrayBuffer(4);
-  const thread = runThread({ kind: "scribble", address: ring.address, bytes: ring.bytes.length, stop, seed });
-  // Reads alone: the kernel would put the data of writes wherever the ring says.
-  const seconds = scaled(5);
-  const load = fio(
-    `--name=mad --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randread --bs=4k --iodepth=16 --time_based ` +
+  const mark = markKernelLog();
+  await using other = await ServerProcess.start({ name: "threads3", size_bytes: 4 * MIB });
+  const image = "/tmp/threads3";
+  await sh(
+    `head -c ${4 * MIB} /dev/urandom >${image}; dd if=${image} of=${other.path} bs=1M oflag=direct status=none`,
+  );
+  await using _afterwards = { [Symbol.asyncDispose]: () => destroyDevice("threads2").then(() => {}) };
+  await using mad = new Program("scribbled_main.ts", ["threads2", String(seed)]);
+  await mad.line();
+  const path = "/dev/threads2";
+  const seconds = scaled(3);
+  const comparing = sh(
+    `until [ -e /tmp/scribbled ]; do ${compare(image, other.path)} || exit 1; done; rm /tmp/scribbled`,
+    {
+      timeoutMs: (seconds + 60) * 1000,
+    },
+  );
+  const load = await fio(
+    `--name=mad --filename=${path} --direct=1 --ioengine=io_uring --rw=randrw --bs=4k --iodepth=16 --time_based ` +
       `--runtime=${seconds} --continue_on_error=all`,
     { timeoutMs: (seconds + 60) * 1000 },
   );
-  // The ring says nonsense of the requests, too, but never where the server's own memory is.
-  disk.rule = (request) => ({ ...done(request), address: disk.store.address });
-  await load;
-  new Int32Array(stop)[0] = 1;
-  const writes = await thread.result;
-  await thread.ended;
-  const { refused_count, error_count, handed_total } = disk.info();
+  await Deno.writeTextFile("/tmp/scribbled", "");
+  await comparing;
+  const { read, write, error } = load.jobs[0]!;
+  const { refused_count, error_count, handed_total } = infoOf("threads2")!;
+  const { code, stderr } = await mad.end();
   console.log(
-    `seed ${seed}: ${writes} words over the ring; ${handed_total} requests, ${refused_count} answers refused, ${error_count} failed`,
+    `seed ${seed}: ${handed_total} requests handed out, ${refused_count} answers refused, ${error_count} failed; ` +
+      `${read.total_ios} reads, ${write.total_ios} writes; the server ended with ${code} ${stderr}`,
   );
-  assert(refused_count > 0 && handed_total > 0, "the kernel noticed nothing");
-  await disk.abandon();
-  await disk.untilState(abi.DBLOCK_STATE_HELD);
-  assertEquals(disk.info().quarantined_count, 0);
+  figure({ "requests over a ring that is written over": handed_total, "answers refused": refused_count });
+  assert(refused_count > 0 && read.total_ios > 0 && write.total_ios > 0, "the kernel noticed nothing");
+  assertEquals([error, load.status], [ERRNO.EIO, 0], load.stderr);
 
-  await using next = await TestDisk.start({ ...options, existing: true });
+  await waitFor("the device is held", () => infoOf("threads2")!.state === abi.DBLOCK_STATE_HELD);
+  assertEquals(infoOf("threads2")!.quarantined_count, 0);
+  await using next = await TestDisk.start({ ...scribbledOptions, name: "threads2", existing: true });
   const before = next.info().error_count;
   const verified = await fio(
-    `--name=sane --filename=${next.path} --direct=1 --ioengine=io_uring --rw=randwrite --bs=4k --iodepth=32 --size=8M ` +
+    `--name=sane --filename=${next.path} --direct=1 --ioengine=io_uring --rw=randwrite --bs=4k --iodepth=32 --size=4M ` +
       `--verify=crc32c --verify_fatal=1`,
   );
   assertEquals([verified.status, next.info().error_count - before], [0, 0], verified.stderr);
   await next.assertIdle();
+
+  await sh(compare(image, other.path));
+  assertEquals(infoOf("threads3")!.error_count, 0);
+  const strange = kernelLinesSince(mark).filter((line) => !/threads2|callbacks suppressed/.test(line));
+  assertEquals(strange, []);
+  assertEquals([await destroyDevice("threads2"), await destroyDevice("threads3")], [0, 0]);
+  await sh(`rm ${image}`);
 });

@@ -12,6 +12,8 @@ export type ThreadTask =
     /** Not 0: stop. */
     readonly stop: SharedArrayBuffer;
     readonly seed: number;
+    /** Words between two pauses of a millisecond. */
+    readonly burst: number;
   };
 
 const scope = self as unknown as {
@@ -28,8 +30,9 @@ function scribble(task: ThreadTask & { kind: "scribble" }): number {
   const stop = new Int32Array(task.stop);
   let state = task.seed >>> 0;
   let writes = 0;
-  while (Atomics.load(stop, 0) === 0) {
-    for (let i = 0; i < 10_000; i++, writes++) {
+  const pauseMs = 1;
+  while (Atomics.wait(stop, 0, 0, pauseMs) === "timed-out") {
+    for (let i = 0; i < task.burst; i++, writes++) {
       state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
       const at = (state >>> 8) % words.length;
       // All ones in the lower half of a pair only: an offset must stay a number that JavaScript has.
