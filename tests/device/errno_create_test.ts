@@ -2,7 +2,9 @@
 import { assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
+import { encode } from "../../src/struct.ts";
 import { Control, type CreateParams, destroyDevice, KIB, MIB, params } from "./server.ts";
+import { ioctl, Memory, PAGE_BYTES, PROT_READ, PROT_READ_WRITE } from "./syscall.ts";
 
 const { EINVAL, EOPNOTSUPP } = ERRNO;
 const GIB = 2 ** 30;
@@ -136,4 +138,16 @@ Deno.test("CREATE takes the largest size, and says how many queues it made", asy
   const most = control.create(params("errno0", { queue_count: abi.DBLOCK_QUEUE_COUNT_MAX }));
   assertEquals([most.errno, most.out.queue_count], [0, Math.min(64, navigator.hardwareConcurrency)]);
   assertEquals(await destroyDevice("errno0"), 0);
+});
+
+Deno.test("CREATE that cannot write its answer is EFAULT, and makes no device", async () => {
+  using control = new Control();
+  using memory = new Memory(PAGE_BYTES);
+  memory.bytes.set(encode(abi.dblock_create, params("silent")));
+  memory.protect(PROT_READ);
+  assertEquals(ioctl(control.fd, abi.DBLOCK_IOC_CREATE, memory.address), -ERRNO.EFAULT);
+  assertEquals(control.info("silent"), undefined);
+  memory.protect(PROT_READ_WRITE);
+  assertEquals(ioctl(control.fd, abi.DBLOCK_IOC_CREATE, memory.address), 0);
+  assertEquals(await destroyDevice("silent"), 0);
 });
