@@ -50,6 +50,8 @@ export interface ChannelOptions {
   readonly slotBytes: number;
   /** EXCHANGE does not sleep (it may look for up to the module's poll_us, 200 µs); `wait()` does. @default false */
   readonly nonblocking?: boolean;
+  /** The queue's file, which somebody else has opened and will close. @default one of its own */
+  readonly fd?: number;
   /** @default linux */
   readonly kernel?: Kernel;
 }
@@ -63,8 +65,8 @@ export class Channel implements Slots, Disposable {
   refusedCount = 0;
   readonly #kernel: Kernel;
   readonly #ioctl: Kernel["ioctlNumber"];
-  /** The open file: for who has to close it after this thread's sudden end. */
-  readonly fd: number;
+  readonly #fd: number;
+  readonly #ownsFile: boolean;
   readonly #slotBytes: number;
   readonly #buffer: Uint8Array<ArrayBuffer>;
   readonly #views: Uint8Array<ArrayBuffer>[];
@@ -95,12 +97,8 @@ export class Channel implements Slots, Disposable {
     );
     this.#kernel = kernel;
     this.#ioctl = kernel.ioctlNumber;
-    this.fd = openNode(
-      kernel,
-      `${devicePath(name)}-ctl`,
-      O_RDWR | (options.nonblocking ? O_NONBLOCK : 0),
-      `Cannot serve queue ${queue} of ${devicePath(name)}`,
-    );
+    this.#ownsFile = options.fd === undefined;
+    this.#fd = options.fd ?? openQueue(name, queue, { kernel, flags: options.nonblocking ? O_NONBLOCK : 0 });
   }
 
   /**
@@ -112,7 +110,7 @@ export class Channel implements Slots, Disposable {
   attach(options: { readonly takeOver?: boolean } = {}): void {
     for (;;) {
       const bytes = this.#attachment(options.takeOver);
-      if (this.#attached(this.#kernel.ioctl(this.fd, DBLOCK_IOC_ATTACH, bytes), bytes)) return;
+      if (this.#attached(this.#kernel.ioctl(this.#fd, DBLOCK_IOC_ATTACH, bytes), bytes)) return;
     }
   }
 
@@ -122,7 +120,7 @@ export class Channel implements Slots, Disposable {
     for (;;) {
       const bytes = this.#attachment(options.takeOver);
       if (this.#closed) throw new DblockError("ECANCELED", `Cannot serve queue ${this.queue}`, "it was told to stop");
-      if (this.#attached(await this.#kernel.ioctlAsync(this.fd, DBLOCK_IOC_ATTACH, bytes), bytes)) return;
+      if (this.#attached(await this.#kernel.ioctlAsync(this.#fd, DBLOCK_IOC_ATTACH, bytes), bytes)) return;
     }
   }
 
@@ -163,7 +161,7 @@ export class Channel implements Slots, Disposable {
     if (this.#closed) return GONE; // the number may be another file's by now
     const ring = this.ring;
     ring.clearHeader();
-    const count = this.#ioctl(this.fd, EXCHANGE, COUNTS[ring.pending]);
+    const count = this.#ioctl(this.#fd, EXCHANGE, COUNTS[ring.pending]);
     if (ring.takenCount > 0) {
       this.#taken(ring.takenCount, ring.refusedCount);
     }
@@ -181,7 +179,7 @@ export class Channel implements Slots, Disposable {
     view.setUint32(COMMIT.completion_count.offset, 0, true);
     view.setUint32(COMMIT.refused_count.offset, 0, true);
     const result = this.#kernel.ioctl(
-      this.fd,
+      this.#fd,
       DBLOCK_IOC_COMMIT,
       this.#commit,
     );
@@ -240,12 +238,12 @@ export class Channel implements Slots, Disposable {
 
   /** From now on EXCHANGE does not wait: `wait()` does. */
   setNonblocking(): void {
-    this.#kernel.setNonblocking(this.fd);
+    this.#kernel.setNonblocking(this.#fd);
   }
 
   /** Waits, with this thread free, until EXCHANGE has something to say. Once at a time. */
   async wait(): Promise<void> {
-    await this.#kernel.pollAsync(this.fd);
+    await this.#kernel.pollAsync(this.#fd);
   }
 
   /** The kernel's clock, in ms. */
@@ -265,12 +263,27 @@ export class Channel implements Slots, Disposable {
     );
   }
 
-  /** Closes the file: the queue has no server any more, and `wait()` returns. */
+  /** Closes the file, if it is its own: the queue has no server any more, and `wait()` returns. */
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#kernel.close(this.fd);
+    if (this.#ownsFile) this.#kernel.close(this.#fd);
   }
+}
+
+/**
+ * Opens a file that can serve a queue; it does from ATTACH on.
+ *
+ * @throws {DblockError} ENOENT, EACCES.
+ */
+export function openQueue(
+  name: string,
+  queue: number,
+  options: { readonly kernel: Kernel; readonly flags?: number },
+): number {
+  const { kernel, flags = 0 } = options;
+  const path = devicePath(name);
+  return openNode(kernel, `${path}-ctl`, O_RDWR | flags, `Cannot serve queue ${queue} of ${path}`);
 }
 
 /**

@@ -9,10 +9,8 @@ import type { Geometry } from "./dispatch.ts";
 import { DblockError } from "./errors.ts";
 import type { Origin } from "./existing.ts";
 import type { Kernel } from "./libc.ts";
-import type { ServedQueue } from "./queue.ts";
+import { type ServedQueue, settleWithin, STOP_MS } from "./queue.ts";
 
-/** How long the servers of the queues may take to notice that the device is gone. */
-const STOP_MS = 5_000;
 /** How long another server may take to have all queues after the first: it waits for what is still to be answered. */
 const HAND_OVER_MS = 60_000;
 
@@ -200,7 +198,7 @@ export class ServedDevice implements Device {
     let ending: Ending;
     try {
       // A queue ends only with the device. Undoing waits for the others, but not for ever.
-      await Promise.race([...queues.map((queue) => queue.ended), this.#destroyed.promise]);
+      await Promise.race([...queues.map((queue) => queue.left), this.#destroyed.promise]);
       this.#life.gone = true;
       ending = { reason: this.#closing ? "closed" : "destroyed" };
     } catch (error) {
@@ -242,15 +240,10 @@ export async function destroyLeftover(life: Life): Promise<void> {
 
 /** Waits until nobody serves a queue any more, for a limited time. The device should be gone. */
 export async function stopQueues(life: Life): Promise<void> {
-  const ended = Promise.allSettled(life.queues.map((queue) => queue.ended)).then(() => true);
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<boolean>((resolve) => {
-    timer = setTimeout(resolve, life.replaced ? HAND_OVER_MS : STOP_MS, false);
-  });
-  if (!await Promise.race([ended, late])) {
+  const ended = life.queues.map((queue) => queue.ended);
+  if (!await settleWithin(life.replaced ? HAND_OVER_MS : STOP_MS, ended)) {
     life.abandoned = true;
     life.log(`${devicePath(life.name)}: a queue's server does not return; its memory is kept until the program ends`);
   }
-  clearTimeout(timer);
   for (const queue of life.queues) queue.stop();
 }

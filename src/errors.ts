@@ -129,7 +129,7 @@ export class DblockError extends Error {
   }
 
   /** An error that came from a Worker, where its message was put together. */
-  static received(errno: number, message: string): DblockError {
+  static received({ errno, message }: { readonly errno: number; readonly message: string }): DblockError {
     const error = new DblockError(errno, "", "");
     error.message = message;
     return error;

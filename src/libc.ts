@@ -141,6 +141,8 @@ export interface Kernel {
   open(path: string, flags: number): number;
   /** A wait for it ends. */
   close(fd: number): void;
+  /** Closes a file that a thread may still use: its number stays taken, and leads to nothing. */
+  abandon(fd: number): void;
   /** Turns O_NONBLOCK on for good. */
   setNonblocking(fd: number): void;
   /** ioctl with an integer argument; -1 on failure. The one hot call. */
@@ -176,6 +178,12 @@ export const linux: Kernel = {
   close(fd: number): void {
     poller?.forget(fd);
     load().close(fd);
+  },
+  abandon(fd: number): void {
+    const nothing = linux.open("/dev/null", O_RDWR);
+    if (nothing < 0) return linux.close(fd);
+    load().dup3(nothing, fd, O_CLOEXEC);
+    linux.close(nothing);
   },
   setNonblocking(fd: number): void {
     // F_SETFL ignores the access mode, and close-on-exec is not a status flag.
@@ -259,17 +267,6 @@ function map(sizeBytes: number, flags: number, fd: number): number | undefined {
 /** Gives back what `mapMemory` gave. Nobody may touch it any more. */
 export function unmapMemory(address: number, sizeBytes: number): boolean {
   return load().munmap(BigInt(address), BigInt(sizeBytes)) === 0;
-}
-
-/**
- * Closes a file that a thread may still use, and close: its number leads to /dev/null from now on, so that it is nobody
- * else's meanwhile.
- */
-export function abandonFile(fd: number): void {
-  const nothing = linux.open("/dev/null", O_RDWR);
-  if (nothing < 0) return linux.close(fd);
-  load().dup3(nothing, fd, O_CLOEXEC);
-  linux.close(nothing);
 }
 
 /** The kernel's page: 4 KiB on x86_64, up to 64 KiB on aarch64. Less cannot be given back: madvise(2) rounds up. */

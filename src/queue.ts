@@ -4,12 +4,15 @@
  * they have attached, and end when the device is gone.
  */
 import type { BackendModule, Mapping, Profile } from "./backend.ts";
-import { Channel } from "./channel.ts";
+import { Channel, openQueue } from "./channel.ts";
 import type { Dispatcher, Geometry } from "./dispatch.ts";
 import { DblockError } from "./errors.ts";
 import { EventLoop } from "./eventloop.ts";
-import { abandonFile, type Kernel, linux } from "./libc.ts";
+import type { Kernel } from "./libc.ts";
 import type { FromWorker, ToWorker } from "./worker.ts";
+
+/** How long the server of a queue may take to end when there is nothing to serve. */
+export const STOP_MS = 5_000;
 
 /** Which queue of which device. */
 export interface QueuePlan {
@@ -23,7 +26,9 @@ export interface QueuePlan {
 
 /** A queue that is being served. */
 export interface ServedQueue {
-  /** Settles when nobody serves it any more: resolves when the device is gone, rejects if the server failed. */
+  /** Settles when it is served no more: resolves when the device is gone, rejects if the server failed. */
+  readonly left: Promise<void>;
+  /** Settles when nothing of its server is left: a backend of its own is closed. */
   readonly ended: Promise<void>;
   /** Gives up what is left. The device should be gone. */
   stop(): void;
@@ -31,6 +36,7 @@ export interface ServedQueue {
 
 /** A queue that this thread's event loop serves. */
 export class LocalQueue implements ServedQueue {
+  readonly left: Promise<void>;
   readonly ended: Promise<void>;
   readonly #channel: Channel;
   readonly #attached: Promise<void>;
@@ -41,9 +47,10 @@ export class LocalQueue implements ServedQueue {
     const channel = new Channel({ name, queue, depth, slotBytes: geometry.maxIoBytes, nonblocking: true, kernel });
     this.#channel = channel;
     this.#attached = (async () => takeOver ? await channel.attachAsync({ takeOver }) : channel.attach())();
-    this.ended = this.#attached.then(() => new EventLoop(channel, dispatcher).run({ mayBlock: false }))
+    this.left = this.#attached.then(() => new EventLoop(channel, dispatcher).run({ mayBlock: false }))
       .finally(() => channel[Symbol.dispose]());
-    this.ended.catch(() => {}); // whoever waits for it hears of it
+    this.left.catch(() => {}); // whoever waits for it hears of it
+    this.ended = this.left;
   }
 
   /**
@@ -64,23 +71,32 @@ export class LocalQueue implements ServedQueue {
 export class QueueWorker implements ServedQueue {
   readonly #worker: Worker;
   readonly #log: (message: string) => void;
+  readonly #kernel: Kernel;
   readonly #loaded = Promise.withResolvers<Profile>();
   readonly #attached = Promise.withResolvers<boolean>();
+  readonly #left = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<void>();
-  /** The queue's open file, as long as the Worker has not closed it itself. */
+  /** It has a backend, and nobody has told it to serve that. */
+  #isIdle = false;
+  #closed: Promise<void> | undefined;
+  /** The file of the queue that it serves. */
   #fd: number | undefined;
 
-  constructor(log: (message: string) => void) {
+  constructor(log: (message: string) => void, kernel: Kernel) {
     this.#log = log;
-    for (const { promise } of [this.#loaded, this.#attached]) promise.catch(() => {});
-    this.#ended.promise.catch(() => {});
+    this.#kernel = kernel;
+    for (const { promise } of [this.#loaded, this.#attached, this.#left]) promise.catch(() => {});
     this.#worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
     this.#worker.onmessage = (event: MessageEvent<FromWorker>) => this.#heard(event.data);
     this.#worker.onerror = (event) => {
       event.preventDefault(); // or it would end the whole program
-      this.#failed(new DblockError("EIO", "A queue's Worker stopped", event.message));
-      this.#closeFile(linux.close); // nothing of it runs any more: the kernel should know
+      this.#closeFile(); // nothing of it runs any more: the kernel should know
+      this.#gone(new DblockError("EIO", "A queue's Worker stopped", event.message));
     };
+  }
+
+  get left(): Promise<void> {
+    return this.#left.promise;
   }
 
   get ended(): Promise<void> {
@@ -97,16 +113,35 @@ export class QueueWorker implements ServedQueue {
    * Serves a queue: of `mapping`, or with the backend that was loaded.
    *
    * @returns once it has attached, whether its thread is an I/O flusher
+   * @throws {DblockError} at once, if the queue's file cannot be opened: it is as it was then.
    */
-  async serve(plan: QueuePlan, mapping?: Mapping): Promise<boolean> {
-    this.#send({ kind: "serve", ...plan, ...(mapping === undefined ? {} : { mapping }) });
-    return await this.#attached.promise;
+  serve(plan: QueuePlan, mapping?: Mapping): Promise<boolean> {
+    const fd = openQueue(plan.name, plan.queue, { kernel: this.#kernel });
+    this.#fd = fd;
+    this.#isIdle = false;
+    this.#send({ kind: "serve", ...plan, fd, ...(mapping === undefined ? {} : { mapping }) });
+    return this.#attached.promise;
   }
 
+  /** Ends it. A backend that it has loaded, and does not serve, is closed before, if that takes no longer than `STOP_MS`. */
+  close(): Promise<void> {
+    return this.#closed ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
+    if (this.#isIdle) {
+      this.#send({ kind: "close" });
+      await settleWithin(STOP_MS, [this.ended]);
+    }
+    this.stop();
+  }
+
+  /** One that is in the kernel ends only when it comes back, and may use the file's number then: that stays taken. */
   stop(): void {
     this.#worker.terminate();
-    this.#closeFile(abandonFile);
-    this.#failed(new DblockError("ECANCELED", "A queue's Worker stopped", "it was told to"));
+    if (this.#fd !== undefined) this.#kernel.abandon(this.#fd);
+    this.#fd = undefined;
+    this.#gone(new DblockError("ECANCELED", "A queue's Worker stopped", "it was told to"));
   }
 
   #send(message: ToWorker): void {
@@ -116,36 +151,46 @@ export class QueueWorker implements ServedQueue {
   #heard(message: FromWorker): void {
     switch (message.kind) {
       case "loaded":
+        this.#isIdle = true;
         return this.#loaded.resolve(message.profile);
-      case "opened":
-        this.#fd = message.fd;
-        return;
-      case "closed":
-        this.#fd = undefined;
-        return;
       case "attached":
         return this.#attached.resolve(message.ioFlusher);
       case "log":
         return this.#log(message.message);
+      case "left":
+        this.#closeFile();
+        if (message.failure === undefined) return this.#left.resolve();
+        return this.#failed(DblockError.received(message.failure));
       case "ended":
         return this.#ended.resolve();
-      case "failed":
-        return this.#failed(DblockError.received(message.errno, message.message));
     }
   }
 
-  /**
-   * A file belongs to the process: a Worker that ends without a word leaves it open. One that is in the kernel ends only
-   * when it comes back, and then closes the number itself.
-   */
-  #closeFile(close: (fd: number) => void): void {
-    if (this.#fd !== undefined) close(this.#fd);
+  #closeFile(): void {
+    if (this.#fd !== undefined) this.#kernel.close(this.#fd);
     this.#fd = undefined;
   }
 
   #failed(error: DblockError): void {
     this.#loaded.reject(error);
     this.#attached.reject(error);
-    this.#ended.reject(error);
+    this.#left.reject(error);
+  }
+
+  #gone(error: DblockError): void {
+    this.#isIdle = false;
+    this.#failed(error);
+    this.#ended.resolve();
+  }
+}
+
+/** Whether all of them settle in that time. */
+export async function settleWithin(ms: number, promises: readonly Promise<unknown>[]): Promise<boolean> {
+  const late = Promise.withResolvers<boolean>();
+  const timer = setTimeout(late.resolve, ms, false);
+  try {
+    return await Promise.race([Promise.allSettled(promises).then(() => true), late.promise]);
+  } finally {
+    clearTimeout(timer);
   }
 }

@@ -18,6 +18,8 @@ import { LocalQueue, type QueuePlan, QueueWorker } from "./queue.ts";
 
 const DEFAULT_START_TIMEOUT_MS = 60_000;
 const DEFAULT_QUEUES_MAX = 4;
+/** A timer for longer fires at once. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /** How to serve a disk. */
 export interface ServeOptions extends DeviceOptions {
@@ -31,7 +33,7 @@ export interface ServeOptions extends DeviceOptions {
   readonly grow?: boolean;
   /** Ends the device when aborted, as `Symbol.asyncDispose` does. */
   readonly signal?: AbortSignal | undefined;
-  /** Bound on loading a backend's module, and on everything from CREATE to the disk being there, in ms. @default 60,000 */
+  /** Bound on all that happens until the disk is there, a module's loading included, in ms. @default 60,000 */
   readonly startTimeoutMs?: number;
   /** Takes one line for each thing worth knowing. @default console.error */
   readonly log?: (message: string) => void;
@@ -63,6 +65,7 @@ export type AnyBackend = Backend | MappedBackend | BackendModule;
  */
 export async function serve(backend: AnyBackend, options: ServeOptions): Promise<Device> {
   const { name, signal, existing = "refuse", grow = false, kernel = linux, log = console.error } = options;
+  const beganMs = performance.now();
   await using undo = new AsyncDisposableStack();
   const life: Life = {
     name,
@@ -86,9 +89,9 @@ export async function serve(backend: AnyBackend, options: ServeOptions): Promise
   const workerCount = isMapped(backend) || isModule(backend) ? queues : 0;
   // Checked before Workers are started: a mistake is reported at once.
   if (!isModule(backend)) planDevice(profileOf(backend), { ...options, queues });
-  const workers = Array.from({ length: workerCount }, () => new QueueWorker(log));
-  undo.defer(() => workers.forEach((worker) => worker.stop()));
-  const profile = isModule(backend) ? await inTime(loadAll(workers, backend), options) : profileOf(backend);
+  const workers = Array.from({ length: workerCount }, () => new QueueWorker(log, kernel));
+  undo.defer(() => Promise.all(workers.map((worker) => worker.close())).then(() => {}));
+  const profile = isModule(backend) ? await inTime(loadAll(workers, backend), options, beganMs) : profileOf(backend);
 
   const request = planDevice(profile, { ...options, queues });
   if (found !== undefined) {
@@ -106,7 +109,7 @@ export async function serve(backend: AnyBackend, options: ServeOptions): Promise
     { length: device.queue_count },
     (_, queue): QueuePlan => ({ name, queue, depth: device.queue_depth, geometry, takeOver }),
   );
-  await inTime(attachAndStart(backend, plans, workers, life), options);
+  await inTime(attachAndStart(backend, plans, workers, life), options, beganMs);
   // Everybody who serves it knows of the new size by now, and nobody else does.
   if (sizeBytes > device.size_bytes) await resize(name, sizeBytes, kernel);
   life.ours = true;
@@ -159,7 +162,7 @@ async function attachAndStart(
       await queue.attached();
     }
   }
-  const ended = Promise.all(life.queues.map((queue) => queue.ended)).then(() => {
+  const ended = Promise.all(life.queues.map((queue) => queue.left)).then(() => {
     throw new DblockError("ENODEV", `Cannot start ${devicePath(name)}`, "it was destroyed meanwhile");
   });
   const started = start(name, kernel, { existing: life.origin !== "created" });
@@ -179,11 +182,11 @@ async function attachWorkers(
   for (const [i, worker] of workers.entries()) {
     const plan = plans[i];
     if (plan === undefined) {
-      worker.stop(); // the kernel wants fewer
+      worker.close(); // the kernel wants fewer
       continue;
     }
-    life.queues.push(worker);
     flushers.push(worker.serve(plan, mapping));
+    life.queues.push(worker);
     // Of several that want the same device, who has the first queue has all. So a server that does not let go of one
     // keeps the others, too.
     if (life.origin !== "created") await flushers[0];
@@ -199,7 +202,7 @@ function sayNoIoFlusher(life: Life): void {
 }
 
 /** Waits for the start, its timeout or the signal, whichever comes first. */
-async function inTime<T>(ready: Promise<T>, options: ServeOptions): Promise<T> {
+async function inTime<T>(ready: Promise<T>, options: ServeOptions, beganMs: number): Promise<T> {
   const { name, signal, startTimeoutMs = DEFAULT_START_TIMEOUT_MS } = options;
   const other = Promise.withResolvers<never>();
   const abort = () => other.reject(signal?.reason);
@@ -209,7 +212,7 @@ async function inTime<T>(ready: Promise<T>, options: ServeOptions): Promise<T> {
     other.reject(
       new DblockError("ETIMEDOUT", `Cannot start ${devicePath(name)}`, wrong, { hint: "is every read answered?" }),
     );
-  }, startTimeoutMs);
+  }, Math.min(startTimeoutMs - (performance.now() - beganMs), TIMER_MS_MAX));
   ready.catch(() => {}); // if it loses the race
   try {
     signal?.throwIfAborted(); // an event that was before is not heard

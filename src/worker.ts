@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /**
  * The module of a Worker that serves one queue. It is told what to do by two messages, then its thread is in EXCHANGE
- * until the device is gone: it hears no more messages, and only the kernel can release it.
+ * until the device is gone: it hears no more messages, and only the kernel can release it. The queue's file is the main
+ * program's, which opens and closes it.
  */
 import type { Backend, BackendFactory, Mapping, Profile } from "./backend.ts";
 import { profileOf } from "./backend.ts";
@@ -19,30 +20,43 @@ export interface LoadMessage {
   readonly data: unknown;
 }
 
-/** To the Worker: serve a queue; it answers `attached`, later `ended`. */
+/** To the Worker: serve a queue; it answers `attached`. */
 export interface ServeMessage {
   readonly kind: "serve";
   readonly name: string;
   readonly queue: number;
   readonly depth: number;
+  /** The queue's open file, which is the Worker's until it says `left`. */
+  readonly fd: number;
   readonly geometry: Geometry;
   readonly takeOver?: boolean;
   /** The disk's memory; without it, the backend that was loaded. */
   readonly mapping?: Mapping;
 }
 
-/** To the Worker. */
-export type ToWorker = LoadMessage | ServeMessage;
+/** To the Worker: close the backend that was loaded, which is not to be served. */
+export interface CloseMessage {
+  readonly kind: "close";
+}
 
-/** From the Worker. `failed` is the last one, as is `ended`. */
+/** To the Worker. What it cannot do, or has done, ends with `left` and `ended`. */
+export type ToWorker = LoadMessage | ServeMessage | CloseMessage;
+
+/** Why a Worker cannot go on. */
+export interface Failure {
+  readonly errno: number;
+  readonly message: string;
+}
+
+/** From the Worker. */
 export type FromWorker =
   | { readonly kind: "loaded"; readonly profile: Profile }
-  | { readonly kind: "opened"; readonly fd: number }
-  | { readonly kind: "closed" }
   | { readonly kind: "attached"; readonly ioFlusher: boolean }
   | { readonly kind: "log"; readonly message: string }
-  | { readonly kind: "ended" }
-  | { readonly kind: "failed"; readonly errno: number; readonly message: string };
+  /** It serves no more: the device is gone, or there is a failure. Its backend is being closed. */
+  | { readonly kind: "left"; readonly failure: Failure | undefined }
+  /** Nothing of it uses anything any more. */
+  | { readonly kind: "ended" };
 
 /** The part of a Worker's global scope that is used: the default types are those of a main program. */
 interface WorkerScope {
@@ -55,6 +69,10 @@ let backend: Backend | undefined;
 
 function send(message: FromWorker): void {
   scope.postMessage(message);
+}
+
+function log(message: string): void {
+  send({ kind: "log", message });
 }
 
 async function load(message: LoadMessage): Promise<void> {
@@ -72,25 +90,13 @@ async function load(message: LoadMessage): Promise<void> {
 }
 
 async function serve(message: ServeMessage): Promise<void> {
-  try {
-    await serveQueue(message);
-  } finally {
-    send({ kind: "closed" });
-    await backend?.close?.();
-  }
-  // After this message the main program may end this Worker at any time.
-  send({ kind: "ended" });
-}
-
-async function serveQueue(message: ServeMessage): Promise<void> {
-  const { name, queue, depth, geometry, takeOver = false, mapping } = message;
+  const { name, queue, depth, fd, geometry, takeOver = false, mapping } = message;
   // A flag of the thread: the process may not have it, and this thread matters most.
   const ioFlusher = linux.ensureIoFlusher();
   // With all processors busy, requests gather while others run: fewer switches, longer batches (tests/bench/README.md).
   setBatchScheduling();
   const slotBytes = mapping === undefined ? geometry.maxIoBytes : 0;
-  using channel = new Channel({ name, queue, depth, slotBytes });
-  send({ kind: "opened", fd: channel.fd });
+  using channel = new Channel({ name, queue, depth, slotBytes, fd });
   channel.attach({ takeOver });
   send({ kind: "attached", ioFlusher });
   if (mapping !== undefined) {
@@ -98,18 +104,32 @@ async function serveQueue(message: ServeMessage): Promise<void> {
     return;
   }
   if (backend === undefined) throw new Error("serve came before load");
-  const log = (message: string) => send({ kind: "log", message });
   await new EventLoop(channel, new Dispatcher(backend, geometry, log)).run({ mayBlock: true });
 }
 
-scope.addEventListener("message", async (event) => {
+async function failureOf(message: ToWorker): Promise<Failure | undefined> {
   try {
-    if (event.data.kind === "load") await load(event.data);
-    else await serve(event.data);
+    if (message.kind === "load") await load(message);
+    if (message.kind === "serve") await serve(message);
+    return undefined;
   } catch (error) {
     const { message, errno } = error instanceof DblockError
       ? error
       : new DblockError("EIO", "A queue's Worker stopped", String(error), { cause: error });
-    send({ kind: "failed", errno, message });
+    return { errno, message };
   }
+}
+
+scope.addEventListener("message", async ({ data }) => {
+  const failure = await failureOf(data);
+  if (data.kind === "load" && failure === undefined) return; // what to do with it comes next
+  // Before the backend is closed, which may take its time or fail: whose the disk is depends on this and nothing else.
+  send({ kind: "left", failure });
+  try {
+    await backend?.close?.();
+  } catch (error) {
+    log(`close() of the backend threw ${error}`);
+  }
+  // After this message the main program may end this Worker at any time.
+  send({ kind: "ended" });
 });

@@ -79,6 +79,8 @@ export interface FakeKernelOptions {
 export class FakeKernel implements Kernel {
   readonly devices = new Map<string, FakeDevice>();
   readonly files = new Map<number, FakeFile>();
+  /** Files that are closed and whose numbers are still taken. */
+  readonly abandoned: number[] = [];
   /** Errnos that open() gives for a path. */
   readonly refusedPaths = new Map<string, number>();
   /** Errnos that an ioctl gives instead of what it would. */
@@ -132,6 +134,11 @@ export class FakeKernel implements Kernel {
       file.queue.lose();
       this.#serverDied(file.device);
     }
+  }
+
+  abandon(fd: number): void {
+    this.close(fd);
+    this.abandoned.push(fd);
   }
 
   #serverDied(device: FakeDevice): void {

@@ -35,6 +35,6 @@ Deno.test("DblockError says what was tried, what is wrong and what to do", () =>
   assertEquals([error.code, error.errno, error.name], ["EEXIST", 17, "DblockError"]);
   assertEquals(error.withHint("b").message, "Cannot create /dev/a: the name is in use (b)");
   assertEquals(new DblockError(4000, "a", "b").code, "errno 4000");
-  const received = DblockError.received(17, error.message);
+  const received = DblockError.received({ errno: 17, message: error.message });
   assertEquals([received.code, received.message], ["EEXIST", error.message]);
 });

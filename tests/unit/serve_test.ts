@@ -176,6 +176,16 @@ Deno.test("serve() gives up a disk that does not start", async () => {
   assertNothingLeft(kernel);
 });
 
+Deno.test("serve() waits for a disk without a bound when it is told to", async () => {
+  for (const startTimeoutMs of [Infinity, 2 ** 31]) {
+    const disk = new Disk();
+    disk.read = () => new Promise((resolve) => setTimeout(resolve, 100));
+    const { serve } = make({ startTimeoutMs }, disk);
+    await using device = await serve();
+    assertEquals(device.name, "a");
+  }
+});
+
 for (
   const [what, request, errno] of [["CREATE", DBLOCK_IOC_CREATE, "EEXIST"], [
     "START",
