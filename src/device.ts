@@ -43,12 +43,13 @@ export interface Device extends AsyncDisposable {
    * Gives the disk another size, also while it is mounted: what lies past a smaller end is lost.
    *
    * @param sizeBytes a multiple of the logical block size
-   * @throws {DblockError} EOPNOTSUPP (the backend has no `resize`), EINVAL, ENODEV, or what the backend's `resize` throws;
+   * @throws {DblockError} EOPNOTSUPP (the backend has no `resize`), EINVAL, ENODEV (the device has ended), or what the backend's `resize` throws;
    * the disk has the size of before then, unless that happens when it has become smaller already.
    */
   resize(sizeBytes: number): Promise<void>;
   /**
-   * Destroys the device and returns when it is gone. Does nothing if it is gone already.
+   * Destroys the device and returns when it is gone. Does nothing if it is gone already, or another server's: one that
+   * `onDeath` has kept after a failure stays for the next, and `destroy()` removes it.
    *
    * @param options.force even if somebody has it open
    * @throws {DblockError} EBUSY if somebody has it open for more than 2 s; the device goes on.
@@ -77,6 +78,8 @@ export interface Life {
   ours: boolean;
   /** Its policy keeps it when its server dies. */
   keeps: boolean;
+  /** This process, as INFO names it; undefined before START. */
+  serverPid: number | undefined;
   /** The kernel has let go of it: the name may be another device's by now. */
   gone: boolean;
   /** Another server has it, or is about to have all of it. */
@@ -123,6 +126,7 @@ export class ServedDevice implements Device {
     const abort = () => this[Symbol.asyncDispose]().catch((error) => life.log(String(error)));
     signal?.addEventListener("abort", abort, { once: true });
     this.closed = this.#watch().finally(() => signal?.removeEventListener("abort", abort));
+    if (signal?.aborted) void abort(); // an event that was before is not heard
   }
 
   get sizeBytes(): number {
@@ -145,6 +149,10 @@ export class ServedDevice implements Device {
   async #resizeTo(sizeBytes: number, { geometry, resize: resizeBackend }: Resizer): Promise<void> {
     const { name, kernel } = this.#life;
     const before = geometry.sizeBytes;
+    if (!this.#isServed) {
+      const wrong = "this program serves it no more";
+      throw new DblockError("ENODEV", `Cannot resize ${this.path} to ${sizeBytes} bytes`, wrong);
+    }
     if (sizeBytes < before) {
       await resize(name, sizeBytes, kernel);
       geometry.sizeBytes = sizeBytes;
@@ -167,12 +175,15 @@ export class ServedDevice implements Device {
   }
 
   async close(options: { readonly force?: boolean } = {}): Promise<void> {
-    if (!this.#life.gone) {
+    if (this.#isServed) {
       this.#closing = true;
       try {
-        await destroy(this.name, { ...options, kernel: this.#life.kernel });
-        this.#life.gone = true;
-        this.#destroyed.resolve();
+        // Otherwise a queue is about to say so: the name is another server's.
+        if (await isOurs(this.#life)) {
+          await destroy(this.name, { ...options, kernel: this.#life.kernel });
+          this.#life.gone = true;
+          this.#destroyed.resolve();
+        }
       } catch (error) {
         this.#closing = false;
         if (!(error instanceof DblockError) || error.code !== "ENOENT") throw error;
@@ -182,6 +193,10 @@ export class ServedDevice implements Device {
       }
     }
     await this.closed;
+  }
+
+  get #isServed(): boolean {
+    return !this.#life.gone && this.#life.ours;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -219,6 +234,19 @@ export class ServedDevice implements Device {
   }
 }
 
+/**
+ * Whether the device of that name has no other server: it may have been taken over, or destroyed and made anew, a moment
+ * ago.
+ *
+ * @throws {DblockError} ENOENT.
+ */
+async function isOurs({ name, kernel, serverPid }: Life): Promise<boolean> {
+  if (serverPid === undefined) return true;
+  using control = await Control.open(`Cannot destroy ${devicePath(name)}`, kernel);
+  const { server_pid } = await control.info(name);
+  return server_pid === 0 || server_pid === serverPid;
+}
+
 /** Destroys a device that its server cannot serve any more. Never throws. */
 export async function destroyLeftover(life: Life): Promise<void> {
   if (life.gone) return;
@@ -229,7 +257,7 @@ export async function destroyLeftover(life: Life): Promise<void> {
     return;
   }
   try {
-    await destroy(life.name, { force: true, kernel: life.kernel });
+    if (await isOurs(life)) await destroy(life.name, { force: true, kernel: life.kernel });
   } catch (error) {
     if (error instanceof DblockError && error.code === "ENOENT") return;
     life.log(error instanceof Error ? error.message : String(error));

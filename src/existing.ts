@@ -49,7 +49,8 @@ export async function settle(control: Control, name: string): Promise<DeviceInfo
   }
 }
 
-async function infoIfThere(control: Control, name: string): Promise<DeviceInfo | undefined> {
+/** Undefined if the name is free. */
+export async function infoIfThere(control: Control, name: string): Promise<DeviceInfo | undefined> {
   try {
     return await control.info(name);
   } catch (error) {

@@ -11,7 +11,7 @@ import { Control, devicePath } from "./control.ts";
 import { destroyLeftover, type Device, type Life, type Resizer, ServedDevice, stopQueues } from "./device.ts";
 import { Dispatcher } from "./dispatch.ts";
 import { DblockError } from "./errors.ts";
-import { checkFits, createWhenFree, type Existing, findExisting } from "./existing.ts";
+import { checkFits, createWhenFree, type Existing, findExisting, infoIfThere } from "./existing.ts";
 import { type Kernel, linux } from "./libc.ts";
 import { type DeviceOptions, geometryOf, planDevice } from "./plan.ts";
 import { LocalQueue, type QueuePlan, QueueWorker } from "./queue.ts";
@@ -75,6 +75,7 @@ export async function serve(backend: AnyBackend, options: ServeOptions): Promise
     origin: "created",
     ours: true,
     keeps: false,
+    serverPid: undefined,
     gone: false,
     replaced: false,
     abandoned: false,
@@ -113,6 +114,7 @@ export async function serve(backend: AnyBackend, options: ServeOptions): Promise
   // Everybody who serves it knows of the new size by now, and nobody else does.
   if (sizeBytes > device.size_bytes) await resize(name, sizeBytes, kernel);
   life.ours = true;
+  life.serverPid = (await infoIfThere(control, name))?.server_pid;
   life.keeps = device.on_death !== DBLOCK_ON_DEATH_REMOVE;
   return new ServedDevice(life, geometry, undo.move(), { signal, resizer: resizerOf(backend, geometry) });
 }
@@ -131,7 +133,12 @@ function defaultQueues(backend: AnyBackend): number {
 async function closeBackend(backend: AnyBackend, life: Life): Promise<void> {
   if (isModule(backend)) return; // each Worker closes its own
   if (life.abandoned && isMapped(backend)) return;
-  await backend.close?.();
+  try {
+    await backend.close?.();
+  } catch (error) {
+    // Why serve() has failed, if it has, is what its caller is to hear.
+    life.log(`${devicePath(life.name)}: close() of the backend threw ${error}`);
+  }
 }
 
 async function loadAll(workers: readonly QueueWorker[], backend: BackendModule): Promise<Profile> {

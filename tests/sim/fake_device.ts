@@ -13,6 +13,8 @@ export interface FakeDevice {
   readonly queues: FakeQueue[];
   state: number;
   openCount: number;
+  /** The process that attached last. */
+  serverPid: number;
 }
 
 /** An open file of one, or of the control node. */
@@ -35,8 +37,11 @@ export function isReady(file: FakeFile): boolean {
 }
 
 /** What INFO and LIST tell. */
-export function describe({ params, queues, state, openCount }: FakeDevice): Partial<Decoded<typeof dblock_info>> {
+export function describe(
+  { params, queues, state, openCount, serverPid }: FakeDevice,
+): Partial<Decoded<typeof dblock_info>> {
   const { error: _error, reserved: _reserved, ...values } = params;
   const attached_count = queues.filter((queue) => queue.registration !== undefined).length;
-  return { ...values, state, open_count: openCount, attached_count };
+  const server_pid = attached_count === 0 ? 0 : serverPid;
+  return { ...values, state, open_count: openCount, attached_count, server_pid };
 }

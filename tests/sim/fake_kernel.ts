@@ -79,6 +79,8 @@ export interface FakeKernelOptions {
 export class FakeKernel implements Kernel {
   readonly devices = new Map<string, FakeDevice>();
   readonly files = new Map<number, FakeFile>();
+  /** Who calls. */
+  pid = Deno.pid;
   /** Files that are closed and whose numbers are still taken. */
   readonly abandoned: number[] = [];
   /** Errnos that open() gives for a path. */
@@ -276,7 +278,7 @@ export class FakeKernel implements Kernel {
       { length: params.queue_count },
       () => new FakeQueue(params.queue_depth, params.max_io_bytes, direct, this.#mischief, this.#random),
     );
-    this.devices.set(params.name, { params, queues, state: DBLOCK_STATE_CREATED, openCount: 0 });
+    this.devices.set(params.name, { params, queues, state: DBLOCK_STATE_CREATED, openCount: 0, serverPid: 0 });
     return this.#write(dblock_create, structure, params);
   }
 
@@ -337,6 +339,7 @@ export class FakeKernel implements Kernel {
       return this.#answer(structure, ERRNO.EINVAL);
     }
     queue.registration = { ringAddress: attach.ring_address, bufferAddress: attach.buffer_address };
+    if (file.device !== undefined) file.device.serverPid = this.pid;
     file.queue = queue;
     file.registration = queue.registration;
     this.#wake();

@@ -3,6 +3,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import {
   DBLOCK_IOC_CREATE,
+  DBLOCK_IOC_RESIZE,
   DBLOCK_IOC_START,
   DBLOCK_OPERATION_READ as READ,
   DBLOCK_OPERATION_WRITE as WRITE,
@@ -188,6 +189,21 @@ Deno.test("serve() leaves a device that it cannot recover for the next server", 
   kernel.refusedIoctls.clear();
   await using device = await start(kernel, new Disk(), { existing: "recover" });
   assertEquals(device.origin, "recovered");
+});
+
+Deno.test("a signal that is aborted while the disk grows ends it", async () => {
+  const kernel = new FakeKernel();
+  await leave(kernel);
+  const large = Object.assign(new Disk(new Uint8Array(2 * MIB)), { sizeBytes: 2 * MIB });
+  const controller = new AbortController();
+  const ioctlAsync = kernel.ioctlAsync.bind(kernel);
+  kernel.ioctlAsync = async (fd, request, structure) => {
+    if (request === DBLOCK_IOC_RESIZE) controller.abort();
+    return await ioctlAsync(fd, request, structure);
+  };
+  const device = await start(kernel, large, { existing: "recover", grow: true, signal: controller.signal });
+  assertEquals(await device.closed, { reason: "closed" });
+  assertEquals([kernel.devices.size, large.closedCount], [0, 1]);
 });
 
 Deno.test("createWhenFree() waits for a device that is on its way out", async () => {

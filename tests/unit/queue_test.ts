@@ -22,6 +22,8 @@ const disk: Backend = { sizeBytes: MIB, read() {}, write() {} };
 class PlayedWorker {
   static kernel = new FakeKernel();
   static all: PlayedWorker[] = [];
+  /** What they say is heard after this. */
+  static gate: Promise<void> = Promise.resolve();
   /** What its backend's close() takes. */
   static close: () => Promise<void> = () => Promise.resolve();
   onmessage: (event: { data: FromWorker }) => void = () => {};
@@ -33,7 +35,8 @@ class PlayedWorker {
     PlayedWorker.all.push(this);
   }
 
-  say(data: FromWorker): void {
+  async say(data: FromWorker): Promise<void> {
+    await PlayedWorker.gate;
     this.onmessage({ data });
   }
 
@@ -44,12 +47,12 @@ class PlayedWorker {
   async postMessage(message: ToWorker): Promise<void> {
     this.seen.push(message.kind);
     await null;
-    if (message.kind === "load") return this.say({ kind: "loaded", profile: profileOf(disk) });
+    if (message.kind === "load") return await this.say({ kind: "loaded", profile: profileOf(disk) });
     const failure = message.kind === "serve" ? await this.#serve(message) : undefined;
-    this.say({ kind: "left", failure });
+    await this.say({ kind: "left", failure });
     await PlayedWorker.close();
     this.seen.push("closed");
-    this.say({ kind: "ended" });
+    await this.say({ kind: "ended" });
   }
 
   async #serve({ name, queue, depth, fd, geometry, takeOver = false }: ServeMessage): Promise<Failure | undefined> {
@@ -59,7 +62,7 @@ class PlayedWorker {
       using channel = new Channel({ name, queue, depth, slotBytes: geometry.maxIoBytes, fd, kernel });
       channel.setNonblocking();
       await channel.attachAsync({ takeOver });
-      this.say({ kind: "attached", ioFlusher: true });
+      await this.say({ kind: "attached", ioFlusher: true });
       await new EventLoop(channel, new Dispatcher(disk, geometry, () => {})).run({ mayBlock: false });
       return undefined;
     } catch (error) {
@@ -74,13 +77,17 @@ function play(options: Partial<ServeOptions> = {}) {
   const real = globalThis.Worker;
   PlayedWorker.kernel = kernel;
   PlayedWorker.all = [];
+  PlayedWorker.gate = Promise.resolve();
   PlayedWorker.close = () => Promise.resolve();
   Object.assign(globalThis, { Worker: PlayedWorker });
   return {
     kernel,
     serve: (): Promise<Device> => serve({ module }, { name: "a", kernel, queues: 2, log: () => {}, ...options }),
-    other: (existing: ServeOptions["existing"]): Promise<Device> =>
-      serve(disk, { name: "a", kernel, log: () => {}, existing: existing ?? "refuse" }),
+    /** Another program's server. */
+    other: (existing: NonNullable<ServeOptions["existing"]>): Promise<Device> => {
+      kernel.pid = 1;
+      return serve(disk, { name: "a", kernel, log: () => {}, existing });
+    },
     [Symbol.dispose]: () => void Object.assign(globalThis, { Worker: real }),
   };
 }
@@ -112,15 +119,27 @@ Deno.test("a disk that is taken over stays, while the Workers before close their
   assertEquals([await answers(played.kernel), (await after.info()).name], [0, "a"]);
 });
 
-Deno.test("a disk that somebody has destroyed and made anew stays when Workers of the one before fail", async () => {
+Deno.test("close() leaves a disk alone that has another server, before the Workers have said so", async () => {
   using played = play();
   const before = await played.serve();
+  const heard = Promise.withResolvers<void>();
+  PlayedWorker.gate = heard.promise;
+  await using after = await played.other("take-over");
+  const closed = before.close({ force: true });
+  setTimeout(() => heard.resolve(), 50);
+  await closed;
+  assertEquals(await before.closed, { reason: "replaced" });
+  assertEquals([await answers(played.kernel), (await after.info()).name], [0, "a"]);
+});
+
+Deno.test("a disk that somebody has destroyed and made anew stays when the Workers of the one before fail", async () => {
+  using played = play();
+  const before = await played.serve();
+  PlayedWorker.gate = new Promise(() => {});
   played.kernel.remove("a");
   await using after = await played.other("refuse");
-  for (const worker of PlayedWorker.all) {
-    worker.onerror({ message: "boom", preventDefault() {} });
-  }
-  await before.closed;
+  for (const worker of PlayedWorker.all) worker.onerror({ message: "boom", preventDefault() {} });
+  assertEquals((await before.closed).reason, "failed");
   assertEquals([await answers(played.kernel), (await after.info()).name], [0, "a"]);
 });
 
@@ -166,7 +185,7 @@ Deno.test("the number of a Worker's file stays taken after stop(), whatever the 
   const late = PlayedWorker.all.at(-1);
   assertEquals(kernel.abandoned.length, 1);
   const filesBefore = kernel.files.size;
-  late?.say({ kind: "left", failure: undefined }); // would throw if it closed the number again
+  await late?.say({ kind: "left", failure: undefined }); // would throw if it closed the number again
   late?.onerror({ message: "boom", preventDefault() {} });
   assertEquals([kernel.files.size, player?.seen.includes("closed")], [filesBefore, true]);
   await device.close();

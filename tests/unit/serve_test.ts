@@ -6,6 +6,7 @@ import {
   DBLOCK_IOC_START,
   DBLOCK_OPERATION_READ as READ,
   DBLOCK_OPERATION_WRITE as WRITE,
+  DBLOCK_STATE_HELD,
 } from "../../src/abi.ts";
 import type { Backend } from "../../src/backend.ts";
 import { DblockError, ERRNO } from "../../src/errors.ts";
@@ -234,6 +235,45 @@ Deno.test("a channel that fails for good ends the device and says why", async ()
   assertEquals(await request, ERRNO.EIO);
   assertEquals(disk.closedCount, 1);
   assertNothingLeft(kernel);
+});
+
+Deno.test("a disk that its policy keeps when its server fails is left for the next, also by close() and await using", async () => {
+  const controller = new AbortController();
+  const { kernel, disk, serve } = make({ onDeath: "hold", signal: controller.signal });
+  {
+    await using device = await serve();
+    for (const file of kernel.files.values()) file.queue = undefined; // EXCHANGE fails and cannot say why
+    kernel.devices.get("a")!.state = DBLOCK_STATE_HELD;
+    kernel.wakeAll();
+    assertEquals((await device.closed).reason, "failed");
+    await device.close({ force: true });
+    controller.abort();
+  }
+  assertEquals([kernel.devices.has("a"), disk.closedCount, kernel.files.size], [true, 1, 0]);
+});
+
+Deno.test("resize() of a device that has ended is refused, whoever has its name now", async () => {
+  const calls: string[] = [];
+  const resizable = () => Object.assign(new Disk(), { resize: (bytes: number) => void calls.push(`resize ${bytes}`) });
+  const { kernel, serve: serveFirst } = make({}, resizable());
+  const first = await serveFirst();
+  kernel.remove("a");
+  await first.closed;
+  await using second = await serve(resizable(), { name: "a", kernel });
+  const error = await assertRejects(() => first.resize(MIB / 2), DblockError, "Cannot resize /dev/a to 524288 bytes");
+  assertEquals([error.code, calls, (await second.info()).size_bytes], ["ENODEV", [], MIB]);
+});
+
+Deno.test("a backend whose close() fails hides nothing", async () => {
+  const disk = Object.assign(new Disk(), { close: () => Promise.reject(new Error("cannot close")) });
+  const { kernel, logged, serve } = make({}, disk);
+  kernel.refusedIoctls.set(DBLOCK_IOC_START, ERRNO.ENOMEM);
+  const error = await assertRejects(serve, DblockError, "Cannot start /dev/a");
+  assertEquals([error.code, logged], ["ENOMEM", ["/dev/a: close() of the backend threw Error: cannot close"]]);
+  kernel.refusedIoctls.clear();
+  const device = await serve();
+  await device.close();
+  assertEquals([(await device.closed).reason, logged.length], ["closed", 2]);
 });
 
 Deno.test("a request that is never answered hurts no other", async () => {
