@@ -6,7 +6,7 @@ import { Control, type DeviceInfo, devicePath } from "./control.ts";
 import { resize } from "./channel.ts";
 import { destroy } from "./destroy.ts";
 import type { Geometry } from "./dispatch.ts";
-import { DblockError } from "./errors.ts";
+import { DblockError, describe } from "./errors.ts";
 import type { Origin } from "./existing.ts";
 import type { Kernel } from "./libc.ts";
 import { type ServedQueue, settleWithin, STOP_MS } from "./queue.ts";
@@ -123,7 +123,7 @@ export class ServedDevice implements Device {
     this.path = devicePath(life.name);
     this.queueCount = life.queues.length;
     this.origin = life.origin;
-    const abort = () => this[Symbol.asyncDispose]().catch((error) => life.log(String(error)));
+    const abort = () => this[Symbol.asyncDispose]().catch((error) => life.log(describe(error)));
     signal?.addEventListener("abort", abort, { once: true });
     this.closed = this.#watch().finally(() => signal?.removeEventListener("abort", abort));
     if (signal?.aborted) void abort(); // an event that was before is not heard
@@ -203,7 +203,7 @@ export class ServedDevice implements Device {
     try {
       await this.close();
     } catch (error) {
-      this.#life.log(`${error instanceof Error ? error.message : error}; forcing it`);
+      this.#life.log(`${describe(error)}; forcing it`);
       await this.close({ force: true });
     }
   }
@@ -228,7 +228,7 @@ export class ServedDevice implements Device {
     try {
       await this.#undo.disposeAsync();
     } catch (error) {
-      log(`${this.path}: ${error instanceof Error ? error.message : error}`);
+      log(`${this.path}: ${describe(error)}`);
     }
     return ending;
   }
@@ -260,7 +260,7 @@ export async function destroyLeftover(life: Life): Promise<void> {
     if (await isOurs(life)) await destroy(life.name, { force: true, kernel: life.kernel });
   } catch (error) {
     if (error instanceof DblockError && error.code === "ENOENT") return;
-    life.log(error instanceof Error ? error.message : String(error));
+    life.log(describe(error));
   } finally {
     life.gone = true;
   }

@@ -14,7 +14,7 @@ import {
   DBLOCK_REQUEST_REPLAYED,
 } from "./abi.ts";
 import type { Backend, Done, RequestOptions } from "./backend.ts";
-import { ERRNO, errnoName, errnoOf } from "./errors.ts";
+import { describe, ERRNO, errnoName, errnoOf } from "./errors.ts";
 
 /** The limits a device was created with, all in bytes. */
 export interface Geometry {
@@ -244,9 +244,8 @@ export class Dispatcher {
   #failed(operation: number, error: unknown): number {
     const errno = errnoOf(error);
     if (errno !== undefined) return errno;
-    const what = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
     this.#logOnce(
-      `${OPERATION_NAMES[operation]}() of the backend threw ${what}: ` +
+      `${OPERATION_NAMES[operation]}() of the backend threw ${describe(error)}: ` +
         `answered ${errnoName(ERRNO.EIO)}`,
     );
     return ERRNO.EIO;

@@ -78,6 +78,26 @@ export function errnoOf(error: unknown): number | undefined {
   return Object.hasOwn(ERRNO, error.code) ? ERRNO[error.code as ErrnoName] : undefined;
 }
 
+/** What was thrown, in words. Whatever it is, this does not throw. */
+export function describe(error: unknown): string {
+  try {
+    return error instanceof DblockError ? error.message : String(error);
+  } catch {
+    return "something that has no description";
+  }
+}
+
+/** A log whose own failure ends nothing: Deno's console throws where there is no room for a line. */
+export function quietly(log: (message: string) => void): (message: string) => void {
+  return (message) => {
+    try {
+      log(message);
+    } catch {
+      // There is nowhere to say it.
+    }
+  };
+}
+
 /** What a `DblockError` is made of. */
 export interface DblockErrorOptions {
   /** What to do about it, without brackets or a full stop. */

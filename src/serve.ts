@@ -10,7 +10,7 @@ import { resize, start } from "./channel.ts";
 import { Control, devicePath } from "./control.ts";
 import { destroyLeftover, type Device, type Life, type Resizer, ServedDevice, stopQueues } from "./device.ts";
 import { Dispatcher } from "./dispatch.ts";
-import { DblockError } from "./errors.ts";
+import { DblockError, describe, quietly } from "./errors.ts";
 import { checkFits, createWhenFree, type Existing, findExisting, infoIfThere } from "./existing.ts";
 import { type Kernel, linux } from "./libc.ts";
 import { type DeviceOptions, geometryOf, planDevice } from "./plan.ts";
@@ -64,7 +64,8 @@ export type AnyBackend = Backend | MappedBackend | BackendModule;
  * (not root), EEXIST (name in use), EBUSY (another server has it), EINVAL (an option), ETIMEDOUT (the disk does not start).
  */
 export async function serve(backend: AnyBackend, options: ServeOptions): Promise<Device> {
-  const { name, signal, existing = "refuse", grow = false, kernel = linux, log = console.error } = options;
+  const { name, signal, existing = "refuse", grow = false, kernel = linux } = options;
+  const log = quietly(options.log ?? console.error);
   const beganMs = performance.now();
   await using undo = new AsyncDisposableStack();
   const life: Life = {
@@ -137,7 +138,7 @@ async function closeBackend(backend: AnyBackend, life: Life): Promise<void> {
     await backend.close?.();
   } catch (error) {
     // Why serve() has failed, if it has, is what its caller is to hear.
-    life.log(`${devicePath(life.name)}: close() of the backend threw ${error}`);
+    life.log(`${devicePath(life.name)}: close() of the backend threw ${describe(error)}`);
   }
 }
 

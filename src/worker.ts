@@ -8,7 +8,7 @@ import type { Backend, BackendFactory, Mapping, Profile } from "./backend.ts";
 import { profileOf } from "./backend.ts";
 import { Channel } from "./channel.ts";
 import { Dispatcher, type Geometry } from "./dispatch.ts";
-import { DblockError } from "./errors.ts";
+import { DblockError, describe } from "./errors.ts";
 import { EventLoop } from "./eventloop.ts";
 import { linux, setBatchScheduling } from "./libc.ts";
 import { serveMapped } from "./mapped.ts";
@@ -115,7 +115,7 @@ async function failureOf(message: ToWorker): Promise<Failure | undefined> {
   } catch (error) {
     const { message, errno } = error instanceof DblockError
       ? error
-      : new DblockError("EIO", "A queue's Worker stopped", String(error), { cause: error });
+      : new DblockError("EIO", "A queue's Worker stopped", describe(error), { cause: error });
     return { errno, message };
   }
 }
@@ -128,7 +128,7 @@ scope.addEventListener("message", async ({ data }) => {
   try {
     await backend?.close?.();
   } catch (error) {
-    log(`close() of the backend threw ${error}`);
+    log(`close() of the backend threw ${describe(error)}`);
   }
   // After this message the main program may end this Worker at any time.
   send({ kind: "ended" });

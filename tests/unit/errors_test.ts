@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { assertEquals } from "@std/assert";
-import { DblockError, ERRNO, errnoName, errnoOf } from "../../src/errors.ts";
+import { DblockError, describe, ERRNO, errnoName, errnoOf } from "../../src/errors.ts";
 
 Deno.test("ERRNO has the numbers of this machine's headers", async () => {
   const { stdout } = await new Deno.Command("gcc", {
@@ -19,6 +19,24 @@ Deno.test("ERRNO has the numbers of this machine's headers", async () => {
 
 Deno.test("errnoName() names what is in the table, and numbers what is not", () => {
   assertEquals([errnoName(16), errnoName(4000)], ["EBUSY", "errno 4000"]);
+});
+
+Deno.test("describe() has words for whatever is thrown", () => {
+  const hostile = {
+    toString() {
+      throw new Error("no");
+    },
+  };
+  const things = [
+    new Error("a"),
+    new DblockError("EIO", "Cannot b", "c"),
+    "d",
+    undefined,
+    Object.create(null),
+    hostile,
+  ];
+  const nothing = "something that has no description";
+  assertEquals(things.map(describe), ["Error: a", "Cannot b: c", "d", "undefined", nothing, nothing]);
 });
 
 Deno.test("errnoOf() finds the errno in an error's code", () => {

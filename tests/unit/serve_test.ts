@@ -276,6 +276,26 @@ Deno.test("a backend whose close() fails hides nothing", async () => {
   assertEquals([(await device.closed).reason, logged.length], ["closed", 2]);
 });
 
+Deno.test("a log that fails, and errors without a description, cost their own requests and nothing else", async () => {
+  const disk = new Disk();
+  const things = [new Error("boom"), Object.create(null)];
+  let count = 0;
+  disk.read = (_, at) => {
+    if (at === 0) return;
+    const thing = things[(count >> 1) % 2];
+    if (count++ % 2 === 0) throw thing;
+    return Promise.reject(thing);
+  };
+  const log = () => {
+    throw new Error("No space left on device");
+  };
+  const { kernel, serve } = make({ log }, disk);
+  await using device = await serve();
+  for (let i = 0; i < 4; i++) assertEquals(await kernel.submit("a", io(READ, new Uint8Array(512))), ERRNO.EIO);
+  assertEquals(await kernel.submit("a", { ...io(READ, new Uint8Array(512)), offsetBytes: 0 }), 0);
+  assertEquals(device.name, "a");
+});
+
 Deno.test("a request that is never answered hurts no other", async () => {
   const disk = new Disk();
   let isFirst = false;
