@@ -5,7 +5,7 @@
  */
 import { DBLOCK_TIMEOUT_MS_MAX, DBLOCK_TIMEOUT_MS_MIN } from "./abi.ts";
 import type { Device, Ending } from "./device.ts";
-import { DblockError } from "./errors.ts";
+import { DblockError, describe, quietly } from "./errors.ts";
 import { execute, isIoFlusher, lockMemoryOnFault, setIoFlusher } from "./libc.ts";
 
 /** Of this package; all its commands say it at --version. */
@@ -32,11 +32,15 @@ export function parseSize(text: string, what = "size"): number {
   if (groups === undefined || (unit === "" && suffix === "ib")) {
     throw new UsageError(`"${text}" is not a ${what} (write it like 4GiB, 512M or 1048576)`);
   }
-  const base = unit !== "" && suffix === "b" ? 1000 : 1024;
-  const bytes = Number(groups.number) * base ** POWERS.indexOf(unit);
-  if (bytes > Number.MAX_SAFE_INTEGER) throw new UsageError(`${what} ${text} is too big (less than 8 PiB)`);
-  if (!Number.isInteger(bytes)) throw new UsageError(`${what} ${text} is not a whole number of bytes`);
-  return bytes;
+  const base = unit !== "" && suffix === "b" ? 1000n : 1024n;
+  const [whole = "", fraction = ""] = groups.number?.split(".") ?? [];
+  const scaled = BigInt(whole + fraction) * base ** BigInt(POWERS.indexOf(unit));
+  const scale = 10n ** BigInt(fraction.length);
+  if (scaled > BigInt(Number.MAX_SAFE_INTEGER) * scale) {
+    throw new UsageError(`${what} ${text} is too big (less than 8 PiB)`);
+  }
+  if (scaled % scale !== 0n) throw new UsageError(`${what} ${text} is not a whole number of bytes`);
+  return Number(scaled / scale);
 }
 
 /** "4 GiB", "1.5 GiB", "512 bytes": exact where three digits are enough. */
@@ -139,14 +143,13 @@ export function abortOnSignals(): Disposable & { readonly signal: AbortSignal } 
 export async function untilEnded(device: Device): Promise<Ending> {
   let times = 0;
   const close = async () => {
-    times++;
+    const force = ++times > 1;
     try {
-      await device.close({ force: times > 1 });
+      await device.close({ force });
     } catch (error) {
-      const message = error instanceof DblockError
-        ? error.withHint("Ctrl-C or SIGTERM once more forces it: what is not written is lost").message
-        : String(error);
-      if (times === 1) console.error(message);
+      if (!force && times > 1) return; // it is being forced meanwhile
+      const hint = "Ctrl-C or SIGTERM once more forces it: what is not written is lost";
+      quietly(console.error)(describe(error instanceof DblockError && !force ? error.withHint(hint) : error));
     }
   };
   for (const name of SIGNALS) Deno.addSignalListener(name, close);

@@ -66,7 +66,7 @@ function isChanging(info: DeviceInfo): boolean {
 }
 
 /** Its server died, and it waits for another one. */
-export function hasLostItsServer({ state }: DeviceInfo): boolean {
+export function hasLostItsServer({ state }: Pick<DeviceInfo, "state">): boolean {
   return state === DBLOCK_STATE_HELD || state === DBLOCK_STATE_FAILED;
 }
 
@@ -154,6 +154,10 @@ export function checkFits(info: DeviceInfo, request: CreateOptions, options: { r
   const sizeBytes = request.size_bytes ?? 0;
   if (sizeBytes < info.size_bytes || sizeBytes > info.size_bytes && !options.grow) {
     throw new DblockError("EINVAL", attempted, `it has ${info.size_bytes} bytes, not ${request.size_bytes}`);
+  }
+  if (sizeBytes % info.logical_block_bytes !== 0) {
+    const wrong = `its size is a multiple of ${info.logical_block_bytes}, and cannot become ${sizeBytes}`;
+    throw new DblockError("EINVAL", attempted, wrong);
   }
   if (info.max_write_zeroes_bytes > (request.max_write_zeroes_bytes ?? 0)) {
     const wrong = "it is a disk that zeroes by itself, not one whose zeroes are written for it";

@@ -20,7 +20,7 @@ import {
 import { Control, type DeviceInfo, devicePath, whyBadName } from "./control.ts";
 import { destroy } from "./destroy.ts";
 import type { Device, Ending } from "./device.ts";
-import { DblockError } from "./errors.ts";
+import { DblockError, describe, quietly } from "./errors.ts";
 import { hasLostItsServer, settle } from "./existing.ts";
 import { PAGE_BYTES } from "./libc.ts";
 import { counted, formatDevice, jsonOf, onDeathName } from "./listing.ts";
@@ -88,6 +88,9 @@ export interface RamdiskArgs {
   readonly force: boolean;
   readonly json: boolean;
 }
+
+/** Whether anybody can read it or not, the disk goes on. */
+const say = quietly(console.log);
 
 const WITH_VALUE = ["name", "size", "store", "on-death", "queues", "timeout"] as const;
 
@@ -190,9 +193,10 @@ async function serveRamdisk(args: RamdiskArgs): Promise<void> {
     if (!(error instanceof DblockError) || error.code !== "EEXIST") throw error;
     throw error.withHint(await whatToDo(args, error.attempted));
   });
+  const ended = untilEnded(device); // from here on a signal is its business: without a listener it would kill
   interrupted[Symbol.dispose]();
-  console.log(await greeting(device, name));
-  report(device.path, await untilEnded(device), store);
+  say(await greeting(device, name));
+  await report(device, await ended, store);
 }
 
 function memory({ sizeBytes = DEFAULT_SIZE_BYTES }: RamdiskArgs): MemoryBackend {
@@ -262,17 +266,28 @@ async function greeting(device: Device, name: string): Promise<string> {
     `${counted(death_count, "server")} died so far. It goes on as it was; ${end}`;
 }
 
-function report(path: string, ending: Ending, store: string | undefined): void {
+async function report({ name, path }: Device, ending: Ending, store: string | undefined): Promise<void> {
   if (ending.reason === "failed") {
-    const why = ending.error instanceof Error ? ending.error.message : String(ending.error);
-    throw new DblockError("EIO", `${path} has ended`, why);
+    const info = (await devices(`Cannot ask about ${path}`)).find((one) => one.name === name);
+    throw failure(name, describe(ending.error), { info, store });
   }
-  if (ending.reason === "replaced") {
-    console.log(`${path} goes on: another process has taken it over`);
-    return;
-  }
+  if (ending.reason === "replaced") return say(`${path} goes on: another process has taken it over`);
   const how = { closed: "destroyed", destroyed: "destroyed by another process" }[ending.reason];
-  console.log(`${path} has ended: ${how}; ${store === undefined ? "its memory is given back" : `${store} is kept`}`);
+  say(`${path} has ended: ${how}; ${store === undefined ? "its memory is given back" : `${store} is kept`}`);
+}
+
+/** A disk whose server failed has ended, or its policy keeps it for the next one. */
+export function failure(
+  name: string,
+  why: string,
+  left: { readonly info: Pick<DeviceInfo, "state"> | undefined; readonly store: string | undefined },
+): DblockError {
+  const { info, store } = left;
+  const waits = info !== undefined && hasLostItsServer(info);
+  const hint = waits
+    ? `it waits for a server: go on with ${command(`--store ${store}`, name)}, or end it with ${command("-d", name)}`
+    : "the disk has ended";
+  return new DblockError("EIO", `Cannot serve ${devicePath(name)} any more`, why, { hint });
 }
 
 async function listRamdisks({ json }: RamdiskArgs): Promise<void> {

@@ -64,7 +64,7 @@ export class FileBackend implements MappedBackend {
   /**
    * Opens or makes the file (sparse) and maps it. No other process can serve it until `close()`.
    *
-   * @throws {DblockError} EINVAL (the size is none, or not the file's), EBUSY (another process serves it), ENOENT,
+   * @throws {DblockError} EINVAL (the size is none, or not the file's), EBUSY (it is served already), ENOENT,
    * EACCES, EISDIR, ENOSPC, ENOMEM (it cannot be mapped; on hugetlbfs: there are not enough huge pages).
    */
   static async open(options: FileBackendOptions): Promise<FileBackend> {
@@ -77,7 +77,7 @@ export class FileBackend implements MappedBackend {
     undo.defer(() => linux.close(fd));
     const locked = await lock(fd, shared);
     if (!locked && !shared) {
-      throw new DblockError("EBUSY", attempted, "another process serves it", { hint: "take another file" });
+      throw new DblockError("EBUSY", attempted, "it is served already", { hint: "take another file" });
     }
     // Without the lock it is somebody else's by now; with it, it is removed before it is let go.
     if (isMade && locked) undo.defer(() => Deno.removeSync(path));

@@ -31,7 +31,7 @@ Deno.test("the content is there after the disk was destroyed, and the file is sp
   await sh(`blkdiscard -z -o 512 -l 1536 ${disk.path}`);
   const other = await runRamdisk(`--name store1 --store /dev/shm/kept`);
   assertEquals([other.status, exists("/dev/store1")], [1, false]);
-  assertMatch(other.stderr, /Cannot keep a disk in \/dev\/shm\/kept: another process serves it/);
+  assertMatch(other.stderr, /Cannot keep a disk in \/dev\/shm\/kept: it is served already/);
   assertEquals((await runRamdisk("-d --name store0")).status, 0);
   await disk.end();
   await sh("rm /dev/shm/kept");

@@ -146,6 +146,8 @@ Deno.test("serve() makes a device as large as its backend when it may, with what
   }
   const kernel = new FakeKernel();
   await leave(kernel);
+  const odd = Object.assign(new Disk(), { sizeBytes: MIB + 100 });
+  await assertRejects(() => start(kernel, odd, { existing: "recover", grow: true }), DblockError, "multiple of 512");
   const small = Object.assign(new Disk(), { sizeBytes: MIB / 2 });
   await assertRejects(() => start(kernel, small, { existing: "recover", grow: true }), DblockError, "not 524288");
 });
@@ -159,6 +161,20 @@ Deno.test("serve() does not recover a device that asks for longer zeroes than th
   const request = planDevice(profileOf(new Disk()), { name: "a", queues: 1 });
   assertThrows(() => checkFits(info, request, { grow: false }), DblockError, "a disk that zeroes by itself");
   checkFits(info, planDevice(profileOf(zeroing), { name: "a", queues: 1 }), { grow: false });
+});
+
+Deno.test("serve() does not take a device over to find that its blocks are larger than it can grow by", async () => {
+  const kernel = new FakeKernel();
+  const disk = new Disk();
+  await using _device = await start(kernel, disk, { logicalBlockBytes: 4096 });
+  const large = Object.assign(new Disk(), { sizeBytes: MIB + 512 });
+  const error = await assertRejects(() => start(kernel, large, { existing: "take-over", grow: true }), DblockError);
+  assertEquals(
+    error.message,
+    "Cannot serve /dev/a, which is there already: its size is a multiple of 4096, and cannot become 1049088",
+  );
+  const errno = await kernel.submit("a", io(READ, new Uint8Array(4096)));
+  assertEquals([error.code, errno, disk.closedCount], ["EINVAL", 0, 0]);
 });
 
 const misfits: [what: string, change: Partial<Backend>, message: string][] = [

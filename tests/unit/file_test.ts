@@ -118,7 +118,7 @@ Deno.test("FileBackend lets nobody else serve the file, except for a take-over, 
   using dir = folder();
   const path = `${dir.path}/a`;
   const first = await FileBackend.open({ path, sizeBytes: MIB });
-  const error = await assertRejects(() => FileBackend.open({ path }), DblockError, "another process serves it");
+  const error = await assertRejects(() => FileBackend.open({ path }), DblockError, "it is served already");
   assertEquals(error.code, "EBUSY");
   const second = await FileBackend.open({ path, shared: true });
   assertEquals(second.locked, false);

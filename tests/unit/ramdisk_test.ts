@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { DBLOCK_STATE_HELD } from "../../src/abi.ts";
 import { UsageError } from "../../src/cli.ts";
-import { parseRamdiskArgs } from "../../src/ramdisk.ts";
+import { failure, parseRamdiskArgs } from "../../src/ramdisk.ts";
 
 Deno.test("parseRamdiskArgs() has defaults for everything", () => {
   assertEquals(parseRamdiskArgs([]), {
@@ -120,6 +121,16 @@ Deno.test("ramdisk.ts says what it can do, and its version", async () => {
     assertStringIncludes(help.stdout, option);
   }
   assertEquals(/^dblock-ramdisk \d+\.\d+\.\d+ \(ABI 1\)\n$/.test(version.stdout), true);
+});
+
+Deno.test("failure() says whether the disk waits for a server, and what to type then", () => {
+  const gone = failure("a", "boom", { info: undefined, store: undefined });
+  assertEquals(gone.message, "Cannot serve /dev/a any more: boom (the disk has ended)");
+  const held = failure("a", "boom", { info: { state: DBLOCK_STATE_HELD }, store: "/dev/shm/a" });
+  assertStringIncludes(
+    held.message,
+    "it waits for a server: go on with ./dblock-ramdisk --store /dev/shm/a --name a, or",
+  );
 });
 
 Deno.test({
