@@ -140,6 +140,10 @@ export interface MappedBackend {
  * A `Backend` in a module of its own, served by one Worker per queue. The module's
  * default export is a `BackendFactory`. Each Worker calls it and has a backend of
  * its own: what they share goes through `data` (a SharedArrayBuffer, a path).
+ *
+ * Its code must not end its Worker (`self.close()`, `Deno.exit()`): Deno tells
+ * nobody, so the disk would wait for ever. What it throws outside of a callback
+ * ends the Worker, too, but that is heard: it is the disk's death (`onDeath`).
  */
 export interface BackendModule {
   /** The module: `new URL("./my-backend.ts", import.meta.url)`. */

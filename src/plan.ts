@@ -57,7 +57,11 @@ export interface DeviceOptions {
   readonly name: string;
   /** 1 to 64, lowered to what the kernel has CPUs for. @default one per CPU up to 4; 1 for a `Backend` object */
   readonly queues?: number;
-  /** Requests per queue at once, 1 to 1,024. @default 128 */
+  /**
+   * Requests per queue at once, 1 to 1,024. Unless the disk is memory, a queue has a buffer of `depth` × `maxIoBytes`: 16 GiB
+   * of addresses at most, which take memory as far into each slot as its requests have been long.
+   * @default 128
+   */
   readonly depth?: number;
   /** 512, 1024, 2048 or 4096. @default 512 */
   readonly logicalBlockBytes?: number;
