@@ -102,7 +102,8 @@ export class ServedDevice implements Device {
   readonly #resizer: Resizer | undefined;
   /** Sizes change one after the other. */
   #resized: Promise<void> = Promise.resolve();
-  #closing = false;
+  /** Calls of close() that are at it, or have done it. */
+  #closers = 0;
 
   /**
    * @param undo takes everything down again; owned from here on
@@ -176,23 +177,22 @@ export class ServedDevice implements Device {
 
   async close(options: { readonly force?: boolean } = {}): Promise<void> {
     if (this.#isServed) {
-      this.#closing = true;
+      this.#closers++;
       try {
-        // Otherwise a queue is about to say so: the name is another server's.
-        if (await isOurs(this.#life)) {
-          await destroy(this.name, { ...options, kernel: this.#life.kernel });
-          this.#life.gone = true;
-          this.#destroyed.resolve();
-        }
+        if (await destroyOurs(this.#life, options)) this.#end();
+        else this.#closers--; // the queues are about to say why
       } catch (error) {
-        this.#closing = false;
-        if (!(error instanceof DblockError) || error.code !== "ENOENT") throw error;
-        // Somebody else was faster.
-        this.#life.gone = true;
-        this.#destroyed.resolve();
+        this.#closers--;
+        if (!isGone(error)) throw error;
+        this.#end(); // somebody else was faster
       }
     }
     await this.closed;
+  }
+
+  #end(): void {
+    this.#life.gone = true;
+    this.#destroyed.resolve();
   }
 
   get #isServed(): boolean {
@@ -215,7 +215,7 @@ export class ServedDevice implements Device {
       // A queue ends only with the device. Undoing waits for the others, but not for ever.
       await Promise.race([...queues.map((queue) => queue.left), this.#destroyed.promise]);
       this.#life.gone = true;
-      ending = { reason: this.#closing ? "closed" : "destroyed" };
+      ending = { reason: this.#closers > 0 ? "closed" : "destroyed" };
     } catch (error) {
       // ENOTCONN: this file serves its queue no more, because another one does. Not ours to destroy then.
       const replaced = error instanceof DblockError && error.code === "ENOTCONN";
@@ -235,16 +235,24 @@ export class ServedDevice implements Device {
 }
 
 /**
- * Whether the device of that name has no other server: it may have been taken over, or destroyed and made anew, a moment
- * ago.
+ * Destroys the device, unless its name has another server: it may have been taken over, or destroyed and made anew, a
+ * moment ago. False if that is so.
  *
- * @throws {DblockError} ENOENT.
+ * @throws {DblockError} what `destroy()` throws.
  */
-async function isOurs({ name, kernel, serverPid }: Life): Promise<boolean> {
-  if (serverPid === undefined) return true;
-  using control = await Control.open(`Cannot destroy ${devicePath(name)}`, kernel);
-  const { server_pid } = await control.info(name);
-  return server_pid === 0 || server_pid === serverPid;
+async function destroyOurs(life: Life, options: { readonly force?: boolean }): Promise<boolean> {
+  const { name, kernel, serverPid } = life;
+  if (serverPid !== undefined) {
+    using control = await Control.open(`Cannot destroy ${devicePath(name)}`, kernel);
+    const { server_pid } = await control.info(name);
+    if (server_pid !== 0 && server_pid !== serverPid) return false;
+  }
+  await destroy(name, { ...options, kernel });
+  return true;
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof DblockError && error.code === "ENOENT";
 }
 
 /** Destroys a device that its server cannot serve any more. Never throws. */
@@ -257,10 +265,9 @@ export async function destroyLeftover(life: Life): Promise<void> {
     return;
   }
   try {
-    if (await isOurs(life)) await destroy(life.name, { force: true, kernel: life.kernel });
+    await destroyOurs(life, { force: true });
   } catch (error) {
-    if (error instanceof DblockError && error.code === "ENOENT") return;
-    life.log(describe(error));
+    if (!isGone(error)) life.log(describe(error));
   } finally {
     life.gone = true;
   }

@@ -113,6 +113,18 @@ Deno.test("close() refuses while somebody has the disk open, and the disk goes o
   assertEquals(await device.closed, { reason: "closed" });
 });
 
+Deno.test("close() that is forced while another one waits ends the device as this program's", async () => {
+  const { kernel, serve } = make();
+  const device = await serve();
+  const inside = kernel.devices.get("a");
+  assert(inside !== undefined);
+  inside.openCount = 1;
+  const patient = device.close();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await Promise.all([device.close({ force: true }), patient, device.close({ force: true })]);
+  assertEquals(await device.closed, { reason: "closed" });
+});
+
 Deno.test("dispose forces a disk that is open, and says so", async () => {
   const { kernel, logged, serve } = make();
   {
