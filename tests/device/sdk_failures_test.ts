@@ -117,6 +117,8 @@ for (const onDeath of ["remove", "hold"] as const) {
     assertMatch(String(ending.error), /boom/);
     if (onDeath === "hold") {
       await waitFor("the device is held", () => infoOf("sdk4")!.state === DBLOCK_STATE_HELD);
+      await device.close({ force: true }); // it is the next server's
+      assertEquals(infoOf("sdk4")!.state, DBLOCK_STATE_HELD);
       // The read that was open is another server's to answer.
       const good: Backend = { sizeBytes, read: () => {}, write: () => {} };
       await using _next = await serve(good, { name: "sdk4", existing: "recover" });

@@ -134,6 +134,23 @@ const module = new URL(
   "data:text/javascript,export default (d) => ({ sizeBytes: d.sizeBytes, read() {}, write() {} })",
 );
 
+Deno.test("a disk that is taken over from Workers stays, though their backends close slowly and with an error", async () => {
+  const code = `export default ({ sizeBytes }) => ({ sizeBytes, read() {}, write() {}, close: () =>
+    new Promise((_, reject) => setTimeout(() => reject(new Error("cannot close")), 1000)) })`;
+  const module = new URL(`data:text/javascript,${encodeURIComponent(code)}`);
+  const logged: string[] = [];
+  const log = (message: string) => void logged.push(message);
+  const name = "over10";
+  const before = await serve({ module, data: { sizeBytes: MIB } }, { name, log, queues: 2, onDeath: "remove" });
+  await using after = await serve({ sizeBytes: MIB, read() {}, write() {} }, { name, existing: "take-over" });
+  await waitFor("all Workers have heard of it", () => threadsInDblock().length === 0);
+  await before.close({ force: true });
+  assertEquals(await before.closed, { reason: "replaced" });
+  assertEquals(logged, Array(before.queueCount).fill("close() of the backend threw Error: cannot close"));
+  await sh(`dd if=${after.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);
+  assertEquals(infoOf(name)!.state, abi.DBLOCK_STATE_LIVE);
+});
+
 for (const kind of ["an object", "a module"] as const) {
   Deno.test(`serve() with ${kind} that gives up a take-over leaves the disk to the server it has`, async () => {
     await using old = await TestDisk.start({ name: "over9" });
