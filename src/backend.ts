@@ -144,6 +144,8 @@ export interface MappedBackend {
  * Its code must not end its Worker (`self.close()`, `Deno.exit()`): Deno tells
  * nobody, so the disk would wait for ever. What it throws outside of a callback
  * ends the Worker, too, but that is heard: it is the disk's death (`onDeath`).
+ * Where `onDeath` keeps the disk then, the other Workers end without closing
+ * their backends: they are in the kernel, which goes on with the disk.
  */
 export interface BackendModule {
   /** The module: `new URL("./my-backend.ts", import.meta.url)`. */
