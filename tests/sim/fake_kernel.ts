@@ -47,22 +47,10 @@ import { decode, type Decoded, encode, type Struct } from "../../src/struct.ts";
 import { describe, type FakeDevice, type FakeFile, IN_PROGRESS, isReady, serves } from "./fake_device.ts";
 import { FakeQueue, type Io, KIND, memoryAt, type Mischief } from "./fake_queue.ts";
 import { Random } from "./random.ts";
+import { type Later, REAL } from "./scheduler.ts";
 
 const QUEUE_COUNT_MAX = 8;
 const PARTITION_TABLE_BYTES = 4096;
-
-/** What runs things later: a `Scheduler`, or the real event loop. */
-export interface Later {
-  readonly nowMs: number;
-  after(ms: number, run: () => void): void;
-}
-
-const REAL: Later = {
-  get nowMs() {
-    return performance.now();
-  },
-  after: (ms, run) => void setTimeout(run, ms),
-};
 
 /** Options of a `FakeKernel`. */
 export interface FakeKernelOptions {

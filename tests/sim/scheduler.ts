@@ -6,6 +6,20 @@
 import { setImmediate } from "node:timers";
 import type { Random } from "./random.ts";
 
+/** What runs things later: a `Scheduler`, or the real event loop. */
+export interface Later {
+  readonly nowMs: number;
+  after(ms: number, run: () => void): void;
+}
+
+/** The real event loop. */
+export const REAL: Later = {
+  get nowMs() {
+    return performance.now();
+  },
+  after: (ms, run) => void setTimeout(run, ms),
+};
+
 interface Task {
   readonly atMs: number;
   readonly run: () => void;
@@ -14,7 +28,7 @@ interface Task {
 const STEPS_MAX = 200_000;
 
 /** A clock and what is to be done at its times. */
-export class Scheduler {
+export class Scheduler implements Later {
   readonly #random: Random;
   #tasks: Task[] = [];
   #nowMs = 0;
