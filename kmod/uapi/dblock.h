@@ -158,6 +158,9 @@ struct dblock_create {
  * Returns when the device is gone and the name is free. Errors: EPERM, EINVAL,
  * ENOENT (no such device), EBUSY (it is open and FORCE is not given), EINTR
  * (a signal ended the wait; the removal goes on by itself).
+ *
+ * Right after START the kernel itself, having read the partition table, and
+ * udev may have the disk open for a moment: EBUSY then ends by itself.
  */
 struct dblock_destroy {
 	__u32 error;
