@@ -18,21 +18,22 @@ const ranges: readonly [number, number][] = [[0, 512], [512, 512], [3584, 1024],
   sizeBytes - 512,
   512,
 ], [0, sizeBytes]];
-/** Of 16 KiB: less than one, a whole one, a head and a tail around none, one, and more than the maximum. */
+/** Of 16 KiB: a sector, less than one, a whole one, a head and a tail around none, one, and more than the maximum; all. */
 const coarseRanges: readonly [number, number][] = [
+  [512, 512],
   [20 * KIB, 4 * KIB],
   [32 * KIB, 16 * KIB],
   [28 * KIB, 8 * KIB],
   [31 * KIB, 18 * KIB],
   [16 * KIB + 512, 2 * MIB + 17 * KIB],
+  [0, sizeBytes],
 ];
 
 for (
-  const [operation, command, granularityBytes, more] of [
-    [DISCARD, "blkdiscard", 512, []],
+  const [operation, command, granularityBytes, tried] of [
+    [DISCARD, "blkdiscard", 512, ranges],
     [DISCARD, "blkdiscard", 16 * KIB, coarseRanges],
-    [WRITE_ZEROES, "blkdiscard --zeroout", 512, []],
-    [WRITE_ZEROES, "blkdiscard --zeroout", 16 * KIB, coarseRanges],
+    [WRITE_ZEROES, "blkdiscard --zeroout", 512, ranges],
   ] as const
 ) {
   Deno.test(`${command} reaches the server as it should, at a granularity of ${granularityBytes}`, async () => {
@@ -48,7 +49,7 @@ for (
     });
     const granularity = await Deno.readTextFile(`/sys/block/${disk.name}/queue/discard_granularity`);
     assertEquals(Number(granularity), granularityBytes);
-    for (const [offset, length] of [...ranges, ...more]) {
+    for (const [offset, length] of tried) {
       disk.store.bytes.fill(7);
       disk.seen.length = 0;
       await sh(`${command} --offset ${offset} --length ${length} ${disk.path}`);
