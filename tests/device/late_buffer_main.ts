@@ -2,6 +2,7 @@
  * A server of late_buffer_test.ts, by serve() on an event loop. It answers what lies past `trapOffset` only when it is told
  * to, and keeps the buffers until then. Each line of its input is a command, each line of its output the answer:
  *
+ *     look       only tells
  *     scribble   writes over the kept READ buffers from now on, and collects garbage
  *     outlive    waits for the device's end, fills memory that may have become free, serves another disk, and scribbles
  *     answer     ends scribbling, looks whether the kept WRITE buffers are as they came, writes to all, and answers all

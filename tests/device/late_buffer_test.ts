@@ -78,7 +78,7 @@ Deno.test("buffers that are written to after their requests' timeout are no othe
 Deno.test("buffers that are written to after their device's end are nobody else's memory", async () => {
   await using program = await start("late3");
   const pending = trapped("/dev/late3");
-  await waitFor("five requests are with the backend", () => infoOf("late3")!.handed_count === 5);
+  await waitFor("five requests are with the backend", async () => (await ask(program, "look")).kept === 5);
   assertEquals(await destroyDevice("late3", { force: true }), 0);
   assertEquals(await pending, [1, 1, 1, 1, 1]);
   // Another disk of the same program is where the first one's memory was, if that is free.

@@ -1,25 +1,34 @@
 /**
  * A server for queue_threads_test.ts that is not to be trusted: one of its threads writes over the whole ring all the
  * time, while another goes on serving. Its arguments are NAME and SEED. Prints a line when the disk is there; the end of
- * its input ends it, and it prints how many words it wrote. It may die before: the kernel puts the data of a WRITE wherever
- * the ring says.
+ * its input ends it, and it prints how many words it wrote. It may die before, as the kernel puts the data of a WRITE
+ * wherever the ring says; its memory is where that is unlikely.
  */
 import * as abi from "../../src/abi.ts";
 import { TestDisk } from "./disk.ts";
 import type { ThreadTask } from "./queue_threads_worker.ts";
-import { done } from "./server.ts";
+import { done, MIB } from "./server.ts";
+import { Memory } from "./syscall.ts";
 
 /** What the disk is created with, by this server and the one after it. */
 export const scribbledOptions = {
-  on_death: abi.DBLOCK_ON_DEATH_HOLD,
+  size_bytes: 16 * MIB,
+  on_death: abi.DBLOCK_ON_DEATH_FAIL,
   flags: abi.DBLOCK_DEVICE_DIRECT,
   timeout_ms: 1_000,
   queue_depth: 32,
 };
 
+/** Far from everything else: an address of which only one half is written over leads to the disk, or to nothing. */
+const storeAddress = 0x1000_0000_0000;
+
 if (import.meta.main) {
   const [name, seed] = Deno.args as [string, string];
-  const disk = await TestDisk.start({ ...scribbledOptions, name });
+  const disk = await TestDisk.start({
+    ...scribbledOptions,
+    name,
+    store: new Memory(scribbledOptions.size_bytes, -1, storeAddress),
+  });
   const { ring } = disk.queues[0]!;
   const stop = new SharedArrayBuffer(4);
   const worker = new Worker(new URL("./queue_threads_worker.ts", import.meta.url), { type: "module" });

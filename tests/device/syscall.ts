@@ -127,10 +127,10 @@ export class Memory implements Disposable {
   readonly address: number;
   readonly bytes: Uint8Array<ArrayBuffer>;
 
-  /** Anonymous memory, or a shared mapping of an open file. */
-  constructor(sizeBytes: number, fd = -1) {
+  /** Anonymous memory, or a shared mapping of an open file; at `wanted`, if nothing is there. */
+  constructor(sizeBytes: number, fd = -1, wanted = 0) {
     const flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
-    const address = syscall(NR.mmap, 0, sizeBytes, PROT_READ_WRITE, flags, fd, 0);
+    const address = syscall(NR.mmap, wanted, sizeBytes, PROT_READ_WRITE, flags, fd, 0);
     if (address < 0) throw new Error(`Cannot map ${sizeBytes} bytes: errno ${-address}`);
     this.address = address;
     const pointer = Deno.UnsafePointer.create(BigInt(address))!;
