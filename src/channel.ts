@@ -263,11 +263,12 @@ export class Channel implements Slots, Disposable {
     );
   }
 
-  /** Closes the file, if it is its own: the queue has no server any more, and `wait()` returns. */
+  /** Closes the file, if it is its own: the queue has no server any more. In any case `wait()` returns. */
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
     if (this.#ownsFile) this.#kernel.close(this.#fd);
+    else this.#kernel.forget(this.#fd);
   }
 }
 

@@ -139,8 +139,9 @@ function load(): Library {
 export interface Kernel {
   /** The file descriptor, or a negative errno. Always close-on-exec. */
   open(path: string, flags: number): number;
-  /** A wait for it ends. */
   close(fd: number): void;
+  /** Ends a wait for a file that this thread will not use again, as `close()` does. */
+  forget(fd: number): void;
   /** Closes a file that a thread may still use: its number stays taken, and leads to nothing. */
   abandon(fd: number): void;
   /** Turns O_NONBLOCK on for good. */
@@ -176,8 +177,11 @@ export const linux: Kernel = {
     return fd >= 0 ? fd : -whyNotOpened(path);
   },
   close(fd: number): void {
-    poller?.forget(fd);
+    linux.forget(fd);
     load().close(fd);
+  },
+  forget(fd: number): void {
+    poller?.forget(fd);
   },
   abandon(fd: number): void {
     const nothing = linux.open("/dev/null", O_RDWR);

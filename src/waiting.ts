@@ -30,14 +30,15 @@ export interface EpollCalls {
   epoll_ctl(epoll: number, operation: number, fd: number, event: BufferSource): number;
   epoll_wait(epoll: number, events: BufferSource, capacity: number, timeoutMs: number): Promise<number>;
   eventfd(count: number, flags: number): number;
+  close(fd: number): number;
 }
 
-/** Waits for any number of files on one other thread, which is there only while somebody waits. */
+/** Waits for any number of files on one other thread; has nothing open unless it knows some. */
 export class Poller {
   readonly #calls: EpollCalls;
-  readonly #epoll: number;
+  #epoll = -1;
   /** An eventfd that is always ready: it rings when it is armed, once. */
-  readonly #bell: number;
+  #bell = -1;
   readonly #event = new DataView(new ArrayBuffer(EVENT_BYTES));
   /** The thread writes here: never on V8's heap, and kept as long as this object. */
   readonly #events = new DataView(new ArrayBuffer(EVENTS_MAX * EVENT_BYTES));
@@ -45,12 +46,8 @@ export class Poller {
   readonly #waiters = new Map<number, () => void>();
   #isWaiting = false;
 
-  /** @throws {DblockError} EMFILE. */
   constructor(calls: EpollCalls) {
     this.#calls = calls;
-    this.#epoll = calls.epoll_create1(EPOLL_CLOEXEC);
-    this.#bell = calls.eventfd(1, EFD_CLOEXEC);
-    if (!this.#control(EPOLL_CTL_ADD, this.#bell, EPOLLONESHOT)) throw noRoom("Cannot wait for any file");
   }
 
   /**
@@ -59,8 +56,12 @@ export class Poller {
    * @throws {DblockError} EMFILE (there is no room to wait for it).
    */
   async wait(fd: number): Promise<void> {
+    const isOpen = this.#epoll >= 0 || this.#open();
     const operation = this.#known.has(fd) ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (!this.#control(operation, fd, EPOLLIN | EPOLLONESHOT)) throw noRoom(`Cannot wait for file ${fd}`);
+    if (!isOpen || !this.#control(operation, fd, EPOLLIN | EPOLLONESHOT)) {
+      this.#closeIfUnused();
+      throw noRoom(fd);
+    }
     this.#known.add(fd);
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#waiters.set(fd, resolve);
@@ -68,7 +69,7 @@ export class Poller {
     await promise;
   }
 
-  /** Ends the wait for a file that is about to be closed. */
+  /** Ends the wait for a file that will be waited for no more: it is about to be closed. */
   forget(fd: number): void {
     if (!this.#known.delete(fd)) return;
     this.#control(EPOLL_CTL_DEL, fd, 0);
@@ -77,6 +78,21 @@ export class Poller {
     if (this.#isWaiting && this.#waiters.size === 0) {
       this.#control(EPOLL_CTL_MOD, this.#bell, EPOLLIN | EPOLLONESHOT);
     }
+    this.#closeIfUnused();
+  }
+
+  #open(): boolean {
+    this.#epoll = this.#calls.epoll_create1(EPOLL_CLOEXEC);
+    this.#bell = this.#calls.eventfd(1, EFD_CLOEXEC);
+    return this.#control(EPOLL_CTL_ADD, this.#bell, EPOLLONESHOT);
+  }
+
+  /** A Worker that has served is ended, and would leave them open. */
+  #closeIfUnused(): void {
+    if (this.#isWaiting || this.#known.size > 0) return;
+    this.#calls.close(this.#bell);
+    this.#calls.close(this.#epoll);
+    this.#epoll = -1;
   }
 
   #control(operation: number, fd: number, events: number): boolean {
@@ -93,6 +109,7 @@ export class Poller {
       for (let i = 0; i < count; i++) this.#wake(this.#events.getInt32(i * EVENT_BYTES + DATA_OFFSET, true));
     }
     this.#isWaiting = false;
+    this.#closeIfUnused();
   }
 
   /** Nobody waits for the bell, or for what became ready while it was forgotten. */
@@ -103,8 +120,8 @@ export class Poller {
   }
 }
 
-function noRoom(attempted: string): DblockError {
-  return new DblockError("EMFILE", attempted, "the kernel has no room", {
+function noRoom(fd: number): DblockError {
+  return new DblockError("EMFILE", `Cannot wait for file ${fd}`, "the kernel has no room", {
     hint: "see ulimit -n and sysctl fs.epoll.max_user_watches",
   });
 }

@@ -118,12 +118,17 @@ export class FakeKernel implements Kernel {
   close(fd: number): void {
     const file = this.files.get(fd);
     if (file === undefined) throw new Error(`close(${fd}): EBADF`);
+    this.forget(fd);
     this.files.delete(fd);
-    this.#wake((waiter) => waiter === file);
     if (file.queue !== undefined && !file.queue.gone && serves(file) && file.device !== undefined) {
       file.queue.lose();
       this.#serverDied(file.device);
     }
+  }
+
+  forget(fd: number): void {
+    const file = this.files.get(fd);
+    this.#wake((waiter) => waiter === file);
   }
 
   abandon(fd: number): void {

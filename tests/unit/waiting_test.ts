@@ -65,6 +65,27 @@ Deno.test("a wait ends when its file is closed, and the number is another file's
   for (const fd of files.fds) linux.close(fd);
 });
 
+Deno.test("nothing is left open when all files that were waited for are closed, at whatever moment", async () => {
+  await using files = await fifos(3);
+  const count = () => [...Deno.readDirSync("/proc/self/fd")].length;
+  const before = count();
+  const [first = -1, second = -1, third = -1] = files.fds;
+  files.fill(0);
+  await linux.pollAsync(first);
+  assertEquals(count(), before + 2);
+  linux.close(first);
+  assertEquals(count(), before - 1); // nobody waits: at once
+  const wait = linux.pollAsync(second);
+  linux.close(second);
+  await wait;
+  const again = linux.pollAsync(third); // while the thread is on its way back
+  files.fill(2);
+  assert(await within(1_000, again));
+  linux.close(third);
+  for (let i = 0; i < 100 && count() !== before - 3; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+  assertEquals(count(), before - 3);
+});
+
 Deno.test("a program ends when it waits for nothing any more", async () => {
   await using files = await fifos(0);
   assertEquals(files.fds, []);
