@@ -1,14 +1,16 @@
-// time limit: 300 s
+// time limit: 600 s
 // Ten thousand devices, and hundreds of disks that were there, leave nothing in the kernel: no object in any slab, no page,
 // no mapping, no number. They are made in equal runs with a count after each: what leaks grows in every run and in all of
-// them together, what comes and goes by itself does not do both. A leak of one object or page of every second disk, or of
-// every fifth device, is seen. Not covered: what is lost less often.
+// them together, what comes and goes by itself does not do both, or not again when all is repeated. A leak of one object or
+// page of every second disk, or of every fifth device, is seen. Not covered: what is lost less often.
 import { assert, assertEquals } from "@std/assert";
 import { DiskSet } from "./disk_set.ts";
 import { figure, scaled, sh } from "./harness.ts";
 import { countKernelMemory, type KernelMemory } from "./kernel_memory.ts";
 
 const runs = 3;
+/** What looks like a leak has to do so this often. */
+const roundsMax = 3;
 /** Mappings that are freed stay in this one until there are many; which mappings there are is counted by itself. */
 const lazyCache = "vmap_area";
 const pageBytes = 4096;
@@ -61,24 +63,43 @@ function perDevice(values: readonly number[], perRun: number): number {
   return Math.min(middle, mean) / perRun;
 }
 
+interface Growth {
+  readonly what: string;
+  /** Of each run. */
+  readonly values: readonly number[];
+  readonly each: number;
+}
+
+/** Makes devices in equal runs. Returns what grew, the most first. */
+async function measure(kind: Kind["name"], perRun: number): Promise<Growth[]> {
+  const counts = [await countKernelMemory()];
+  const started = performance.now();
+  for (let run = 0; run < runs; run++) {
+    await makeDevices(kind, perRun);
+    counts.push(await countKernelMemory());
+  }
+  const seconds = (performance.now() - started) / 1000;
+  const grown = [...growths(counts)].map(([what, values]) => ({ what, values, each: perDevice(values, perRun) }))
+    .sort((a, b) => b.each - a.each);
+  console.log(`${seconds.toFixed(1)} s; what grew most, in each run of ${perRun}:`);
+  for (const { what, values } of grown.slice(0, 5)) console.log(`  ${what}: ${values.join(", ")}`);
+  return grown;
+}
+
 for (const { name: kind, devices, leakShare } of kinds) {
   const perRun = Math.ceil(scaled(devices) / runs);
   Deno.test(`${runs * perRun} devices that were ${kind} leave nothing in the kernel`, async () => {
     await makeDevices(kind, 100); // What is made once is made now.
-    const counts = [await countKernelMemory()];
-    const started = performance.now();
-    for (let run = 0; run < runs; run++) {
-      await makeDevices(kind, perRun);
-      counts.push(await countKernelMemory());
+    let grown = await measure(kind, perRun);
+    let leaks = grown.filter(({ each }) => each > leakShare);
+    let rounds = 1;
+    for (; leaks.length > 0 && rounds < roundsMax; rounds++) {
+      const suspects = new Set(leaks.map(({ what }) => what));
+      grown = (await measure(kind, perRun)).filter(({ what }) => suspects.has(what));
+      leaks = grown.filter(({ each }) => each > leakShare);
     }
-    const seconds = (performance.now() - started) / 1000;
-    const grown = [...growths(counts)].map(([what, values]) => ({ what, values, each: perDevice(values, perRun) }))
-      .sort((a, b) => b.each - a.each);
-    console.log(`${seconds.toFixed(1)} s; what grew most, in each run of ${perRun}:`);
-    for (const { what, values } of grown.slice(0, 5)) console.log(`  ${what}: ${values.join(", ")}`);
-    const leaks = grown.filter(({ each }) => each > leakShare);
     figure({
-      [kind === "live" ? "disks that came and went" : "devices created and destroyed"]: runs * perRun,
+      [kind === "live" ? "disks that came and went" : "devices created and destroyed"]: rounds * runs * perRun,
       "leaks": leaks.length,
       "largest growth": [Math.max(0, grown[0]!.each), kind === "live" ? "/disk" : "/device"],
     });
