@@ -488,7 +488,8 @@ struct dblock_commit {
  * @flags: 0
  * @size_bytes: as in CREATE
  *
- * Errors: EPERM, EINVAL, ENODEV (not live).
+ * Errors: EPERM, EINVAL, ENODEV (before START has made the disk, or the device
+ * is going). A device without a server takes it, too.
  */
 struct dblock_resize {
 	__u32 error;

@@ -82,7 +82,7 @@ const sleepStates = exists("/sys/power/mem_sleep") ? Deno.readTextFileSync("/sys
 
 Deno.test({
   name: "a machine that sleeps amid I/O wakes up, and I/O goes on",
-  ignore: !requires("suspend to RAM", sleepStates.includes("deep")),
+  ignore: !requires("suspend to RAM and a clock", sleepStates.includes("deep") && exists("/dev/rtc0")),
   async fn() {
     await using disk = await Ramdisk.start({ name: "sleeps", args: ["--size", "64M"] });
     const fio = fioLoop("sleeps", load(disk.path));
