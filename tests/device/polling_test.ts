@@ -1,3 +1,4 @@
+// time limit: 240 s
 // EXCHANGE looks for the next request for a while before it sleeps (module parameter poll_us): one reader is served
 // right either way and without putting the server to sleep, an idle server uses no CPU, and neither SIGKILL nor force destroy
 // has to wait for a poll to end.
@@ -18,14 +19,18 @@ async function cpuMs(pid: number): Promise<number> {
   return (Number(fields[11]) + Number(fields[12])) * tickMs;
 }
 
-/** How often a process's threads went to sleep so far. */
-async function sleepCount(pid: number): Promise<number> {
-  let count = 0;
+/** How often each thread of a process went to sleep so far. */
+async function sleepCounts(pid: number): Promise<Map<string, number>> {
+  const counts = new Map<string, number>();
   for await (const { name } of Deno.readDir(`/proc/${pid}/task`)) {
-    const status = await Deno.readTextFile(`/proc/${pid}/task/${name}/status`);
-    count += Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(status)?.[1]);
+    try {
+      const status = await Deno.readTextFile(`/proc/${pid}/task/${name}/status`);
+      counts.set(name, Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(status)?.[1]));
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error; // it has ended
+    }
   }
-  return count;
+  return counts;
 }
 
 Deno.test("one reader and writer at a time, with every length of the poll", async () => {
@@ -40,9 +45,13 @@ Deno.test("one reader and writer at a time, with every length of the poll", asyn
       assertEquals([result.status, ...fioErrors(result)], [0, 0], `poll_us=${pollUs}: ${result.stderr}`);
     }
     // No reader is left, and the longest poll is still set.
-    const started = await cpuMs(disk.pid);
-    await new Promise((resolve) => setTimeout(resolve, 3_000));
-    const used = await cpuMs(disk.pid) - started;
+    let used = Infinity;
+    // What the load has left to do (V8's memory, threads that end) may take a while.
+    for (let round = 0; round < 5 && used >= 150; round++) {
+      const started = await cpuMs(disk.pid);
+      await new Promise((resolve) => setTimeout(resolve, 3_000));
+      used = await cpuMs(disk.pid) - started;
+    }
     figure({ "CPU time of an idle server in 3 s": [used, "ms"] });
     assert(used < 150, `an idle server used ${used} ms of CPU in 3 s`);
   } finally {
@@ -64,9 +73,10 @@ Deno.test({
     const requests = 5_000;
     const sleepsPerRequest = async (pollUs: number): Promise<number> => {
       await Deno.writeTextFile(parameter, `${pollUs}`);
-      const sleeps = await sleepCount(disk.pid);
+      const before = await sleepCounts(disk.pid);
       await sh(`taskset --cpu-list 1 dd if=${disk.path} of=/dev/null bs=4k count=${requests} iflag=direct status=none`);
-      return (await sleepCount(disk.pid) - sleeps) / requests;
+      const after = await sleepCounts(disk.pid);
+      return [...after].reduce((sum, [tid, count]) => sum + count - (before.get(tid) ?? 0), 0) / requests;
     };
     try {
       const asleep = await sleepsPerRequest(0);
