@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { assert, assertEquals } from "@std/assert";
+import { kernelVersions } from "../vm/kernels.ts";
+import { kernelTable } from "../vm/summary.ts";
 import { readmeExample } from "./readme_example.ts";
 
 const root = new URL("../../", import.meta.url);
@@ -67,4 +69,15 @@ Deno.test("the tree in src/README.md has every source file, in an order that imp
     }
   }
   assertEquals(wrong, []);
+});
+
+Deno.test("the table of kernels in README.md is the one that the tests print, with every kernel", async () => {
+  const text = await Deno.readTextFile(new URL("README.md", root));
+  const head = kernelTable([], []);
+  assert(text.includes(`\n${head}\n`), "the table is not there");
+  const rows = text.slice(text.indexOf(head) + head.length).trimStart().split("\n\n", 1)[0]!.split("\n");
+  const releases = rows.map((row) => /^\| (\S+)(?: \| \d+){4} \|$/.exec(row)?.[1]);
+  for (const version of kernelVersions) {
+    assertEquals(releases.filter((release) => release?.startsWith(`${version}.`)).length, 1, version);
+  }
 });
