@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
-/** The objects of the fake kernel: its devices and the files that are open. What happens to them is in fake_kernel.ts. */
-import type { dblock_create, dblock_info } from "../../src/abi.ts";
-import type { Decoded } from "../../src/struct.ts";
+/**
+ * The objects of the fake kernel: its devices, the files that are open, and the structures of its ioctls. What happens to
+ * them is in fake_kernel.ts.
+ */
+import { type dblock_create, type dblock_info, DBLOCK_STATE_FAILED, DBLOCK_STATE_LIVE } from "../../src/abi.ts";
+import { type Decoded, encode, type Struct } from "../../src/struct.ts";
 import type { FakeQueue, Registration } from "./fake_queue.ts";
 
 /** Not an errno: ATTACH waits for the server before. */
@@ -44,4 +47,21 @@ export function describe(
   const attached_count = queues.filter((queue) => queue.registration !== undefined).length;
   const server_pid = attached_count === 0 ? 0 : serverPid;
   return { ...values, state, open_count: openCount, attached_count, server_pid };
+}
+
+/** Whether there is a disk: START has made it, and nobody has removed it. */
+export function hasDisk(device: FakeDevice | undefined): device is FakeDevice {
+  return device !== undefined && device.state >= DBLOCK_STATE_LIVE && device.state <= DBLOCK_STATE_FAILED;
+}
+
+/** Says how an ioctl went in its structure, as all of them do in their first field. Returns the call's result. */
+export function answer(structure: Uint8Array, errno: number): number {
+  new DataView(structure.buffer, structure.byteOffset).setUint32(0, errno, true);
+  return errno === 0 ? 0 : -1;
+}
+
+/** The structure of an ioctl that went well. Returns the call's result. */
+export function write<S extends Struct>(layout: S, structure: Uint8Array, values: Partial<Decoded<S>>): number {
+  structure.set(encode(layout, values));
+  return 0;
 }

@@ -33,7 +33,6 @@ import {
   dblock_request,
   dblock_resize,
   dblock_ring_header,
-  dblock_start,
   DBLOCK_STATE_CREATED,
   DBLOCK_STATE_FAILED,
   DBLOCK_STATE_GONE,
@@ -43,8 +42,18 @@ import {
 } from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
 import { type Kernel, O_NONBLOCK } from "../../src/libc.ts";
-import { decode, type Decoded, encode, type Struct } from "../../src/struct.ts";
-import { describe, type FakeDevice, type FakeFile, IN_PROGRESS, isReady, serves } from "./fake_device.ts";
+import { decode, type Decoded, encode } from "../../src/struct.ts";
+import {
+  answer,
+  describe,
+  type FakeDevice,
+  type FakeFile,
+  hasDisk,
+  IN_PROGRESS,
+  isReady,
+  serves,
+  write,
+} from "./fake_device.ts";
 import { FakeQueue, type Io, KIND, memoryAt, type Mischief } from "./fake_queue.ts";
 import { Random } from "./random.ts";
 import { type Later, REAL } from "./scheduler.ts";
@@ -106,12 +115,8 @@ export class FakeKernel implements Kernel {
       ? undefined
       : this.devices.get(path.replace("/dev/", "").replace(/-ctl$/, ""));
     if (path !== DBLOCK_CONTROL_PATH && device === undefined) return -ERRNO.ENOENT;
-    this.files.set(this.#nextFd, {
-      device,
-      nonblocking: (flags & O_NONBLOCK) !== 0,
-      queue: undefined,
-      registration: undefined,
-    });
+    const nonblocking = (flags & O_NONBLOCK) !== 0;
+    this.files.set(this.#nextFd, { device, nonblocking, queue: undefined, registration: undefined });
     return this.#nextFd++;
   }
 
@@ -165,22 +170,22 @@ export class FakeKernel implements Kernel {
     const depth = queue.slots.length;
     const requests = registration.ringAddress + dblock_ring_header.size;
     const completions = requests + depth * dblock_request.size;
-    const answer = (header: Partial<Decoded<typeof dblock_ring_header>>, result: number): number => {
+    const say = (header: Partial<Decoded<typeof dblock_ring_header>>, result: number): number => {
       memoryAt(registration.ringAddress, 20).set(encode(dblock_ring_header, header).subarray(0, 20));
       return result;
     };
-    if (!serves(file) && !queue.gone) return answer({ error: ERRNO.ENOTCONN }, -1);
-    if (count > depth) return answer({ error: ERRNO.EINVAL }, -1);
+    if (!serves(file) && !queue.gone) return say({ error: ERRNO.ENOTCONN }, -1);
+    if (count > depth) return say({ error: ERRNO.EINVAL }, -1);
     const { taken, refused, interrupted } = queue.take(completions, count);
     this.#wake();
     const outcome = { completion_count: taken, refused_count: refused };
-    if (interrupted) return answer({ ...outcome, error: ERRNO.EINTR }, -1);
+    if (interrupted) return say({ ...outcome, error: ERRNO.EINTR }, -1);
     for (;;) {
-      if (queue.gone) return answer({ ...outcome, error: ERRNO.ENODEV }, -1);
-      if (this.#random.chance(this.#mischief.interrupt)) return answer({ ...outcome, error: ERRNO.EINTR }, 0);
+      if (queue.gone) return say({ ...outcome, error: ERRNO.ENODEV }, -1);
+      if (this.#random.chance(this.#mischief.interrupt)) return say({ ...outcome, error: ERRNO.EINTR }, 0);
       const given = queue.give(requests, depth);
-      if (given > 0) return answer({ ...outcome, request_count: given }, given);
-      if (file.nonblocking) return answer({ ...outcome, error: ERRNO.EAGAIN }, 0);
+      if (given > 0) return say({ ...outcome, request_count: given }, given);
+      if (file.nonblocking) return say({ ...outcome, error: ERRNO.EAGAIN }, 0);
       if (this.#options.onBlock === undefined) throw new Error("EXCHANGE would block for ever");
       this.#options.onBlock();
     }
@@ -189,10 +194,10 @@ export class FakeKernel implements Kernel {
   ioctl(fd: number, request: number, structure: Uint8Array): number {
     const file = this.#file(fd);
     const refused = this.refusedIoctls.get(request);
-    if (refused !== undefined) return this.#answer(structure, refused);
+    if (refused !== undefined) return answer(structure, refused);
     switch (request) {
       case DBLOCK_IOC_VERSION:
-        return this.#write(dblock_version, structure, {
+        return write(dblock_version, structure, {
           abi_version: this.#options.abiVersion ?? 1,
           queue_count_max: QUEUE_COUNT_MAX,
           device_count_max: 1024,
@@ -208,9 +213,9 @@ export class FakeKernel implements Kernel {
       case DBLOCK_IOC_ATTACH:
         return this.#attach(file, structure) === 0 ? 0 : -1;
       case DBLOCK_IOC_RESIZE:
-        if (file.device?.state !== DBLOCK_STATE_LIVE) return this.#answer(structure, ERRNO.ENODEV);
+        if (!hasDisk(file.device)) return answer(structure, ERRNO.ENODEV);
         file.device.params.size_bytes = decode(dblock_resize, structure).size_bytes;
-        return this.#answer(structure, 0);
+        return answer(structure, 0);
       case DBLOCK_IOC_COMMIT:
         return this.#commit(file, structure);
       default:
@@ -242,7 +247,7 @@ export class FakeKernel implements Kernel {
 
   /** Ends every poll(). */
   wakeAll(): void {
-    for (const { wake } of this.#waiters.splice(0)) wake();
+    this.#wake(() => true);
   }
 
   #wake(ends = isReady): void {
@@ -251,20 +256,9 @@ export class FakeKernel implements Kernel {
     for (const { wake } of ready) wake();
   }
 
-  #write<S extends Struct>(layout: S, structure: Uint8Array, values: Partial<Decoded<S>>): number {
-    structure.set(encode(layout, values));
-    return 0;
-  }
-
-  /** Every structure begins with its error. */
-  #answer(structure: Uint8Array, errno: number): number {
-    new DataView(structure.buffer, structure.byteOffset).setUint32(0, errno, true);
-    return errno === 0 ? 0 : -1;
-  }
-
   #create(structure: Uint8Array): number {
     const params = decode(dblock_create, structure);
-    if (this.devices.has(params.name)) return this.#answer(structure, ERRNO.EEXIST);
+    if (this.devices.has(params.name)) return answer(structure, ERRNO.EEXIST);
     params.queue_count = Math.min(params.queue_count, QUEUE_COUNT_MAX);
     const direct = (params.flags & DBLOCK_DEVICE_DIRECT) !== 0;
     const queues = Array.from(
@@ -272,19 +266,19 @@ export class FakeKernel implements Kernel {
       () => new FakeQueue(params.queue_depth, params.max_io_bytes, direct, this.#mischief, this.#random),
     );
     this.devices.set(params.name, { params, queues, state: DBLOCK_STATE_CREATED, openCount: 0, serverPid: 0 });
-    return this.#write(dblock_create, structure, params);
+    return write(dblock_create, structure, params);
   }
 
   #destroy(structure: Uint8Array): number {
     const { name, flags } = decode(dblock_destroy, structure);
     const device = this.devices.get(name);
-    if (device === undefined) return this.#answer(structure, ERRNO.ENOENT);
+    if (device === undefined) return answer(structure, ERRNO.ENOENT);
     if (device.openCount > 0 && (flags & DBLOCK_DESTROY_FORCE) === 0) {
-      this.#write(dblock_destroy, structure, { name, flags, open_count: device.openCount });
-      return this.#answer(structure, ERRNO.EBUSY);
+      write(dblock_destroy, structure, { name, flags, open_count: device.openCount });
+      return answer(structure, ERRNO.EBUSY);
     }
     this.#remove(device);
-    return this.#answer(structure, 0);
+    return answer(structure, 0);
   }
 
   /** Force destroy, from inside the kernel. */
@@ -302,8 +296,8 @@ export class FakeKernel implements Kernel {
 
   #info(structure: Uint8Array, own: FakeDevice | undefined): number {
     const device = own ?? this.devices.get(decode(dblock_info, structure).name);
-    if (device === undefined) return this.#answer(structure, ERRNO.ENOENT);
-    return this.#write(dblock_info, structure, describe(device));
+    if (device === undefined) return answer(structure, ERRNO.ENOENT);
+    return write(dblock_info, structure, describe(device));
   }
 
   #list(structure: Uint8Array): number {
@@ -314,67 +308,61 @@ export class FakeKernel implements Kernel {
       memoryAt(list.infos_address + i * dblock_info.size, dblock_info.size)
         .set(encode(dblock_info, describe(device)));
     });
-    return this.#write(dblock_list, structure, { ...list, count, total: devices.length });
+    return write(dblock_list, structure, { ...list, count, total: devices.length });
   }
 
   #attach(file: FakeFile, structure: Uint8Array): number {
     const attach = decode(dblock_attach, structure);
     const queue = file.device?.queues[attach.queue];
-    if (queue === undefined) return this.#answer(structure, ERRNO.EINVAL);
-    if (queue.gone) return this.#answer(structure, ERRNO.ENODEV);
+    if (queue === undefined) return answer(structure, ERRNO.EINVAL);
+    if (queue.gone) return answer(structure, ERRNO.ENODEV);
     if (queue.registration !== undefined) {
-      if ((attach.flags & DBLOCK_ATTACH_TAKE_OVER) === 0) return this.#answer(structure, ERRNO.EBUSY);
+      if ((attach.flags & DBLOCK_ATTACH_TAKE_OVER) === 0) return answer(structure, ERRNO.EBUSY);
       queue.isBeingTaken = true;
       if (queue.handedCount > 0) return IN_PROGRESS;
       queue.lose();
     }
     if (attach.ring_address % 8 !== 0 || attach.buffer_address % 4096 !== 0) {
-      return this.#answer(structure, ERRNO.EINVAL);
+      return answer(structure, ERRNO.EINVAL);
     }
     queue.registration = { ringAddress: attach.ring_address, bufferAddress: attach.buffer_address };
     if (file.device !== undefined) file.device.serverPid = this.pid;
     file.queue = queue;
     file.registration = queue.registration;
     this.#wake();
-    return this.#answer(structure, 0);
+    return answer(structure, 0);
   }
 
   #commit(file: FakeFile, structure: Uint8Array): number {
     const commit = decode(dblock_commit, structure);
-    if (file.queue === undefined) return this.#answer(structure, ERRNO.ENOTCONN);
-    if (file.queue.gone) return this.#answer(structure, ERRNO.ENODEV);
+    if (file.queue === undefined) return answer(structure, ERRNO.ENOTCONN);
+    if (file.queue.gone) return answer(structure, ERRNO.ENODEV);
     const { taken, refused, interrupted } = file.queue.take(commit.completions_address, commit.count);
     this.#wake();
     const error = interrupted ? ERRNO.EINTR : 0;
-    this.#write(dblock_commit, structure, { ...commit, error, completion_count: taken, refused_count: refused });
+    write(dblock_commit, structure, { ...commit, error, completion_count: taken, refused_count: refused });
     return error === 0 ? 0 : -1;
   }
 
   async #start(file: FakeFile, structure: Uint8Array): Promise<number> {
     const device = file.device;
-    decode(dblock_start, structure);
     const refused = this.refusedIoctls.get(DBLOCK_IOC_START);
-    if (refused !== undefined) return this.#answer(structure, refused);
+    if (refused !== undefined) return answer(structure, refused);
     if (device === undefined || device.queues.some((queue) => queue.registration === undefined)) {
-      return this.#answer(structure, ERRNO.ENOTCONN);
+      return answer(structure, ERRNO.ENOTCONN);
     }
-    if (device.state === DBLOCK_STATE_GONE) return this.#answer(structure, ERRNO.ENODEV);
-    if (device.state === DBLOCK_STATE_LIVE) return this.#answer(structure, ERRNO.EALREADY);
-    if (device.state !== DBLOCK_STATE_CREATED) {
-      device.state = DBLOCK_STATE_LIVE;
-      return this.#answer(structure, 0);
-    }
-    const lengthBytes = Math.min(PARTITION_TABLE_BYTES, device.params.size_bytes);
-    await this.submit(device.params.name, {
-      operation: DBLOCK_OPERATION_READ,
-      flags: 0,
-      offsetBytes: 0,
-      lengthBytes,
-      data: new Uint8Array(lengthBytes),
-    });
-    if (device.queues.some((queue) => queue.gone)) return this.#answer(structure, ERRNO.ENODEV);
+    if (device.state === DBLOCK_STATE_GONE) return answer(structure, ERRNO.ENODEV);
+    if (device.state === DBLOCK_STATE_LIVE) return answer(structure, ERRNO.EALREADY);
+    if (device.state === DBLOCK_STATE_CREATED) await this.#readPartitionTable(device);
+    if (device.queues.some((queue) => queue.gone)) return answer(structure, ERRNO.ENODEV);
     device.state = DBLOCK_STATE_LIVE;
-    return this.#answer(structure, 0);
+    return answer(structure, 0);
+  }
+
+  async #readPartitionTable({ params }: FakeDevice): Promise<void> {
+    const lengthBytes = Math.min(PARTITION_TABLE_BYTES, params.size_bytes);
+    const data = new Uint8Array(lengthBytes);
+    await this.submit(params.name, { operation: DBLOCK_OPERATION_READ, flags: 0, offsetBytes: 0, lengthBytes, data });
   }
 
   /** A request of the block layer to a device: its errno. */
