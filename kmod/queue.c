@@ -5,11 +5,7 @@
  * the server comes or goes. What a server does with them is in serve.c.
  *
  * A request is in exactly one place, and the queue's lock guards the move:
- *
- *	waiting ---hand out---> HANDED <---> COPYING ---> ended
- *	   ^ |                    | |
- *	   | +--timeout, fail-----|-+--timeout, fail---> ended, slot QUARANTINED
- *	   +------server died-----+
+ * README.md draws it.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
