@@ -81,3 +81,12 @@ Deno.test("the table of kernels in README.md is the one that the tests print, wi
     assertEquals(releases.filter((release) => release?.startsWith(`${version}.`)).length, 1, version);
   }
 });
+
+Deno.test("tests/device/README.md names every device test", async () => {
+  const text = await Deno.readTextFile(new URL("tests/device/README.md", root));
+  const names = [...Deno.readDirSync(new URL("tests/device/", root))].map(({ name }) => name)
+    .filter((name) => name.endsWith("_test.ts")).map((name) => name.replace("_test.ts", ""));
+  const said = [...text.matchAll(/`(\w+)(\*?)`/g)].map(([, word = "", star]) => ({ word, star: star === "*" }));
+  const missing = names.filter((name) => !said.some(({ word, star }) => star ? name.startsWith(word) : name === word));
+  assertEquals(missing, []);
+});
