@@ -20,6 +20,7 @@ Deno.test({
   ignore,
   async fn() {
     await using disk = await Ramdisk.start({ name: "hotplug0", args: ["--size", "64M", "--queues", "2"] });
+    const answered = () => infoOf("hotplug0")!.requests.reduce((sum, count) => sum + count, 0);
     let isOver = false;
     const running = fio(
       `--name=hotplug --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randrw --bs=4k --iodepth=32 ` +
@@ -30,7 +31,8 @@ Deno.test({
     for (; !isOver; rounds++) {
       for (const isOnline of [false, true]) {
         await setOnline(isOnline);
-        await new Promise((resolve) => setTimeout(resolve, 100));
+        const before = answered();
+        await waitFor("I/O goes on", () => answered() > before + 50 || isOver);
       }
     }
     const result = await running;

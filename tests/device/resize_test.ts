@@ -60,7 +60,8 @@ Deno.test("a disk that shrinks and grows under load has errors past its end only
   await waitFor("fio writes above the middle", () => disk.seen.some(isAbove));
   let resizes = 0;
   for (; isLoaded; resizes++) {
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    const before = disk.seen.length;
+    await waitFor("the load goes on", () => disk.seen.length > before + 20 || !isLoaded);
     assertEquals(resizeDevice(fd, (resizes % 2 === 0 ? 8 : 16) * MIB), 0);
   }
   const refused = fioErrors(await above)[0]!;
