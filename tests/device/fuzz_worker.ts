@@ -5,6 +5,7 @@
  */
 import * as abi from "../../src/abi.ts";
 import { decode, type Decoded, encode, type Struct } from "../../src/struct.ts";
+import { Random } from "../sim/random.ts";
 import { KIB, MIB, params } from "./server.ts";
 import { close, Memory, NR, O_CLOEXEC, O_NONBLOCK, O_RDWR, open, PROT_NONE, PROT_READ, syscall } from "./syscall.ts";
 
@@ -42,7 +43,7 @@ class Fuzzer {
   readonly tally: Tally = {};
   calls = 0;
   readonly #fds: readonly number[];
-  #state: number;
+  readonly #random: Random;
   /** Honest completions in the first two rings. */
   readonly #pending = [0, 0];
   /** What valid addresses point to: rings, buffers, lists. The kernel may scribble on it. */
@@ -52,18 +53,14 @@ class Fuzzer {
   readonly #hole = new Memory(2 * 4096);
 
   constructor({ seed, fds }: FuzzTask) {
-    this.#state = seed >>> 0;
+    this.#random = new Random(seed);
     this.#fds = fds;
     this.#readOnly.protect(PROT_READ);
     this.#hole.protect(PROT_NONE, 4096);
   }
 
-  /** mulberry32: 0 to limit - 1. */
   #below(limit: number): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(this.#state ^ (this.#state >>> 15), this.#state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return Math.floor(((t ^ (t >>> 14)) >>> 0) / 2 ** 32 * limit);
+    return this.#random.below(limit);
   }
   #pick<T>(choices: readonly T[]): T {
     return choices[this.#below(choices.length)]!;
