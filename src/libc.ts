@@ -95,6 +95,8 @@ const SYMBOLS = {
   msync: { parameters: ["usize", "usize", "i32"], result: "i32" },
   // int fallocate(int fd, int mode, off_t offset, off_t length)
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
+  // int fstatfs(int fd, struct statfs *)
+  fstatfs: { parameters: ["i32", "buffer"], result: "i32" },
   // int flock(int fd, int operation)
   flock: { parameters: ["i32", "i32"], result: "i32" },
   // ssize_t read(int fd, void *address, size_t length)
@@ -330,6 +332,22 @@ export function zeroRange(fd: number, offsetBytes: number, lengthBytes: number):
 
 function allocate(fd: number, mode: number, offsetBytes: number, lengthBytes: number): boolean {
   return load().fallocate(fd, mode, BigInt(offsetBytes), BigInt(lengthBytes)) === 0;
+}
+
+/** The file system that a file is on. */
+export interface FileSystem {
+  /** As linux/magic.h has it; 0 if the kernel does not say. */
+  readonly type: number;
+  /** On hugetlbfs the size of a page. */
+  readonly blockBytes: number;
+}
+
+/** Not `statfsSync` of node:fs: loading that module takes as long as the start of everything else. */
+export function fileSystemOf(fd: number): FileSystem {
+  // struct statfs { long f_type; long f_bsize; ... }, 120 bytes
+  const words = new BigInt64Array(15);
+  load().fstatfs(fd, new Uint8Array(words.buffer));
+  return { type: Number(words[0]), blockBytes: Number(words[1]) };
 }
 
 /** Locks a file for this open file alone, until it is closed; false if another one has it. */

@@ -3,10 +3,19 @@
  * A disk in a file that is mapped into memory: fast as a ramdisk on tmpfs or hugetlbfs, and still there for the next
  * server when this one dies.
  */
-import { statfsSync } from "node:fs";
 import type { MappedBackend, Mapping } from "../backend.ts";
 import { DblockError, ERRNO, errnoOf } from "../errors.ts";
-import { adviseMemory, linux, lockFile, MADV_DONTFORK, mapFile, O_RDWR, PAGE_BYTES, unmapMemory } from "../libc.ts";
+import {
+  adviseMemory,
+  fileSystemOf,
+  linux,
+  lockFile,
+  MADV_DONTFORK,
+  mapFile,
+  O_RDWR,
+  PAGE_BYTES,
+  unmapMemory,
+} from "../libc.ts";
 
 // From linux/magic.h.
 const TMPFS_MAGIC = 0x01021994;
@@ -84,8 +93,8 @@ export class FileBackend implements MappedBackend {
     if (!isSame(file, path)) {
       throw new DblockError("EBUSY", attempted, "another file has taken its place", { hint: "try again" });
     }
-    const { type, bsize } = statfsSync(path);
-    const pageBytes = type === HUGETLBFS_MAGIC ? bsize : PAGE_BYTES;
+    const { type, blockBytes } = fileSystemOf(fd);
+    const pageBytes = type === HUGETLBFS_MAGIC ? blockBytes : PAGE_BYTES;
     const sizeBytes = fitSize(file, options.sizeBytes, { pageBytes, grow, attempted, undo });
     const address = mapFile(fd, sizeBytes);
     if (address === undefined) {

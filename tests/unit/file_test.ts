@@ -10,7 +10,7 @@ import {
 import { type Mapping, profileOf } from "../../src/backend.ts";
 import { FileBackend } from "../../src/backends/file.ts";
 import { DblockError } from "../../src/errors.ts";
-import { systemPageBytes } from "../../src/libc.ts";
+import { fileSystemOf, systemPageBytes } from "../../src/libc.ts";
 import { maintain } from "../../src/mapped.ts";
 
 const KIB = 2 ** 10;
@@ -53,7 +53,9 @@ Deno.test("FileBackend has a write cache where its file has a disk, and none on 
   try {
     for (const path of [memory.path, onDisk]) {
       const backend = await FileBackend.open({ path: `${path}/a`, sizeBytes: MIB });
-      assertEquals(backend.mapping.flushes, statfsSync(path).type !== 0x01021994);
+      const { type, bsize } = statfsSync(path);
+      assertEquals(fileSystemOf(backend.mapping.fd), { type, blockBytes: bsize });
+      assertEquals(backend.mapping.flushes, type !== 0x01021994);
       assertEquals(profileOf(backend).writeCache, backend.mapping.flushes);
       backend.close();
     }

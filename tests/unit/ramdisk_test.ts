@@ -155,3 +155,15 @@ function hasModule(): boolean {
     return false;
   }
 }
+
+Deno.test("dblock-ramdisk loads no module of Node's: that would take longer than the rest of its start", () => {
+  const src = new URL("../../src/", import.meta.url);
+  const files = ["", "backends/"].flatMap((dir) => {
+    const names = [...Deno.readDirSync(new URL(dir, src))].filter((entry) =>
+      entry.isFile && entry.name.endsWith(".ts")
+    );
+    return names.map(({ name }) => dir + name);
+  });
+  const loaders = files.filter((file) => /from "node:/.test(Deno.readTextFileSync(new URL(file, src))));
+  assertEquals([files.includes("backends/file.ts"), loaders], [true, []]);
+});
