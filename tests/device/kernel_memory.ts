@@ -43,7 +43,15 @@ export async function countKernelMemory(): Promise<KernelMemory> {
   const meminfo = await Deno.readTextFile("/proc/meminfo");
   const of = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(meminfo)?.[1] ?? 0) * 1024;
   const accounted = ["MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "Slab", "KernelStack", "PageTables"];
-  const unaccounted = of("MemTotal") - accounted.reduce((sum, name) => sum + of(name), 0) - of("Percpu");
+  const unaccounted = of("MemTotal") - accounted.reduce((sum, name) => sum + of(name), 0) - of("Percpu") -
+    await keptByCpus();
   const bytes = new Map([["SUnreclaim", of("SUnreclaim")], ["Percpu", of("Percpu")], ["other pages", unaccounted]]);
   return { caches, mappings, bytes };
+}
+
+/** Bytes of free pages that each CPU keeps for itself, as many as its last work made it: MemFree is without them. */
+async function keptByCpus(): Promise<number> {
+  const pageBytes = 4096;
+  const counts = (await Deno.readTextFile("/proc/zoneinfo")).matchAll(/^ +cpu: \d+\n +count: +(\d+)$/gm);
+  return [...counts].reduce((sum, [, count]) => sum + Number(count), 0) * pageBytes;
 }
