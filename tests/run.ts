@@ -5,8 +5,9 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type FileResult, runDeviceTests } from "./vm/device.ts";
+import { programOf } from "./vm/architecture.ts";
 import { buildDir, exists, projectDir, run, runMain, UserError } from "./vm/host.ts";
-import { defaultKernel, fetchKernel, kernelVersions } from "./vm/kernels.ts";
+import { defaultKernel, fetchKernel, foreignKernelVersions, kernelVersions } from "./vm/kernels.ts";
 import { buildModule } from "./vm/module.ts";
 import { addCounts, type Counts } from "./vm/report.ts";
 import { figureTable, fileTable, kernelTable, type TestedKernel } from "./vm/summary.ts";
@@ -24,8 +25,9 @@ const help = `Usage: make test [ARGS="..."]   or   src/build/deno.sh run -A test
 
   WORD...            only these: a check (format, lint, types), a suite (${suiteNames.join(", ")}),
                      or test files whose path has the word in it
-  --kernel 6.1,6.12  kernels for the device tests: ${kernelVersions.join(", ")}, or all; without it every device
-                     test runs on ${fullKernels.join(" and ")}, and a few of them on ${smokeKernels.join(" and ")}
+  --kernel 6.1,6.12  kernels for the device tests: ${kernelVersions.join(", ")}, all (of these), or on
+                     another kind of machine ${foreignKernelVersions.join(", ")}; without it every device test
+                     runs on ${fullKernels.join(" and ")}, and a few of them on ${smokeKernels.join(" and ")}
   --filter NAME      only tests whose name has this in it
   --memory MIB       memory of the VM (4096)
   --smp N            processors of the VM (2)
@@ -171,7 +173,7 @@ async function runDevices(
       ...await runDeviceTests({
         ...options,
         ...ready,
-        programFile,
+        programFile: programFile && programOf(ready.kernel.architecture),
         files,
         scale: scale * (options.scale ?? 1),
         onResult: recordDevice,

@@ -5,7 +5,8 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type FileResult, limitSeconds, runDeviceTests } from "./vm/device.ts";
-import { exists, projectDir, runMain, UserError } from "./vm/host.ts";
+import { programOf } from "./vm/architecture.ts";
+import { projectDir, runMain, UserError } from "./vm/host.ts";
 import { defaultKernel, fetchKernel } from "./vm/kernels.ts";
 import { buildModule } from "./vm/module.ts";
 import { addCounts } from "./vm/report.ts";
@@ -43,11 +44,9 @@ async function main(): Promise<number> {
   if (files.length === 0) {
     throw new UserError(`Cannot soak: no test with figures has ${positionals.join(" ")} in its path`);
   }
-  const programFile = join(projectDir, "dblock-ramdisk");
-  if (!exists(programFile)) throw new UserError(`Cannot find ${programFile} (make executable)`);
   const kernel = await fetchKernel(values.kernel);
   const moduleFile = await buildModule(kernel);
-  return await soak({ kernel, moduleFile, programFile, scale }, files, minutes);
+  return await soak({ kernel, moduleFile, programFile: programOf(kernel.architecture), scale }, files, minutes);
 }
 
 /** The device tests that call figure(): new ones need no list to be in. */

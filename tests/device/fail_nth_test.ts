@@ -23,7 +23,7 @@ import {
   resizeDevice,
   startDevice,
 } from "./server.ts";
-import { close, cString, Memory, NR, O_DIRECT, O_RDONLY, O_RDWR, open, syscall, syscallAsync } from "./syscall.ts";
+import { close, Memory, NR, O_DIRECT, O_RDONLY, O_RDWR, open, openAsync, syscall, syscallAsync } from "./syscall.ts";
 
 const name = "nth0";
 const path = `/dev/${name}`;
@@ -74,7 +74,7 @@ class OpenDisk implements Disposable {
   }
 
   static async open(): Promise<OpenDisk> {
-    const fd = await syscallAsync(NR.open, cString(path), O_RDWR | O_DIRECT, 0);
+    const fd = await openAsync(path, O_RDWR | O_DIRECT);
     assert(fd >= 0, `open ${path}: errno ${-fd}`);
     return new OpenDisk(fd);
   }
@@ -359,7 +359,6 @@ Deno.test({
   name: "loading the module fails cleanly or works, whatever fails in it",
   ignore,
   async fn() {
-    const finitModule = 313;
     const file = "kmod/dblock.ko";
     await sh("rmmod dblock");
     const faults = new Faults("all");
@@ -367,7 +366,7 @@ Deno.test({
     try {
       await sweep("loading", async (n) => {
         const fd = open(file, O_RDONLY);
-        const { value, hasFailed } = faults.fail(n, () => syscall(finitModule, fd, empty, 0));
+        const { value, hasFailed } = faults.fail(n, () => syscall(NR.finit_module, fd, empty, 0));
         close(fd);
         assertExcused(-value, `loading, step ${n}`);
         if (value === 0) await sh("rmmod dblock");

@@ -7,7 +7,19 @@ import * as abi from "../../src/abi.ts";
 import { decode, type Decoded, encode, type Struct } from "../../src/struct.ts";
 import { Random } from "../sim/random.ts";
 import { KIB, MIB, params } from "./server.ts";
-import { close, Memory, NR, O_CLOEXEC, O_NONBLOCK, O_RDWR, open, PROT_NONE, PROT_READ, syscall } from "./syscall.ts";
+import {
+  close,
+  Memory,
+  NR,
+  O_CLOEXEC,
+  O_NONBLOCK,
+  O_RDWR,
+  open,
+  pollNow,
+  PROT_NONE,
+  PROT_READ,
+  syscall,
+} from "./syscall.ts";
 
 /** What a thread is to do. */
 export interface FuzzTask {
@@ -20,7 +32,6 @@ export interface FuzzTask {
 /** Outcomes by "IOCTL errno". */
 export type Tally = Record<string, number>;
 
-const dup3 = 292;
 const names = ["fuzz0", "fuzz1", "fuzz2", "fuzz-3.x"];
 const depth = 8;
 const completionsAt = abi.dblock_ring_header.size + depth * abi.dblock_request.size;
@@ -152,7 +163,7 @@ class Fuzzer {
     const fd = open(path, O_RDWR | O_NONBLOCK);
     this.#count(`open ${Math.max(0, -fd)}`);
     if (fd < 0) return;
-    syscall(dup3, fd, this.#fds[index]!, O_CLOEXEC);
+    syscall(NR.dup3, fd, this.#fds[index]!, O_CLOEXEC);
     close(fd);
   }
 
@@ -200,7 +211,7 @@ class Fuzzer {
         const view = new DataView(this.#argument.bytes.buffer);
         view.setInt32(0, fd, true);
         view.setInt16(4, 0x7fff, true);
-        syscall(NR.poll, this.#argument.address, 1, 0);
+        pollNow(this.#argument.address, 1);
         return this.#count("poll 0");
       }
       default: {

@@ -4,13 +4,11 @@ import { assertEquals } from "@std/assert";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, sh, waitFor } from "./harness.ts";
 import { infoOf } from "./server.ts";
-import { addressOf, close, cString, Memory, NR, O_DIRECT, syscall, syscallAsync } from "./syscall.ts";
-
-const [ioSetup, ioDestroy, ioSubmit] = [206, 207, 209];
+import { addressOf, close, Memory, NR, O_DIRECT, openAsync, syscall, syscallAsync } from "./syscall.ts";
 
 /** A read with asynchronous I/O whose file is closed while it is under way: from then on only the read keeps it open. */
 async function orphanRead(path: string): Promise<Disposable> {
-  const fd = await syscallAsync(NR.open, cString(path), O_DIRECT, 0);
+  const fd = await openAsync(path, O_DIRECT);
   const memory = new Memory(8192);
   const iocb = new DataView(memory.bytes.buffer, 4096);
   iocb.setUint32(20, fd, true); // aio_fildes; opcode 0 is a read
@@ -18,14 +16,14 @@ async function orphanRead(path: string): Promise<Disposable> {
   iocb.setBigUint64(32, 4096n, true); // aio_nbytes
   const words = new BigUint64Array(16);
   const bytes = new Uint8Array(words.buffer);
-  assertEquals(syscall(ioSetup, 1, bytes), 0);
+  assertEquals(syscall(NR.io_setup, 1, bytes), 0);
   const context = words[0]!;
   words[1] = BigInt(memory.address + 4096);
-  assertEquals(await syscallAsync(ioSubmit, context, 1, addressOf(bytes) + 8), 1);
+  assertEquals(await syscallAsync(NR.io_submit, context, 1, addressOf(bytes) + 8), 1);
   close(fd);
   return {
     [Symbol.dispose]() {
-      syscall(ioDestroy, context);
+      syscall(NR.io_destroy, context);
       memory[Symbol.dispose]();
     },
   };

@@ -1,6 +1,6 @@
 /** A thread of the server in queue_threads_test.ts: takes requests and ends, or writes over memory until it is stopped. */
 import * as abi from "../../src/abi.ts";
-import { ioctl, syscall } from "./syscall.ts";
+import { ioctl, NR, syscall } from "./syscall.ts";
 
 /** What the thread is to do. */
 export type ThreadTask =
@@ -21,7 +21,6 @@ const scope = self as unknown as {
   postMessage(message: { readonly result: number; readonly tid: number }): void;
   close(): void;
 };
-const getTid = 186;
 
 /** Words that are likely to mean something to the kernel, and small enough to name no memory of this process. */
 function scribble(task: ThreadTask & { kind: "scribble" }): number {
@@ -45,6 +44,6 @@ function scribble(task: ThreadTask & { kind: "scribble" }): number {
 
 scope.onmessage = ({ data }) => {
   const result = data.kind === "take" ? ioctl(data.fd, abi.DBLOCK_IOC_EXCHANGE, 0) : scribble(data);
-  scope.postMessage({ result, tid: syscall(getTid) });
+  scope.postMessage({ result, tid: syscall(NR.gettid) });
   scope.close();
 };

@@ -7,7 +7,7 @@ import { assertEquals } from "@std/assert";
 import type { Struct } from "../../src/struct.ts";
 import { isFilled } from "./disk.ts";
 import { exists, sh } from "./harness.ts";
-import { Memory, NR, PAGE_BYTES, syscall } from "./syscall.ts";
+import { Memory, PAGE_BYTES, pollNow } from "./syscall.ts";
 
 /** Two of them in a row are in no number that a test has to do with. */
 export const mark = 0xa5;
@@ -30,7 +30,7 @@ const pollMemory = new Memory(pollCount * 8);
 /** Leaves the mark on this thread's kernel stack, for the next system call to find. */
 export function markStack(): void {
   pollMemory.bytes.fill(mark);
-  assertEquals(syscall(NR.poll, pollMemory.address, pollCount, 0), 0);
+  assertEquals(pollNow(pollMemory.address, pollCount), 0);
 }
 
 const widths = { text: 1, u8: 1, u16: 2, u32: 4, u64: 8 } as const;

@@ -22,7 +22,7 @@ import {
   markStack,
 } from "./residue.ts";
 import { type Completion, Control, createDevice, destroyDevice, done, KIB, MIB, params, Queue } from "./server.ts";
-import { cString, ioctl, Memory, NR, O_DIRECT, O_RDONLY, syscallAsync } from "./syscall.ts";
+import { ioctl, Memory, NR, O_DIRECT, O_RDONLY, openAsync, syscallAsync } from "./syscall.ts";
 
 const devicesAtOnce = 50;
 const rounds = scaled(20);
@@ -201,7 +201,7 @@ Deno.test("a READ that fails or falls short gives its reader nothing of the kern
     const read = async (openFlags: number) => {
       using memory = new Memory(bytes);
       memory.bytes.fill(untouched);
-      const file = await syscallAsync(NR.open, cString(disk.path), O_RDONLY | openFlags, 0);
+      const file = await openAsync(disk.path, O_RDONLY | openFlags);
       const result = await syscallAsync(NR.pread64, file, memory.address, bytes, 0);
       await syscallAsync(NR.close, file);
       return { result, content: memory.bytes.slice() };

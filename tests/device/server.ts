@@ -6,7 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
 import { decode, type Decoded, encode, type Struct } from "../../src/struct.ts";
-import { close, ioctl, Memory, NR, O_NONBLOCK, O_RDWR, open, syscall, syscallAsync } from "./syscall.ts";
+import { close, ioctl, Memory, NR, O_NONBLOCK, O_RDWR, open, pollAsync, syscall, syscallAsync } from "./syscall.ts";
 
 export const KIB = 2 ** 10;
 export const MIB = 2 ** 20;
@@ -317,7 +317,7 @@ export async function pollFds(fds: readonly number[], timeoutMs: number): Promis
     view.setInt32(i * 8, fd, true);
     view.setInt16(i * 8 + 4, POLLIN, true);
   });
-  await syscallAsync(NR.poll, bytes, fds.length, timeoutMs);
+  await pollAsync(bytes, fds.length, timeoutMs);
   return fds.map((_, i) => view.getInt16(i * 8 + 6, true));
 }
 

@@ -1,15 +1,21 @@
 /**
  * System calls as the kernel answers them: a result, or a negative errno from the very same register. libc's errno is
- * never read, so an exact errno can be tested, from any thread. No policy; x86_64 only, as the VM is.
+ * never read, so an exact errno can be tested, from any thread. No policy; x86_64 and aarch64, as the VMs are.
  */
 
+interface Machine {
+  /** Numbers of the system calls. */
+  readonly numbers: Readonly<Record<keyof typeof X86_64, number>>;
+  readonly directFlag: number;
+  /** long syscall6(long number, long a, … long f): arguments move one register on, and the result stays untranslated. */
+  readonly code: ArrayLike<number>;
+}
+
 /** Numbers of arch/x86/entry/syscalls/syscall_64.tbl. */
-export const NR = {
+const X86_64 = {
   read: 0,
   write: 1,
-  open: 2,
   close: 3,
-  poll: 7,
   mmap: 9,
   mprotect: 10,
   munmap: 11,
@@ -18,19 +24,96 @@ export const NR = {
   pwrite64: 18,
   madvise: 28,
   dup: 32,
+  getpid: 39,
   fcntl: 72,
   fsync: 74,
   prctl: 157,
   gettid: 186,
+  io_setup: 206,
+  io_destroy: 207,
+  io_submit: 209,
   tgkill: 234,
+  openat: 257,
+  ppoll: 271,
   fallocate: 285,
+  dup3: 292,
+  finit_module: 313,
   userfaultfd: 323,
 } as const;
+
+const MACHINES: Readonly<Record<typeof Deno.build.arch, Machine>> = {
+  x86_64: {
+    numbers: X86_64,
+    directFlag: 0o40000,
+    // deno-fmt-ignore
+    code: [
+      0x48, 0x89, 0xf8, // mov rax, rdi
+      0x48, 0x89, 0xf7, // mov rdi, rsi
+      0x48, 0x89, 0xd6, // mov rsi, rdx
+      0x48, 0x89, 0xca, // mov rdx, rcx
+      0x4d, 0x89, 0xc2, // mov r10, r8
+      0x4d, 0x89, 0xc8, // mov r8, r9
+      0x4c, 0x8b, 0x4c, 0x24, 0x08, // mov r9, [rsp + 8]
+      0x0f, 0x05, // syscall
+      0xc3, // ret
+    ],
+  },
+  aarch64: {
+    // Of include/uapi/asm-generic/unistd.h.
+    numbers: {
+      io_setup: 0,
+      io_destroy: 1,
+      io_submit: 2,
+      dup: 23,
+      dup3: 24,
+      fcntl: 25,
+      ioctl: 29,
+      fallocate: 47,
+      openat: 56,
+      close: 57,
+      read: 63,
+      write: 64,
+      pread64: 67,
+      pwrite64: 68,
+      ppoll: 73,
+      fsync: 82,
+      tgkill: 131,
+      prctl: 167,
+      getpid: 172,
+      gettid: 178,
+      munmap: 215,
+      mmap: 222,
+      mprotect: 226,
+      madvise: 233,
+      finit_module: 273,
+      userfaultfd: 282,
+    },
+    directFlag: 0o200000,
+    // deno-fmt-ignore
+    code: new Uint8Array(Uint32Array.of(
+      0xaa0003e8, // mov x8, x0
+      0xaa0103e0, // mov x0, x1
+      0xaa0203e1, // mov x1, x2
+      0xaa0303e2, // mov x2, x3
+      0xaa0403e3, // mov x3, x4
+      0xaa0503e4, // mov x4, x5
+      0xaa0603e5, // mov x5, x6
+      0xd4000001, // svc #0
+      0xd65f03c0, // ret
+    ).buffer),
+  },
+};
+
+const machine = MACHINES[Deno.build.arch];
+
+/** Numbers of system calls. */
+export const NR = machine.numbers;
 
 export const O_RDONLY = 0;
 export const O_RDWR = 2;
 export const O_NONBLOCK = 0o4000;
-export const O_DIRECT = 0o40000;
+export const O_DIRECT = machine.directFlag;
+const AT_FDCWD = -100;
 export const O_CLOEXEC = 0o2000000;
 export const PROT_NONE = 0;
 export const PROT_READ = 1;
@@ -42,26 +125,12 @@ export const PAGE_BYTES = 4096;
 
 const MMAP = { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "pointer" } as const;
 const WORDS = ["i64", "i64", "i64", "i64", "i64", "i64", "i64"] as const;
-/** long syscall6(long number, long a, … long f): arguments move one register on, and the result stays untranslated. */
-// deno-fmt-ignore
-const CODE = [
-  0x48, 0x89, 0xf8, // mov rax, rdi
-  0x48, 0x89, 0xf7, // mov rdi, rsi
-  0x48, 0x89, 0xd6, // mov rsi, rdx
-  0x48, 0x89, 0xca, // mov rdx, rcx
-  0x4d, 0x89, 0xc2, // mov r10, r8
-  0x4d, 0x89, 0xc8, // mov r8, r9
-  0x4c, 0x8b, 0x4c, 0x24, 0x08, // mov r9, [rsp + 8]
-  0x0f, 0x05, // syscall
-  0xc3, // ret
-];
-
 function makeCode(): Deno.PointerObject {
   const libc = Deno.dlopen("libc.so.6", { mmap: MMAP }).symbols;
   const protectionAll = 7;
   const page = libc.mmap(0n, BigInt(PAGE_BYTES), protectionAll, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0n);
   if (page === null) throw new Error("Cannot map memory for code");
-  new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(page, PAGE_BYTES)).set(CODE);
+  new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(page, PAGE_BYTES)).set(machine.code);
   return page;
 }
 
@@ -110,7 +179,30 @@ export function cString(text: string): Uint8Array<ArrayBuffer> {
 
 /** open(2): a file descriptor or a negative errno. Always close-on-exec unless `inherited`. */
 export function open(path: string, flags: number, inherited = false): number {
-  return syscall(NR.open, cString(path), flags | (inherited ? 0 : O_CLOEXEC), 0o600);
+  return syscall(NR.openat, AT_FDCWD, cString(path), flags | (inherited ? 0 : O_CLOEXEC), 0o600);
+}
+
+/** The same on another thread. */
+export function openAsync(path: string, flags: number): Promise<number> {
+  return syscallAsync(NR.openat, AT_FDCWD, cString(path), flags | O_CLOEXEC, 0);
+}
+
+/** poll(2) of `count` structures on another thread; -1 ms is for ever. */
+export function pollAsync(fds: Argument, count: number, timeoutMs: number): Promise<number> {
+  return syscallAsync(NR.ppoll, fds, count, timespec(timeoutMs), 0, 0);
+}
+
+/** poll(2) that does not wait. */
+export function pollNow(fds: Argument, count: number): number {
+  return syscall(NR.ppoll, fds, count, timespec(0), 0, 0);
+}
+
+/** struct timespec; a null pointer where there is no end. */
+function timespec(milliseconds: number): Argument {
+  if (milliseconds < 0) return 0;
+  const words = new BigInt64Array(new ArrayBuffer(128));
+  words.set([BigInt(Math.floor(milliseconds / 1000)), BigInt(milliseconds % 1000 * 1_000_000)]);
+  return new Uint8Array(words.buffer);
 }
 
 export function close(fd: number): number {

@@ -4,7 +4,7 @@ import { ERRNO } from "../../src/errors.ts";
 import { close, ioctl, Memory, NR, O_RDWR, open, syscall, syscallAsync } from "./syscall.ts";
 
 Deno.test("syscall() returns results and negative errnos", async () => {
-  assertEquals(syscall(39), Deno.pid);
+  assertEquals(syscall(NR.getpid), Deno.pid);
   assertEquals(open("/absent", O_RDWR), -ERRNO.ENOENT);
   assertEquals(await syscallAsync(NR.close, 999), -ERRNO.EBADF);
   const fd = open("/dev/dblockctl", O_RDWR);

@@ -3,6 +3,7 @@
  * The mirror, proxies and keys are the machine's: they come from its apt configuration, never from here.
  */
 import { dirname, join } from "node:path";
+import type { Architecture } from "./architecture.ts";
 import { buildDir, exists, makeDirOnce, run, UserError } from "./host.ts";
 
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -11,15 +12,17 @@ const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
 export class Apt {
   readonly #dir: string;
   readonly #suites: readonly string[];
+  readonly #architecture: Architecture;
   #updated = false;
 
   /**
    * @param name names the folder under `.build/apt/`
    * @param suites suites of the archive, such as `bookworm`; those that end in `-security` come from the security archive
    */
-  constructor(name: string, suites: readonly string[]) {
+  constructor(name: string, suites: readonly string[], architecture: Architecture = "amd64") {
     this.#dir = join(buildDir, "apt", name);
     this.#suites = suites;
+    this.#architecture = architecture;
   }
 
   /** Names of all packages that match. */
@@ -84,7 +87,8 @@ export class Apt {
       "Dir::State::status": join(dir, "status"),
       "Dir::Cache": join(dir, "cache"),
       "APT::Sandbox::User": "",
-      "APT::Architecture": "amd64",
+      "APT::Architecture": this.#architecture,
+      "APT::Architectures": this.#architecture,
       "Acquire::Languages": "none",
       "Acquire::Retries": "3",
       "APT::Get::List-Cleanup": "true",
@@ -150,6 +154,7 @@ export async function debianTree(
   name: string,
   suites: readonly string[],
   packages: readonly string[],
+  architecture: Architecture,
 ): Promise<string> {
   const dir = join(buildDir, "trees", name);
   const stamp = `${suites.join(" ")}\n${packages.join(" ")}\n`;
@@ -157,7 +162,7 @@ export async function debianTree(
   if (exists(stampFile) && await Deno.readTextFile(stampFile) !== stamp) await Deno.remove(dir, { recursive: true });
   await makeDirOnce(dir, async (temporaryDir) => {
     console.error(`unpacking Debian packages: ${packages.join(" ")}`);
-    await new Apt(name, suites).unpackClosure(packages, temporaryDir);
+    await new Apt(name, suites, architecture).unpackClosure(packages, temporaryDir);
     await Deno.writeTextFile(join(temporaryDir, ".packages"), stamp);
   });
   return dir;

@@ -54,6 +54,7 @@ export async function fetchDebugKernel(name: string): Promise<Kernel> {
   }
   return {
     version: name,
+    architecture: "amd64",
     release,
     rootDir,
     hasToolchain: false,

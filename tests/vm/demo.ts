@@ -2,9 +2,9 @@
  * `make demo`: boots a VM and shows the whole life of a disk in it. What is done there is in demo.sh; the kernel of this
  * machine is not touched.
  */
-import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { exists, projectDir, runMain, UserError } from "./host.ts";
+import { programOf } from "./architecture.ts";
+import { runMain } from "./host.ts";
 import { userlandImage } from "./image.ts";
 import { defaultKernel, fetchKernel } from "./kernels.ts";
 import { buildModule } from "./module.ts";
@@ -16,9 +16,8 @@ async function main(): Promise<number> {
   const { values } = parseArgs({ options: { kernel: { type: "string", default: defaultKernel } } });
   const kernel = await fetchKernel(values.kernel);
   const moduleFile = await buildModule(kernel);
-  const programFile = join(projectDir, "dblock-ramdisk");
-  if (!exists(programFile)) throw new UserError('Cannot find ./dblock-ramdisk: "make" builds it');
-  await userlandImage();
+  const programFile = programOf(kernel.architecture);
+  await userlandImage(kernel.architecture);
   console.log(`Linux ${kernel.release} starts in a virtual machine; what follows happens there.`);
   const result = await runVm({
     kernel,

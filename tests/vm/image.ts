@@ -7,6 +7,7 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { type Architecture, denoOf } from "./architecture.ts";
 import { buildDir, contentHash, exists, listFiles, makeDirOnce, projectDir, run } from "./host.ts";
 import { Cpio } from "./cpio.ts";
 import { debianTree } from "./debian.ts";
@@ -37,10 +38,16 @@ export interface DiskImage {
   readonly file: string;
 }
 
+/** The folder's name of the tree that the userland is made from. */
+function guestTreeName(architecture: Architecture): string {
+  return architecture === "amd64" ? "guest" : `guest-${architecture}`;
+}
+
 /** The userland: a Debian tree with deno in /usr/local/bin. */
-export async function userlandImage(): Promise<DiskImage> {
-  const tree = await debianTree("guest", ["bookworm", "bookworm-security"], guestPackages);
-  const deno = Deno.realPathSync(Deno.execPath());
+export async function userlandImage(architecture: Architecture): Promise<DiskImage> {
+  const suites = ["bookworm", "bookworm-security"];
+  const tree = await debianTree(guestTreeName(architecture), suites, guestPackages, architecture);
+  const deno = await denoOf(architecture);
   const key = contentHash([join(tree, ".packages"), deno]);
   return await makeImage("userland", key, async (dir) => {
     // Hard links: the image is made from them at once, and they cost nothing.
@@ -138,7 +145,7 @@ export interface InitramfsContent {
 /** Writes the initramfs of one run. */
 export async function writeInitramfs(content: InitramfsContent, file: string): Promise<void> {
   const cpio = new Cpio();
-  const guestTree = join(buildDir, "trees", "guest");
+  const guestTree = join(buildDir, "trees", guestTreeName(content.kernel.architecture));
   cpio.file("busybox", await Deno.readFile(join(guestTree, "usr/bin/busybox")), 0o755);
   cpio.file("init", await Deno.readTextFile(join(projectDir, "tests/vm/init.sh")), 0o755);
   const modules = await resolveModules(content.kernel, bootModules);

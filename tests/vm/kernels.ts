@@ -3,6 +3,7 @@
  * A kernel is a tree of unpacked Debian packages under `.build/kernels/`; nothing is installed on the system.
  */
 import { join } from "node:path";
+import type { Architecture } from "./architecture.ts";
 import { Apt } from "./debian.ts";
 import { debugKernelNames, fetchDebugKernel } from "./debug_kernel.ts";
 import { buildDir, exists, makeDirOnce, run, UserError } from "./host.ts";
@@ -12,6 +13,8 @@ interface KernelSource {
   readonly version: string;
   /** Debian's suites that have it. */
   readonly suites: readonly string[];
+  /** @default "amd64" */
+  readonly architecture?: Architecture;
   /** Names of its image packages; the newest that matches is taken. */
   readonly image: RegExp;
   /** Packages of the compiler it wants, where the compiler of Debian 12 will not do. The build then runs inside the kernel's tree. */
@@ -42,15 +45,29 @@ const kernelSources: readonly KernelSource[] = [
   },
 ];
 
+/** Kernels of another kind of machine than the host's. */
+const foreignSources: readonly KernelSource[] = [
+  {
+    version: "6.12-arm64",
+    architecture: "arm64",
+    suites: ["bookworm-backports", "bookworm", "bookworm-security"],
+    image: /^linux-image-6\.12\.\d+\+deb12(\.\d+)?-cloud-arm64$/,
+  },
+];
+
 /** The kernel taken where none is named. */
 export const defaultKernel = "6.12";
 
-/** Versions of all known kernels, oldest first. */
+/** Versions of all known kernels of the host's kind of machine, oldest first. */
 export const kernelVersions: readonly string[] = kernelSources.map((source) => source.version);
+
+/** Versions of kernels for another kind of machine. */
+export const foreignKernelVersions: readonly string[] = foreignSources.map((source) => source.version);
 
 /** A kernel that is unpacked and ready to be built for and booted. */
 export interface Kernel {
   readonly version: string;
+  readonly architecture: Architecture;
   /** What `uname -r` says in it. */
   readonly release: string;
   /** The tree its packages are unpacked in. */
@@ -67,9 +84,10 @@ export interface Kernel {
 /** Makes a kernel ready: downloads and unpacks it unless that was done before. */
 export async function fetchKernel(version: string): Promise<Kernel> {
   if (debugKernelNames.includes(version)) return await fetchDebugKernel(version);
-  const source = kernelSources.find((candidate) => candidate.version === version);
+  const sources = [...kernelSources, ...foreignSources];
+  const source = sources.find((candidate) => candidate.version === version);
   if (source === undefined) {
-    const known = [...kernelVersions, ...debugKernelNames].join(", ");
+    const known = [...sources.map((candidate) => candidate.version), ...debugKernelNames].join(", ");
     throw new UserError(`Cannot use kernel "${version}": known are ${known}`);
   }
   const rootDir = join(buildDir, "kernels", version);
@@ -79,6 +97,7 @@ export async function fetchKernel(version: string): Promise<Kernel> {
   const images = [join(rootDir, "boot", `vmlinuz-${release}`), join(modulesDir, "vmlinuz")];
   return {
     version,
+    architecture: source.architecture ?? "amd64",
     release,
     rootDir,
     hasToolchain: source.toolchain !== undefined,
@@ -90,7 +109,7 @@ export async function fetchKernel(version: string): Promise<Kernel> {
 }
 
 async function unpackKernel(source: KernelSource, rootDir: string): Promise<void> {
-  const apt = new Apt(`kernel-${source.version}`, source.suites);
+  const apt = new Apt(`kernel-${source.version}`, source.suites, source.architecture);
   const images = (await apt.search(source.image)).sort(compareNumbers);
   const image = images.at(-1);
   if (image === undefined) {
@@ -109,7 +128,11 @@ async function unpackKernel(source: KernelSource, rootDir: string): Promise<void
     const wanted = /^linux-(headers|kbuild|binary|modules|base-\d)/;
     pending.push(...(await apt.depends(name)).filter((dependency) => wanted.test(dependency)));
   }
-  await apt.unpack([...packages], rootDir);
+  // The programs that build modules run here, whatever the modules are for.
+  const isForeign = source.architecture !== undefined;
+  const tools = isForeign ? [...packages].filter((name) => name.startsWith("linux-kbuild-")) : [];
+  await apt.unpack([...packages].filter((name) => !tools.includes(name)), rootDir);
+  if (isForeign) await new Apt(`kernel-${source.version}-tools`, source.suites).unpack(tools, rootDir);
   if (source.toolchain === undefined) {
     await relocateHeaders(rootDir, release);
   } else {

@@ -4,6 +4,7 @@
  */
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
+import { machineOf } from "./architecture.ts";
 import { buildDir, contentHash, exists, listFiles, projectDir, run, runMain, UserError, withLock } from "./host.ts";
 import { defaultKernel, fetchKernel, type Kernel } from "./kernels.ts";
 
@@ -11,6 +12,8 @@ import { defaultKernel, fetchKernel, type Kernel } from "./kernels.ts";
 interface Target {
   readonly release: string;
   readonly headersDir: string;
+  /** Further words for make. */
+  readonly makeArguments: readonly string[];
   /** The tree to build inside, when the kernel brings its compiler. */
   readonly chrootDir?: string | undefined;
   /** Warnings fail the build; off on machines of others, whose compilers we have not seen. */
@@ -29,8 +32,11 @@ export interface ModuleOptions {
 
 /** Builds the module for one of our kernels, unless it was built from the same content before. Returns the .ko's path. */
 export async function buildModule(kernel: Kernel, options: ModuleOptions = {}): Promise<string> {
+  const { makeArguments } = await machineOf(kernel.architecture);
   return await buildFor({
     release: kernel.release,
+    // A kernel that brings its compiler knows its name.
+    makeArguments: kernel.hasToolchain ? [] : makeArguments,
     headersDir: kernel.headersDir,
     chrootDir: kernel.hasToolchain ? kernel.rootDir : undefined,
     strict: true,
@@ -88,13 +94,12 @@ function makeCommand(target: Target, sparse: boolean, moduleDir: string): string
     `M=${dir}`,
     `-j${navigator.hardwareConcurrency}`,
     ...(target.strict ? ["W=1"] : []),
+    ...target.makeArguments,
     ...check,
     "modules",
   ];
   if (target.chrootDir === undefined) {
-    const headersDir = target.headersDir;
-    // Debian 12's compiler builds for older kernels too; their headers name the one of their time.
-    return [...command(headersDir, moduleDir), ...(target.strict ? ["CC=gcc-12"] : [])];
+    return command(target.headersDir, moduleDir);
   }
   const headersDir = target.headersDir.slice(target.chrootDir.length);
   const script =
@@ -124,7 +129,7 @@ async function refuseWarnings(logFile: string): Promise<void> {
 function runningKernel(): Target | undefined {
   const release = Deno.osRelease();
   const headersDir = `/lib/modules/${release}/build`;
-  return exists(headersDir) ? { release, headersDir, strict: false } : undefined;
+  return exists(headersDir) ? { release, headersDir, makeArguments: [], strict: false } : undefined;
 }
 
 async function main(): Promise<number> {

@@ -2,9 +2,9 @@
  * `make vm-shell`: a root shell in a test VM with the module loaded and dblock-ramdisk in PATH. Leaving the shell, or
  * Ctrl-A X, ends the VM.
  */
-import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { exists, projectDir, runMain } from "./host.ts";
+import { programOf } from "./architecture.ts";
+import { runMain } from "./host.ts";
 import { defaultKernel, fetchKernel } from "./kernels.ts";
 import { buildModule } from "./module.ts";
 import { runVm } from "./vm.ts";
@@ -45,14 +45,13 @@ async function main(): Promise<number> {
     },
   });
   const kernel = await fetchKernel(values.kernel);
-  const programFile = join(projectDir, "dblock-ramdisk");
   await runVm({
     kernel,
     command: shellScript(),
     interactive: true,
     timeoutMs: limitMs,
     moduleFile: await buildModule(kernel),
-    programFile: exists(programFile) ? programFile : undefined,
+    programFile: programOf(kernel.architecture),
     memoryMiB: values.memory === undefined ? undefined : Number(values.memory),
     smp: values.smp === undefined ? undefined : Number(values.smp),
   });

@@ -5,6 +5,7 @@
  * programs (`report`), and its exit status. A VM that ends without an exit status is lost, whatever else it printed.
  */
 import { join } from "node:path";
+import { machineOf } from "./architecture.ts";
 import { buildDir, exists } from "./host.ts";
 import { modulesImage, programImage, userlandImage, writeInitramfs } from "./image.ts";
 import type { Kernel } from "./kernels.ts";
@@ -66,7 +67,6 @@ const keptRuns = 40;
  * here should take, even on a machine that does something else beside it.
  */
 const kernelCmdline = [
-  "console=ttyS0",
   "panic=-1",
   "oops=panic",
   "panic_on_warn=1",
@@ -99,14 +99,14 @@ function slowCmdline(slowness: number): string {
 /** Boots, runs, and always ends QEMU. */
 export async function runVm(options: VmOptions): Promise<VmResult> {
   const runDir = await makeRunDir(options.kernel);
-  const images = [await userlandImage(), await modulesImage(options.kernel)];
+  const images = [await userlandImage(options.kernel.architecture), await modulesImage(options.kernel)];
   if (options.programFile !== undefined) images.push(await programImage(options.programFile));
   const files = options.interactive ? { ...options.files, "/interactive": "" } : options.files;
   const initramfs = join(runDir, "initramfs");
   await writeInitramfs({ ...options, files }, initramfs);
 
   const started = performance.now();
-  const [program, ...args] = qemuCommand(options, runDir, initramfs, images);
+  const [program, ...args] = await qemuCommand(options, runDir, initramfs, images);
   // --pdeathsig: no QEMU outlives this process, however it ends.
   const qemu = new Deno.Command("setpriv", {
     args: ["--pdeathsig", "KILL", program!, ...args],
@@ -193,12 +193,13 @@ export function isEmulatorFault(consoleLog: string): boolean {
   return explainLoss(consoleLog)?.startsWith("Oops: int3:") ?? false;
 }
 
-function qemuCommand(
+async function qemuCommand(
   options: VmOptions,
   runDir: string,
   initramfs: string,
   images: readonly { readonly name: string; readonly file: string }[],
-): string[] {
+): Promise<string[]> {
+  const machine = await machineOf(options.kernel.architecture);
   const port = (name: string, file: string) => [
     ...["-chardev", `file,id=${name},path=${join(runDir, file)}`],
     ...["-device", `virtserialport,chardev=${name},name=${name}`],
@@ -208,17 +209,16 @@ function qemuCommand(
     ...["-device", `virtio-blk-pci,drive=${image.name},serial=${image.name}`],
   ];
   const cmdline = [
+    `console=${machine.console}`,
     ...kernelCmdline,
     slowCmdline(options.kernel.slowness),
     options.extraCmdline ?? "",
     options.interactive ? "loglevel=4" : "",
   ].join(" ").trim();
   return [
-    "qemu-system-x86_64",
+    ...machine.qemu,
     ...["-accel", "tcg,thread=multi"],
-    // TCG emulates `rep movsb` byte by byte and cmpxchg16b by stopping every processor; without them nothing is that slow.
-    ...["-cpu", "max,-cx16,-erms,-fsrm"],
-    ...["-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+    ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
     ...["-smp", String(options.smp ?? defaultProcessors)],
     ...["-m", String(options.memoryMiB ?? defaultMemoryMiB)],
     ...["-kernel", options.kernel.imageFile, "-initrd", initramfs, "-append", cmdline],
