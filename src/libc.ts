@@ -130,8 +130,24 @@ function load(): Library {
   ) {
     throw new Error(`dblock runs on Linux on x86_64 or aarch64, not ${os} on ${arch}`);
   }
-  library = Deno.dlopen("libc.so.6", SYMBOLS).symbols;
-  return library;
+  return library = lazily(SYMBOLS);
+}
+
+/**
+ * Functions of libc that are opened one by one, each when it is first asked for: a way into C takes half a millisecond to
+ * make, in every Worker anew, and a process needs a third of them.
+ */
+function lazily<S extends Deno.ForeignLibraryInterface>(symbols: S): Deno.DynamicLibrary<S>["symbols"] {
+  const opened = {};
+  for (const [name, definition] of Object.entries(symbols)) {
+    const open = () => {
+      const value = Deno.dlopen("libc.so.6", { [name]: definition }).symbols[name];
+      Object.defineProperty(opened, name, { value });
+      return value;
+    };
+    Object.defineProperty(opened, name, { get: open, configurable: true });
+  }
+  return opened as Deno.DynamicLibrary<S>["symbols"];
 }
 
 /**
