@@ -2,7 +2,7 @@
 // a stuck server. Hard case D4; scheduler_test.ts has the other half of it.
 import { assert, assertEquals } from "@std/assert";
 import { fio, fioErrors, slowestMs } from "./fio.ts";
-import { assertWithin, exists, figure, requires, sh, waitFor } from "./harness.ts";
+import { assertWithin, exists, figure, requires, sh, slowness, waitFor } from "./harness.ts";
 import { Ramdisk } from "./ramdisk.ts";
 import { destroyDevice, infoOf, MIB } from "./server.ts";
 import { ServerProcess } from "./server_process.ts";
@@ -10,6 +10,8 @@ import { ServerProcess } from "./server_process.ts";
 const online = "/sys/devices/system/cpu/cpu1/online";
 const ignore = !requires("a second CPU that can go offline", exists(online));
 const stallMs = 5_000;
+/** A kernel that checks itself takes seconds to take a CPU away. */
+const seconds = 12 * Math.max(1, slowness / 2);
 
 async function setOnline(isOnline: boolean): Promise<void> {
   await sh(`echo ${isOnline ? 1 : 0} >${online}`);
@@ -24,7 +26,7 @@ Deno.test({
     let isOver = false;
     const running = fio(
       `--name=hotplug --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randrw --bs=4k --iodepth=32 ` +
-        `--numjobs=2 --size=32M --offset_increment=32M --time_based --runtime=12 --verify=crc32c --verify_fatal=1 ` +
+        `--numjobs=2 --size=32M --offset_increment=32M --time_based --runtime=${seconds} --verify=crc32c --verify_fatal=1 ` +
         `--verify_backlog=512`,
     ).finally(() => isOver = true);
     let rounds = 0;
