@@ -88,7 +88,7 @@ Deno.test({
     const fio = fioLoop("sleeps", load(disk.path));
     const mark = markKernelLog();
     let sleeps = 0;
-    for (; sleeps < scaled(cycles / 2); sleeps++) {
+    for (; sleeps < scaled(cycles / 4); sleeps++) {
       const before = answeredCount("sleeps");
       await waitFor("I/O goes on", () => answeredCount("sleeps") > before + 100);
       await sh("echo deep >/sys/power/mem_sleep; rtcwake --mode mem --seconds 1");

@@ -11,7 +11,7 @@ const online = "/sys/devices/system/cpu/cpu1/online";
 const ignore = !requires("a second CPU that can go offline", exists(online));
 const stallMs = 5_000;
 /** A kernel that checks itself takes seconds to take a CPU away. */
-const seconds = 12 * Math.max(1, slowness / 2);
+const seconds = 8 * Math.max(1, slowness / 2);
 
 async function setOnline(isOnline: boolean): Promise<void> {
   await sh(`echo ${isOnline ? 1 : 0} >${online}`);

@@ -6,7 +6,7 @@ import { assertWithin, figure, scaled } from "./harness.ts";
 import { Ramdisk } from "./ramdisk.ts";
 import { infoOf } from "./server.ts";
 
-const seconds = scaled(5);
+const seconds = scaled(3);
 const stallMs = 5_000;
 
 for (const jobs of [40, 3, 1]) {
