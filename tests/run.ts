@@ -5,8 +5,8 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type FileResult, runDeviceTests } from "./vm/device.ts";
-import { programOf } from "./vm/architecture.ts";
-import { buildDir, exists, projectDir, run, runMain, UserError } from "./vm/host.ts";
+import { buildProgram } from "./vm/architecture.ts";
+import { buildDir, projectDir, runMain, UserError } from "./vm/host.ts";
 import { defaultKernel, fetchKernel, foreignKernelVersions, kernelVersions } from "./vm/kernels.ts";
 import { buildModule } from "./vm/module.ts";
 import { addCounts, type Counts } from "./vm/report.ts";
@@ -158,7 +158,6 @@ async function runDevices(
   plan: Plan,
   options: DeviceRunOptions,
 ): Promise<void> {
-  const programFile = await prepare("dblock-ramdisk", "make executable", buildProgram);
   const results: FileResult[] = [];
   const kernels: TestedKernel[] = [];
   for (const [version, { files, scale }] of plan) {
@@ -167,13 +166,15 @@ async function runDevices(
       return { kernel, moduleFile: await buildModule(kernel) };
     });
     if (ready === undefined) continue;
+    const { architecture } = ready.kernel;
+    const programFile = await prepare("dblock-ramdisk", "make executable", () => buildProgram(architecture));
     kernels.push(ready.kernel);
     console.log(`device   ${ready.kernel.release}, ${files.length} files`);
     results.push(
       ...await runDeviceTests({
         ...options,
         ...ready,
-        programFile: programFile && programOf(ready.kernel.architecture),
+        programFile,
         files,
         scale: scale * (options.scale ?? 1),
         onResult: recordDevice,
@@ -210,22 +211,6 @@ async function prepare<T>(title: string, rerun: string, make: () => Promise<T>):
     failures.push({ title: `build of ${title}`, output: error.message, problems: [], rerun });
     return undefined;
   }
-}
-
-async function buildProgram(): Promise<string> {
-  const program = join(projectDir, "dblock-ramdisk");
-  const script = join(projectDir, "src/build/executable.ts");
-  await run([
-    join(projectDir, "src/build/deno.sh"),
-    "run",
-    "-A",
-    script,
-    "--output",
-    program,
-    join(projectDir, "src/ramdisk.ts"),
-  ]);
-  if (!exists(program)) throw new UserError(`Cannot find ${program} after its build`);
-  return program;
 }
 
 function recordDevice(result: FileResult): void {

@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type FileResult, limitSeconds, runDeviceTests } from "./vm/device.ts";
-import { programOf } from "./vm/architecture.ts";
+import { buildProgram } from "./vm/architecture.ts";
 import { projectDir, runMain, UserError } from "./vm/host.ts";
 import { defaultKernel, fetchKernel } from "./vm/kernels.ts";
 import { buildModule } from "./vm/module.ts";
@@ -46,7 +46,11 @@ async function main(): Promise<number> {
   }
   const kernel = await fetchKernel(values.kernel);
   const moduleFile = await buildModule(kernel);
-  return await soak({ kernel, moduleFile, programFile: programOf(kernel.architecture), scale }, files, minutes);
+  return await soak(
+    { kernel, moduleFile, programFile: await buildProgram(kernel.architecture), scale },
+    files,
+    minutes,
+  );
 }
 
 /** The device tests that call figure(): new ones need no list to be in. */

@@ -27,9 +27,19 @@ export interface Launch {
 export interface Elf {
   readonly entryAddress: number;
   readonly headersOffset: number;
+  /** Segments begin at multiples of this. */
+  readonly pageBytes: number;
   readonly segments: readonly Segment[];
   /** The GOT entry that ld.so fills with the address of libc's `environ`. */
   readonly environAddress: number;
+}
+
+interface Machine {
+  readonly name: string;
+  /** The relocation that fills a GOT entry with a symbol's address. */
+  readonly globDat: number;
+  /** The largest page that its kernels have. */
+  readonly pageBytes: number;
 }
 
 interface Segment {
@@ -42,7 +52,11 @@ interface Segment {
   readonly alignment: number;
 }
 
-const EM_X86_64 = 62;
+/** What differs between kinds of machine, by the number that ELF gives them. */
+const MACHINES: ReadonlyMap<number, Machine> = new Map([
+  [62, { name: "x86_64", globDat: 6, pageBytes: 4096 }],
+  [183, { name: "aarch64", globDat: 1025, pageBytes: 65536 }],
+]);
 const PT_LOAD = 1;
 const PT_DYNAMIC = 2;
 const PT_NOTE = 4;
@@ -52,17 +66,15 @@ const DT_STRTAB = 5;
 const DT_SYMTAB = 6;
 const DT_RELA = 7;
 const DT_RELASZ = 8;
-const R_X86_64_GLOB_DAT = 6;
 
 const SEGMENT_BYTES = 56;
 const SYMBOL_BYTES = 24;
 const RELOCATION_BYTES = 24;
-const PAGE_BYTES = 4096;
 const PAYLOAD_WORD_COUNT = 7;
 const BUNDLE_WORD_COUNT = 3;
 
 /**
- * Reads what {@linkcode addProgram} needs of a 64-bit x86 ELF executable.
+ * Reads what {@linkcode addProgram} needs of a 64-bit ELF executable for x86_64 or aarch64.
  *
  * @param file The whole file.
  * @throws {Error} When it is not such a file, has no note to give up or does not use `environ`.
@@ -72,9 +84,12 @@ export function readElf(file: Uint8Array): Elf {
   if (file.length < 64 || view.getUint32(0) !== 0x7f454c46 || file[4] !== 2 || file[5] !== 1) {
     throw new Error("Cannot read the Deno executable: it is not a 64-bit little-endian ELF file");
   }
-  if (view.getUint16(18, true) !== EM_X86_64) {
-    throw new Error(`Cannot read the Deno executable: machine ${view.getUint16(18, true)} is not x86_64`);
+  const machine = MACHINES.get(view.getUint16(18, true));
+  if (machine === undefined) {
+    const known = [...MACHINES.values()].map(({ name }) => name).join(" or ");
+    throw new Error(`Cannot read the Deno executable: machine ${view.getUint16(18, true)} is not ${known}`);
   }
+  const { globDat, pageBytes } = machine;
   const word = (offset: number): number => Number(view.getBigUint64(offset, true));
   const headersOffset = word(32);
   const segments = Array.from({ length: view.getUint16(56, true) }, (_, index): Segment => {
@@ -92,10 +107,11 @@ export function readElf(file: Uint8Array): Elf {
   if (!segments.some((segment) => segment.type === PT_NOTE)) {
     throw new Error("Cannot change the Deno executable: no note among its program headers to replace");
   }
-  return { entryAddress: word(24), headersOffset, segments, environAddress: findEnviron(view, segments) };
+  const environAddress = findEnviron(view, segments, globDat);
+  return { entryAddress: word(24), headersOffset, pageBytes, segments, environAddress };
 }
 
-function findEnviron(view: DataView, segments: readonly Segment[]): number {
+function findEnviron(view: DataView, segments: readonly Segment[], globDat: number): number {
   const word = (offset: number): number => Number(view.getBigUint64(offset, true));
   const offsetOf = (address: number): number => {
     const segment = segments.find((s) =>
@@ -117,7 +133,7 @@ function findEnviron(view: DataView, segments: readonly Segment[]): number {
   const names = offsetOf(tag(DT_STRTAB));
   const relocations = offsetOf(tag(DT_RELA));
   for (let at = relocations; at < relocations + tag(DT_RELASZ); at += RELOCATION_BYTES) {
-    if (view.getUint32(at + 8, true) !== R_X86_64_GLOB_DAT) continue;
+    if (view.getUint32(at + 8, true) !== globDat) continue;
     const symbol = symbols + view.getUint32(at + 12, true) * SYMBOL_BYTES;
     const name = stringAt(view, names + view.getUint32(symbol, true));
     if (name === "environ" || name === "__environ") return word(at);
@@ -188,7 +204,7 @@ export function payloadOf(elf: Elf, stubAddress: number, launch: Launch): Uint8A
 export function addProgram(path: string, stub: Uint8Array, launch: Launch): void {
   const file = Deno.readFileSync(path);
   const elf = readElf(file);
-  const roundUp = (bytes: number): number => Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
+  const roundUp = (bytes: number): number => Math.ceil(bytes / elf.pageBytes) * elf.pageBytes;
   const loaded = elf.segments.filter((segment) => segment.type === PT_LOAD);
   const address = roundUp(Math.max(...loaded.map((segment) => segment.address + segment.memoryBytes)));
   const offset = roundUp(file.length);
@@ -205,7 +221,7 @@ export function addProgram(path: string, stub: Uint8Array, launch: Launch): void
     address,
     fileBytes: bytes,
     memoryBytes: bytes,
-    alignment: PAGE_BYTES,
+    alignment: elf.pageBytes,
   });
   using out = Deno.openSync(path, { write: true });
   const writeAt = (at: number, data: Uint8Array): void => {

@@ -9,13 +9,14 @@ import { basename, dirname, resolve } from "node:path";
 import { parseArgs } from "@std/cli";
 import { addProgram } from "./elf.ts";
 import { compile, findDenort } from "./denort.ts";
+import { type Arch, denoFor, stubTools } from "./target.ts";
 import { type Part, type Program, readProgram, replaceReferences } from "./program.ts";
 
 const HERE = dirname(new URL(import.meta.url).pathname);
 const CACHE = resolve(HERE, "../../.build/executable");
-const USAGE = `Usage: executable.ts --output FILE [--way auto|compile|stub] ENTRY.ts`;
+const USAGE = `Usage: executable.ts --output FILE [--way auto|compile|stub] [--arch x86_64|aarch64] ENTRY.ts`;
 /** Files that decide what comes out, besides the program's own. */
-const BUILDER_FILES = ["executable.ts", "elf.ts", "denort.ts", "program.ts", "stub.c", "stub.ld"];
+const BUILDER_FILES = ["executable.ts", "elf.ts", "denort.ts", "program.ts", "target.ts", "stub.c", "stub.ld"];
 
 /**
  * Deno's options in an executable. Everything that would look at the machine is off: configuration, lock file, cache,
@@ -32,12 +33,17 @@ const VARIABLES = {
 };
 
 // The same flags wherever the compiler's defaults differ: no section but code and constants, no call into a library.
-const STUB_FLAGS =
-  "-Os -std=gnu11 -Wall -Wextra -Werror -ffreestanding -fpie -fvisibility=hidden -fcf-protection=none " +
+const STUB_FLAGS = "-Os -std=gnu11 -Wall -Wextra -Werror -ffreestanding -fpie -fvisibility=hidden " +
   "-fno-stack-protector -fno-asynchronous-unwind-tables -mgeneral-regs-only -nostdlib -static " +
   "-Wl,--build-id=none";
 
 type Way = "auto" | "compile" | "stub";
+
+/** What is asked for, besides the program. */
+interface Kind {
+  readonly way: Way;
+  readonly arch: Arch;
+}
 
 /** What the last build was made of, to tell whether the next one is needed. */
 interface Stamp {
@@ -48,23 +54,33 @@ interface Stamp {
 }
 
 async function main(): Promise<void> {
-  const args = parseArgs(Deno.args, { string: ["output", "way"], default: { way: "auto" } });
+  const args = parseArgs(Deno.args, {
+    string: ["output", "way", "arch"],
+    default: { way: "auto", arch: Deno.build.arch },
+  });
   const [entry, ...rest] = args._.map(String);
-  const way = args.way;
-  if (entry === undefined || rest.length > 0 || args.output === undefined || !isWay(way)) throw new Error(USAGE);
+  const { way, arch } = args;
+  if (entry === undefined || rest.length > 0 || args.output === undefined || !isWay(way) || !isArch(arch)) {
+    throw new Error(USAGE);
+  }
   const output = resolve(args.output);
   const stampPath = `${CACHE}/${basename(output)}-${digest([output]).slice(0, 12)}.json`;
   Deno.mkdirSync(CACHE, { recursive: true });
 
-  if (isCurrent(readStamp(stampPath), output, way)) return;
+  if (isCurrent(readStamp(stampPath), output, { way, arch })) return;
   const program = await readProgram(entry);
   const temporary = `${output}.building-${Deno.pid}`;
   try {
-    const how = await make(program, temporary, way);
+    const how = await make(program, temporary, { way, arch });
     Deno.renameSync(temporary, output);
     const { size, mtime } = Deno.statSync(output);
     const { inputs } = program;
-    const stamp: Stamp = { key: keyOf(inputs, way), inputs, outputBytes: size, outputTime: mtime?.getTime() ?? 0 };
+    const stamp: Stamp = {
+      key: keyOf(inputs, { way, arch }),
+      inputs,
+      outputBytes: size,
+      outputTime: mtime?.getTime() ?? 0,
+    };
     Deno.writeTextFileSync(stampPath, JSON.stringify(stamp, null, 2));
     console.log(`executable: ${args.output} (${(size / 2 ** 20).toFixed(0)} MiB), ${how}`);
   } finally {
@@ -72,15 +88,23 @@ async function main(): Promise<void> {
   }
 }
 
+function isArch(text: string): text is Arch {
+  return text === "x86_64" || text === "aarch64";
+}
+
 function isWay(text: string): text is Way {
   return text === "auto" || text === "compile" || text === "stub";
 }
 
 /** Makes the executable one way or the other; says which in words for the user. */
-async function make(program: Program, output: string, way: Way): Promise<string> {
+async function make(program: Program, output: string, { way, arch }: Kind): Promise<string> {
   const [entry, ...others] = program.parts;
   if (entry === undefined) throw new Error("unreachable: a program without an entry");
-  const denort = way === "stub" ? { available: false, reason: "as asked" } : await findDenort();
+  if (arch !== Deno.build.arch && way === "compile") {
+    throw new Error(`Cannot make an executable for ${arch} with deno compile here: leave --way out`);
+  }
+  const isStub = way === "stub" || arch !== Deno.build.arch;
+  const denort = isStub ? { available: false, reason: `as asked, for ${arch}` } : await findDenort();
   let reason = denort.reason;
   if (denort.available || way === "compile") {
     try {
@@ -91,21 +115,18 @@ async function make(program: Program, output: string, way: Way): Promise<string>
       if (way === "compile") throw new Error(reason);
     }
   }
-  await makeFromDeno(program.parts, output);
+  await makeFromDeno(program.parts, output, arch);
   return `made from Deno's own binary with the program in it (${reason})`;
 }
 
-async function makeFromDeno(parts: readonly Part[], output: string): Promise<void> {
-  if (Deno.build.arch !== "x86_64") {
-    throw new Error(`Cannot make an executable without denort on ${Deno.build.arch}: only x86_64 has a stub`);
-  }
-  const stub = await compileStub();
+async function makeFromDeno(parts: readonly Part[], output: string, arch: Arch): Promise<void> {
+  const stub = await compileStub(arch);
   const encoder = new TextEncoder();
   const bundles = parts.map((part, index) => ({
     name: basename(part.path),
     source: encoder.encode(withDescriptors(part, index, parts)),
   }));
-  Deno.copyFileSync(Deno.execPath(), output);
+  Deno.copyFileSync(await denoFor(arch), output);
   Deno.chmodSync(output, 0o755);
   addProgram(output, stub, { options: OPTIONS.split(" "), variables: VARIABLES, bundles });
 }
@@ -135,12 +156,13 @@ const PART_FUNCTION = `const __dblockUrls = []; function __dblockPart(index) {
   ], { type: "text/javascript" })));
 }`.replaceAll(/\n */g, " ");
 
-async function compileStub(): Promise<Uint8Array> {
+async function compileStub(arch: Arch): Promise<Uint8Array> {
+  const { gcc, objcopy, flags } = stubTools(arch);
   const linked = `${CACHE}/stub-${Deno.pid}.elf`;
   const flat = `${CACHE}/stub-${Deno.pid}.bin`;
   try {
-    await run("gcc", [...STUB_FLAGS.split(" "), `-Wl,-T,${HERE}/stub.ld`, "-o", linked, `${HERE}/stub.c`]);
-    await run("objcopy", ["-O", "binary", "-j", ".stub", linked, flat]);
+    await run(gcc, [...STUB_FLAGS.split(" "), ...flags, `-Wl,-T,${HERE}/stub.ld`, "-o", linked, `${HERE}/stub.c`]);
+    await run(objcopy, ["-O", "binary", "-j", ".stub", linked, flat]);
     return Deno.readFileSync(flat);
   } finally {
     removeIfThere(linked);
@@ -159,12 +181,12 @@ async function run(command: string, args: readonly string[]): Promise<void> {
   if (!result.success) throw new Error(`${command} failed: ${new TextDecoder().decode(result.stderr).trim()}`);
 }
 
-function isCurrent(stamp: Stamp | undefined, output: string, way: Way): boolean {
+function isCurrent(stamp: Stamp | undefined, output: string, kind: Kind): boolean {
   if (stamp === undefined) return false;
   try {
     const { size, mtime } = Deno.statSync(output);
     return size === stamp.outputBytes && mtime?.getTime() === stamp.outputTime &&
-      stamp.key === keyOf(stamp.inputs, way);
+      stamp.key === keyOf(stamp.inputs, kind);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return false;
     throw error;
@@ -172,10 +194,10 @@ function isCurrent(stamp: Stamp | undefined, output: string, way: Way): boolean 
 }
 
 /** Changes when any input, this builder, Deno or the way asked for does. Times of files do not count. */
-function keyOf(inputs: readonly string[], way: Way): string {
+function keyOf(inputs: readonly string[], { way, arch }: Kind): string {
   const files = [...inputs, ...BUILDER_FILES.map((name) => `${HERE}/${name}`)];
   const contents = files.flatMap((path) => [path, Deno.readFileSync(path)]);
-  return digest([Deno.version.deno, way, Deno.env.get("DENORT_BIN") ?? "", ...contents]);
+  return digest([Deno.version.deno, way, arch, Deno.env.get("DENORT_BIN") ?? "", ...contents]);
 }
 
 function digest(pieces: readonly (string | Uint8Array)[]): string {

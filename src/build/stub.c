@@ -31,18 +31,34 @@ struct payload {
 	} bundles[];
 };
 
+/* Hidden: found by their distance, without a table of addresses. */
+#pragma GCC visibility push(hidden)
 extern const unsigned char stub_start[], stub_end[];
+#pragma GCC visibility pop
 
 enum {
+#if defined(__x86_64__)
 	SYS_WRITE = 1,
 	SYS_CLOSE = 3,
 	SYS_FCNTL = 72,
 	SYS_GETCWD = 79,
 	SYS_CHDIR = 80,
-	SYS_READLINK = 89,
 	SYS_PRCTL = 157,
 	SYS_EXIT_GROUP = 231,
+	SYS_READLINKAT = 267,
 	SYS_MEMFD_CREATE = 319,
+#elif defined(__aarch64__)
+	SYS_GETCWD = 17,
+	SYS_FCNTL = 25,
+	SYS_CHDIR = 49,
+	SYS_CLOSE = 57,
+	SYS_WRITE = 64,
+	SYS_READLINKAT = 78,
+	SYS_EXIT_GROUP = 94,
+	SYS_PRCTL = 167,
+	SYS_MEMFD_CREATE = 279,
+#endif
+	AT_FDCWD = -100,
 	MFD_CLOEXEC = 1,
 	F_DUPFD_CLOEXEC = 1030,
 	F_GETFD = 1,
@@ -51,10 +67,12 @@ enum {
 };
 
 /*
- * The entry. The stack is as the kernel left it for a program: argc at rsp. rdx
- * is ld.so's exit function and is handed on. stub_room() says how much the new
- * argc, argv, envp and auxv take; stub_fill() writes them below the old ones.
+ * The entry. The stack is as the kernel left it for a program: argc at its top.
+ * rdx, or x0, is ld.so's exit function and is handed on. stub_room() says how
+ * much the new argc, argv, envp and auxv take; stub_fill() writes them below the
+ * old ones.
  */
+#if defined(__x86_64__)
 __asm__(
 	".section .text.entry,\"ax\"\n"
 	"stub_start:\n"
@@ -74,9 +92,31 @@ __asm__(
 	"	xor %ebp, %ebp\n"
 	"	jmp *%rax\n"
 	".text\n");
+#elif defined(__aarch64__)
+__asm__(
+	".section .text.entry,\"ax\"\n"
+	"stub_start:\n"
+	"	mov x19, sp\n"
+	"	mov x20, x0\n"
+	"	mov x0, x19\n"
+	"	bl stub_room\n"
+	"	mov x1, sp\n"
+	"	sub x1, x1, x0\n"
+	"	and x1, x1, #-16\n"
+	"	mov sp, x1\n"
+	"	mov x0, x19\n"
+	"	bl stub_fill\n"
+	"	mov x16, x0\n"
+	"	mov x0, x20\n"
+	"	mov x29, xzr\n"
+	"	mov x30, xzr\n"
+	"	br x16\n"
+	".text\n");
+#endif
 
 static long call(long number, u64 a, u64 b, u64 c, u64 d, u64 e)
 {
+#if defined(__x86_64__)
 	register u64 r10 __asm__("r10") = d;
 	register u64 r8 __asm__("r8") = e;
 	long result;
@@ -85,6 +125,19 @@ static long call(long number, u64 a, u64 b, u64 c, u64 d, u64 e)
 			 : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
 			 : "rcx", "r11", "memory");
 	return result;
+#elif defined(__aarch64__)
+	register u64 x8 __asm__("x8") = number;
+	register u64 x0 __asm__("x0") = a;
+	register u64 x1 __asm__("x1") = b;
+	register u64 x2 __asm__("x2") = c;
+	register u64 x3 __asm__("x3") = d;
+	register u64 x4 __asm__("x4") = e;
+
+	__asm__ volatile("svc #0" : "+r"(x0)
+			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4)
+			 : "memory");
+	return x0;
+#endif
 }
 
 static u64 length(const char *string)
@@ -226,7 +279,7 @@ u64 stub_fill(const u64 *stack, u64 *to)
 	u64 *path_slot, *environment, i;
 	char directory[8];
 
-	if (call(SYS_READLINK, (u64)"/proc/self/exe", (u64)directory, sizeof(directory), 0, 0) < 0)
+	if (call(SYS_READLINKAT, AT_FDCWD, (u64)"/proc/self/exe", (u64)directory, sizeof(directory), 0) < 0)
 		die(program, "cannot start without /proc; type: mount -t proc proc /proc");
 	/* Deno does not start in a directory that was removed (-ENOENT). */
 	if (call(SYS_GETCWD, (u64)directory, sizeof(directory), 0, 0, 0) == -2)

@@ -1,6 +1,7 @@
 /** Boots a VM that measures a plan, and hands back its lines. */
 import { dirname, join } from "node:path";
-import { buildDir, exists, projectDir, run, UserError } from "../vm/host.ts";
+import { buildProgram } from "../vm/architecture.ts";
+import { buildDir, projectDir, run, UserError } from "../vm/host.ts";
 import { fetchKernel, type Kernel } from "../vm/kernels.ts";
 import { buildModule } from "../vm/module.ts";
 import { isEmulatorFault, runVm, type VmResult } from "../vm/vm.ts";
@@ -33,13 +34,7 @@ const repeatsMax = 2;
 /** Builds what is to be measured. */
 export async function prepare(version: string): Promise<Subject> {
   const kernel = await fetchKernel(version);
-  const programFile = join(projectDir, "dblock-ramdisk");
-  await run([
-    join(projectDir, "src/build/deno.sh"),
-    ...["run", "-A", join(projectDir, "src/build/executable.ts")],
-    ...["--output", programFile, join(projectDir, "src/ramdisk.ts")],
-  ]);
-  if (!exists(programFile)) throw new UserError(`Cannot find ${programFile} after its build`);
+  const programFile = await buildProgram(kernel.architecture);
   return { kernel, moduleFile: await buildModule(kernel), programFile, ublkFile: await buildUblkServer() };
 }
 

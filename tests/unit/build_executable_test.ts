@@ -215,6 +215,7 @@ Deno.test("the build says in one line what is wrong, and exits 1", async () => {
   const wrong: readonly (readonly [string[], string])[] = [
     [[], "Usage: executable.ts"],
     [["--output", "/tmp/x", "--way", "magic", "a.ts"], "Usage: executable.ts"],
+    [["--output", "/tmp/x", "--arch", "riscv64", "a.ts"], "Usage: executable.ts"],
     [["--output", "/tmp/x", "/nonexistent/a.ts"], "/nonexistent/a.ts"],
   ];
   for (const [args, part] of wrong) {

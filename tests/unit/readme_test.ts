@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { assert, assertEquals } from "@std/assert";
-import { kernelVersions } from "../vm/kernels.ts";
+import { foreignKernelVersions, kernelVersions } from "../vm/kernels.ts";
 import { kernelTable } from "../vm/summary.ts";
 import { readmeExample } from "./readme_example.ts";
 
@@ -77,8 +77,10 @@ Deno.test("the table of kernels in README.md is the one that the tests print, wi
   assert(text.includes(`\n${head}\n`), "the table is not there");
   const rows = text.slice(text.indexOf(head) + head.length).trimStart().split("\n\n", 1)[0]!.split("\n");
   const releases = rows.map((row) => /^\| (\S+)(?: \| \d+){4} \|$/.exec(row)?.[1]);
-  for (const version of kernelVersions) {
-    assertEquals(releases.filter((release) => release?.startsWith(`${version}.`)).length, 1, version);
+  for (const name of [...kernelVersions, ...foreignKernelVersions]) {
+    const [version, architecture = "amd64"] = name.split("-");
+    const found = releases.filter((release) => release?.startsWith(`${version}.`) && release.endsWith(architecture));
+    assertEquals(found.length, 1, name);
   }
 });
 

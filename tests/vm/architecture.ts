@@ -3,12 +3,15 @@
  * Host and amd64 are taken to be the same; for arm64 everything is built across.
  */
 import { join } from "node:path";
-import { buildDir, exists, makeDirOnce, projectDir, run, UserError } from "./host.ts";
+import { type Arch, denoFor } from "../../src/build/target.ts";
+import { buildDir, projectDir, run, UserError } from "./host.ts";
 
 /** What Debian calls a machine of this kind. */
 export type Architecture = "amd64" | "arm64";
 
 interface Machine {
+  /** What Deno calls it. */
+  readonly arch: Arch;
   /** Commands of the host that only this machine needs, and the packages of Debian that have them. */
   readonly hostTools: Readonly<Record<string, string>>;
   /** Further words for the make of a kernel module. */
@@ -21,6 +24,7 @@ interface Machine {
 
 const machines: Readonly<Record<Architecture, Machine>> = {
   amd64: {
+    arch: "x86_64",
     hostTools: {},
     // Debian 12's compiler builds for older kernels too; their headers name the one of their time.
     makeArguments: ["CC=gcc-12"],
@@ -29,6 +33,7 @@ const machines: Readonly<Record<Architecture, Machine>> = {
     console: "ttyS0",
   },
   arm64: {
+    arch: "aarch64",
     hostTools: { "qemu-system-aarch64": "qemu-system-arm", "aarch64-linux-gnu-gcc-12": "gcc-12-aarch64-linux-gnu" },
     makeArguments: ["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-", "CC=aarch64-linux-gnu-gcc-12"],
     // A processor of the first kind: what it has, all have. It sets no "accessed" bits: the kernel does, at a fault.
@@ -51,20 +56,22 @@ export async function machineOf(architecture: Architecture): Promise<Machine> {
 
 /** Deno for that machine, of the version that runs here. */
 export async function denoOf(architecture: Architecture): Promise<string> {
-  if (architecture === "amd64") return Deno.realPathSync(Deno.execPath());
-  const name = `@deno/linux-arm64-glibc@${Deno.version.deno}`;
-  const dir = join(buildDir, "toolchain", `deno-arm64-${Deno.version.deno}`);
-  await makeDirOnce(dir, async (temporaryDir) => {
-    console.error(`unpacking ${name}`);
-    await run(["npm", "pack", "--silent", "--pack-destination", temporaryDir, name], { cwd: temporaryDir });
-    await run(["bash", "-c", 'tar -xzf "$1"/*.tgz -C "$1" && rm "$1"/*.tgz', "bash", temporaryDir]);
-  });
-  return join(dir, "package", "deno");
+  return await denoFor(machines[architecture].arch);
 }
 
-/** What is ./dblock-ramdisk in that machine: there is a single file for the host's kind alone, and the source for others. */
-export function programOf(architecture: Architecture): string {
-  const program = join(projectDir, architecture === "amd64" ? "dblock-ramdisk" : "tests/vm/dblock-ramdisk.sh");
-  if (!exists(program)) throw new UserError(`Cannot find ${program}: "make" builds it`);
+/** Builds ./dblock-ramdisk for that machine, unless it is there already. Returns its path. */
+export async function buildProgram(architecture: Architecture): Promise<string> {
+  const { arch } = await machineOf(architecture);
+  const program = arch === Deno.build.arch
+    ? join(projectDir, "dblock-ramdisk")
+    : join(buildDir, `dblock-ramdisk-${arch}`);
+  const options = ["--arch", arch, "--output", program, join(projectDir, "src/ramdisk.ts")];
+  await run([
+    join(projectDir, "src/build/deno.sh"),
+    "run",
+    "-A",
+    join(projectDir, "src/build/executable.ts"),
+    ...options,
+  ]);
   return program;
 }

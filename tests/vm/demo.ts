@@ -3,7 +3,7 @@
  * machine is not touched.
  */
 import { parseArgs } from "node:util";
-import { programOf } from "./architecture.ts";
+import { buildProgram } from "./architecture.ts";
 import { runMain } from "./host.ts";
 import { userlandImage } from "./image.ts";
 import { defaultKernel, fetchKernel } from "./kernels.ts";
@@ -16,7 +16,7 @@ async function main(): Promise<number> {
   const { values } = parseArgs({ options: { kernel: { type: "string", default: defaultKernel } } });
   const kernel = await fetchKernel(values.kernel);
   const moduleFile = await buildModule(kernel);
-  const programFile = programOf(kernel.architecture);
+  const programFile = await buildProgram(kernel.architecture);
   await userlandImage(kernel.architecture);
   console.log(`Linux ${kernel.release} starts in a virtual machine; what follows happens there.`);
   const result = await runVm({

@@ -3,7 +3,7 @@
  * Ctrl-A X, ends the VM.
  */
 import { parseArgs } from "node:util";
-import { programOf } from "./architecture.ts";
+import { buildProgram } from "./architecture.ts";
 import { runMain } from "./host.ts";
 import { defaultKernel, fetchKernel } from "./kernels.ts";
 import { buildModule } from "./module.ts";
@@ -51,7 +51,7 @@ async function main(): Promise<number> {
     interactive: true,
     timeoutMs: limitMs,
     moduleFile: await buildModule(kernel),
-    programFile: programOf(kernel.architecture),
+    programFile: await buildProgram(kernel.architecture),
     memoryMiB: values.memory === undefined ? undefined : Number(values.memory),
     smp: values.smp === undefined ? undefined : Number(values.smp),
   });
