@@ -53,20 +53,11 @@ const SYMBOLS = {
   // int fcntl(int fd, int command, int flags)
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // int ioctl(int fd, unsigned long request, unsigned long argument)
-  ioctlNumber: {
-    name: "ioctl",
-    parameters: ["i32", "usize", "usize"],
-    result: "i32",
-  },
+  ioctlNumber: { name: "ioctl", parameters: ["i32", "usize", "usize"], result: "i32" },
   // int ioctl(int fd, unsigned long request, void *argument)
   ioctl: { parameters: ["i32", "usize", "buffer"], result: "i32" },
   // the same, on a thread of its own
-  ioctlAsync: {
-    name: "ioctl",
-    parameters: ["i32", "usize", "buffer"],
-    result: "i32",
-    nonblocking: true,
-  },
+  ioctlAsync: { name: "ioctl", parameters: ["i32", "usize", "buffer"], result: "i32", nonblocking: true },
   // int epoll_create1(int flags)
   epoll_create1: { parameters: ["i32"], result: "i32" },
   // int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
@@ -77,10 +68,7 @@ const SYMBOLS = {
   // int eventfd(unsigned int count, int flags)
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
   // void *mmap(void *address, size_t, int protection, int flags, int fd, off_t)
-  mmap: {
-    parameters: ["usize", "usize", "i32", "i32", "i32", "i64"],
-    result: "usize",
-  },
+  mmap: { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "usize" },
   // int munmap(void *address, size_t length)
   munmap: { parameters: ["usize", "usize"], result: "i32" },
   // int madvise(void *address, size_t length, int advice)
@@ -105,10 +93,7 @@ const SYMBOLS = {
   memset: { parameters: ["usize", "i32", "usize"], result: "usize" },
   // int prctl(int option, unsigned long, unsigned long, unsigned long,
   //           unsigned long)
-  prctl: {
-    parameters: ["i32", "usize", "usize", "usize", "usize"],
-    result: "i32",
-  },
+  prctl: { parameters: ["i32", "usize", "usize", "usize", "usize"], result: "i32" },
   // int sched_getscheduler(pid_t thread)
   sched_getscheduler: { parameters: ["i32"], result: "i32" },
   // int sched_setscheduler(pid_t thread, int policy,
@@ -135,7 +120,8 @@ function load(): Library {
 
 /**
  * Functions of libc that are opened one by one, each when it is first asked for: a way into C takes half a millisecond to
- * make, in every Worker anew, and a process needs a third of them.
+ * make, in every Worker anew, and a process needs a third of them. That may be amid I/O, as V8's compiling of what is
+ * called first there: an I/O flusher's memory does not wait for the disk.
  */
 function lazily<S extends Deno.ForeignLibraryInterface>(symbols: S): Deno.DynamicLibrary<S>["symbols"] {
   const opened = {};

@@ -157,12 +157,16 @@ const PART_FUNCTION = `const __dblockUrls = []; function __dblockPart(index) {
 }`.replaceAll(/\n */g, " ");
 
 async function compileStub(arch: Arch): Promise<Uint8Array> {
-  const { gcc, objcopy, flags } = stubTools(arch);
+  const { gcc, objcopy, flags, remedy } = stubTools(arch);
   const linked = `${CACHE}/stub-${Deno.pid}.elf`;
   const flat = `${CACHE}/stub-${Deno.pid}.bin`;
   try {
-    await run(gcc, [...STUB_FLAGS.split(" "), ...flags, `-Wl,-T,${HERE}/stub.ld`, "-o", linked, `${HERE}/stub.c`]);
-    await run(objcopy, ["-O", "binary", "-j", ".stub", linked, flat]);
+    await run(
+      gcc,
+      [...STUB_FLAGS.split(" "), ...flags, `-Wl,-T,${HERE}/stub.ld`, "-o", linked, `${HERE}/stub.c`],
+      remedy,
+    );
+    await run(objcopy, ["-O", "binary", "-j", ".stub", linked, flat], remedy);
     return Deno.readFileSync(flat);
   } finally {
     removeIfThere(linked);
@@ -170,12 +174,12 @@ async function compileStub(arch: Arch): Promise<Uint8Array> {
   }
 }
 
-async function run(command: string, args: readonly string[]): Promise<void> {
+async function run(command: string, args: readonly string[], remedy: string): Promise<void> {
   let result;
   try {
     result = await new Deno.Command(command, { args: [...args], stdout: "null", stderr: "piped" }).output();
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) throw new Error(`Cannot find ${command}; type: make toolchain`);
+    if (error instanceof Deno.errors.NotFound) throw new Error(`Cannot find ${command}; type: ${remedy}`);
     throw error;
   }
   if (!result.success) throw new Error(`${command} failed: ${new TextDecoder().decode(result.stderr).trim()}`);

@@ -16,6 +16,8 @@ export interface StubTools {
   readonly objcopy: string;
   /** Flags that only the compiler for this kind of machine has. */
   readonly flags: readonly string[];
+  /** What to type where one of them is not there. */
+  readonly remedy: string;
 }
 
 /** No landing pads or signed return addresses: the stub has nothing to protect, and older processors lack them. */
@@ -28,7 +30,8 @@ const FLAGS: Readonly<Record<Arch, readonly string[]>> = {
 export function stubTools(arch: Arch): StubTools {
   const prefix = arch === Deno.build.arch ? "" : `${arch}-linux-gnu-`;
   // Debian has a cross compiler without its version in its name in another package only.
-  return { gcc: `${prefix}gcc${prefix && "-12"}`, objcopy: `${prefix}objcopy`, flags: FLAGS[arch] };
+  const remedy = prefix ? `apt-get install gcc-12-${prefix.replace("_", "-").slice(0, -1)}` : "make toolchain";
+  return { gcc: `${prefix}gcc${prefix && "-12"}`, objcopy: `${prefix}objcopy`, flags: FLAGS[arch], remedy };
 }
 
 /**
