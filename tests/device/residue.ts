@@ -87,15 +87,16 @@ export function canSeeKernelMemory(): boolean {
   return exists(kcorePath) && exists(pageFlagsPath);
 }
 
-/** The free pages' numbers. */
-export function freePages(): Set<number> {
+/** The numbers of pages that nobody uses: of `free` ones, and of those without a flag, which CPUs may keep for themselves. */
+export function unusedPages(): { readonly free: Set<number>; readonly flagless: Set<number> } {
   const bytes = Deno.readFileSync(pageFlagsPath);
   const flags = new BigUint64Array(bytes.buffer, 0, bytes.length >> 3);
-  const free = new Set<number>();
+  const [free, flagless] = [new Set<number>(), new Set<number>()];
   flags.forEach((value, page) => {
     if (value & freeFlag) free.add(page);
+    else if (value === 0n) flagless.add(page);
   });
-  return free;
+  return { free, flagless };
 }
 
 /** All of the machine's memory, page by page, as /proc/kcore has it. */
@@ -138,16 +139,12 @@ export class KernelPages implements Disposable {
     return this.#file.readSync(this.#page) === PAGE_BYTES ? this.#page : undefined;
   }
 
-  /** The part of these pages that is full of the mark. */
-  markedShare(pages: Iterable<number>): number {
-    let [marked, seen] = [0, 0];
-    for (const page of pages) {
+  /** Those of the pages that are full of the mark. */
+  marked(pages: Iterable<number>): number[] {
+    return [...pages].filter((page) => {
       const content = this.read(page);
-      if (content === undefined) continue;
-      seen++;
-      if (isFilled(content, mark)) marked++;
-    }
-    return seen === 0 ? 0 : marked / seen;
+      return content !== undefined && isFilled(content, mark);
+    });
   }
 
   [Symbol.dispose](): void {
