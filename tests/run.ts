@@ -7,10 +7,11 @@ import { parseArgs } from "node:util";
 import { type FileResult, runDeviceTests } from "./vm/device.ts";
 import { buildProgram } from "./vm/architecture.ts";
 import { buildDir, projectDir, runMain, UserError } from "./vm/host.ts";
-import { defaultKernel, fetchKernel, foreignKernelVersions, kernelVersions } from "./vm/kernels.ts";
+import { defaultKernel, fetchKernel, kernelVersions, otherKernelNames } from "./vm/kernels.ts";
 import { buildModule } from "./vm/module.ts";
 import { addCounts, type Counts } from "./vm/report.ts";
 import { figureTable, fileTable, kernelTable, type TestedKernel } from "./vm/summary.ts";
+import { defaultMemoryMiB } from "./vm/vm.ts";
 import { type HostResult, runCheck, runSuite, staticChecks, suiteFiles, suiteNames } from "./vm/suites.ts";
 
 /** Without --kernel: every device test on this one, */
@@ -25,13 +26,14 @@ const help = `Usage: make test [ARGS="..."]   or   src/build/deno.sh run -A test
 
   WORD...            only these: a check (format, lint, types), a suite (${suiteNames.join(", ")}),
                      or test files whose path has the word in it
-  --kernel 6.1,6.12  kernels for the device tests: ${kernelVersions.join(", ")}, all (of these), or on
-                     another kind of machine ${foreignKernelVersions.join(", ")}; without it every device test
-                     runs on ${fullKernels.join(" and ")}, and a few of them on ${smokeKernels.join(" and ")}
+  --kernel 6.1,6.12  kernels for the device tests: ${kernelVersions.join(", ")}, all (of these),
+                     ${otherKernelNames.join(", ")}, debug, kcsan; without it
+                     every device test runs on ${fullKernels.join(", ")}, and a few on ${smokeKernels.join(" and ")}
   --filter NAME      only tests whose name has this in it
   --memory MIB       memory of the VM (4096)
   --smp N            processors of the VM (2)
   --scale N          how many times as much the tests with figures do (1)
+  --vms N            how many VMs at a time (one a processor, as far as memory goes; 1 with --verbose)
   --verbose          show what device tests print while they run`;
 
 const tailLines = 60;
@@ -57,6 +59,7 @@ async function main(): Promise<number> {
       memory: { type: "string" },
       smp: { type: "string" },
       scale: { type: "string" },
+      vms: { type: "string" },
       verbose: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
@@ -75,11 +78,13 @@ async function main(): Promise<number> {
   }
   const deviceFiles = selected.get("device")!;
   if (deviceFiles.length > 0) {
+    const memoryMiB = values.memory === undefined ? undefined : toCount("--memory", values.memory);
     await runDevices(planDevices(deviceFiles, values.kernel, positionals.length === 0), {
       filter: values.filter,
-      memoryMiB: values.memory === undefined ? undefined : Number(values.memory),
-      smp: values.smp === undefined ? undefined : Number(values.smp),
+      memoryMiB,
+      smp: values.smp === undefined ? undefined : toCount("--smp", values.smp),
       scale: values.scale === undefined ? undefined : toScale(values.scale),
+      vms: values.vms === undefined ? values.verbose ? 1 : vmsAtATime(memoryMiB) : toCount("--vms", values.vms),
       verbose: values.verbose,
     });
   }
@@ -118,6 +123,21 @@ function toScale(text: string): number {
   return scale;
 }
 
+function toCount(option: string, text: string): number {
+  const count = Number(text);
+  if (!(Number.isInteger(count) && count > 0)) {
+    throw new UserError(`Cannot use ${option} ${text}: it is a whole number above 0`);
+  }
+  return count;
+}
+
+/** A VM keeps a processor busy, and the host has to have its memory, QEMU's own included. */
+function vmsAtATime(memoryMiB = defaultMemoryMiB): number {
+  const { available } = Deno.systemMemoryInfo();
+  const fitting = Math.floor(available / ((memoryMiB + 1024) * 2 ** 20));
+  return Math.max(1, Math.min(navigator.hardwareConcurrency, fitting));
+}
+
 /** Which device test files run on which kernel, and how much of it they do. */
 type Plan = ReadonlyMap<string, { readonly files: readonly string[]; readonly scale: number }>;
 
@@ -151,6 +171,7 @@ interface DeviceRunOptions {
   readonly memoryMiB: number | undefined;
   readonly smp: number | undefined;
   readonly scale: number | undefined;
+  readonly vms: number;
   readonly verbose: boolean;
 }
 

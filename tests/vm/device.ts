@@ -1,6 +1,6 @@
 /**
- * Runs device test files in a VM from the host: builds what the VM needs, follows its reports, and starts a new VM for
- * the remaining files when one is lost or its kernel is no longer as it was.
+ * Runs device test files in VMs from the host, several at a time: follows their reports, and starts a new VM for the
+ * remaining files when one is lost or its kernel is no longer as it was.
  */
 import { join } from "node:path";
 import { projectDir } from "./host.ts";
@@ -46,6 +46,8 @@ export interface DeviceOptions {
   readonly scale?: number | undefined;
   /** @default 30000 */
   readonly silenceMs?: number | undefined;
+  /** How many VMs run at a time. @default 1 */
+  readonly vms?: number | undefined;
   /** Called with what the tests print, as they print it. */
   readonly onOutput?: ((text: string) => void) | undefined;
   /** Called when a file is through. */
@@ -54,27 +56,58 @@ export interface DeviceOptions {
   readonly onRepeat?: ((path: string) => void) | undefined;
 }
 
-/** Runs the files in as few VMs as it takes; those that want a machine of another kind come last, in VMs of their own. */
+/** Runs the files, as many VMs at a time as are asked for. Returns the results in the order of the files. */
 export async function runDeviceTests(options: DeviceOptions): Promise<FileResult[]> {
   const results: FileResult[] = [];
+  const { files, vms = 1 } = options;
   let repeats = 0;
-  const factor = limitFactor(options);
-  const groups = Map.groupBy(options.files, (path) => JSON.stringify(machineOf(path)));
-  for (const [machine, paths] of [...groups].sort(([a], [b]) => a.length - b.length)) {
-    const wanted = JSON.parse(machine) as Machine;
-    const { memoryMiB = wanted.memoryMiB, smp = wanted.smp } = options;
-    let remaining = paths.map((path) => planFile(path, factor));
-    while (remaining.length > 0) {
-      const mayRepeat = repeats < repeatsMax;
-      const round = await runRound({ ...options, ...wanted, memoryMiB, smp }, remaining, mayRepeat);
-      results.push(...round.results);
-      remaining = remaining.slice(round.results.length);
-      if (!round.isFaulty) continue;
-      repeats++;
-      if (remaining.length > 0) options.onRepeat?.(remaining[0]!.path);
+  const queue = shares(options);
+  const work = async () => {
+    for (let share = queue.shift(); share !== undefined; share = queue.shift()) {
+      const { memoryMiB = share.machine.memoryMiB, smp = share.machine.smp } = options;
+      let remaining = share.files;
+      while (remaining.length > 0) {
+        const mayRepeat = repeats < repeatsMax;
+        const round = await runRound({ ...options, ...share.machine, memoryMiB, smp }, remaining, mayRepeat);
+        results.push(...round.results);
+        remaining = remaining.slice(round.results.length);
+        if (!round.isFaulty) continue;
+        repeats++;
+        if (remaining.length > 0) options.onRepeat?.(remaining[0]!.path);
+      }
     }
-  }
-  return results;
+  };
+  await Promise.all(Array.from({ length: vms }, work));
+  return results.sort((a, b) => files.indexOf(a.path) - files.indexOf(b.path));
+}
+
+/** What one VM does before another is started. */
+interface Share {
+  readonly machine: Machine;
+  readonly files: readonly PlannedFile[];
+}
+
+/** So many shares a VM, if there are enough files: the last one to end leaves the other VMs little to wait for. */
+const sharesPerVm = 3;
+const filesPerShare = 4;
+
+/**
+ * Deals out the files. Those that want a machine of another kind come last, in shares of their own; of the others, those
+ * that may take long come first and meet in no share.
+ */
+function shares(options: DeviceOptions): Share[] {
+  const { files, vms = 1 } = options;
+  const factor = limitFactor(options);
+  const groups = Map.groupBy(files, (path) => JSON.stringify(machineOf(path)));
+  return [...groups].sort(([a], [b]) => a.length - b.length).flatMap(([key, paths]) => {
+    const planned = paths.map((path) => planFile(path, factor));
+    const count = vms === 1 ? 1 : Math.min(vms * sharesPerVm, Math.ceil(planned.length / filesPerShare));
+    if (count > 1) planned.sort((a, b) => b.limitMs - a.limitMs);
+    return Array.from({ length: count }, (_, i) => ({
+      machine: JSON.parse(key) as Machine,
+      files: planned.filter((_, j) => j % count === i),
+    }));
+  });
 }
 
 /** What a test file wants its VM to have; what is undefined does not matter to it. */

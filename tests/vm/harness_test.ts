@@ -12,6 +12,7 @@ Deno.test("runDeviceTests() reports every kind of bad ending, and goes on", asyn
     kernel: await fetchKernel(defaultKernel),
     files: names.map((name) => `tests/vm/fixtures/${name}_test.ts`),
     silenceMs: 4_000,
+    vms: 2,
   });
   const expected: Record<string, { verdict: string; counts: [number, number, number]; problem: RegExp }> = {
     fails: { verdict: "fail", counts: [1, 1, 0], problem: /^$/ },

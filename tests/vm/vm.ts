@@ -19,10 +19,12 @@ export interface VmOptions {
   readonly timeoutMs: number;
   /** Emulated processors. @default 2 */
   readonly smp?: number | undefined;
-  /** @default 4096 */
+  /** @default {@linkcode defaultMemoryMiB} */
   readonly memoryMiB?: number | undefined;
   /** Further words of the kernel's command line. */
   readonly extraCmdline?: string | undefined;
+  /** The checkout that /project is made of. @default the one this file is in */
+  readonly sourceDir?: string | undefined;
   /** dblock.ko for this kernel; it is kmod/dblock.ko in the VM. */
   readonly moduleFile?: string | undefined;
   /** The dblock-ramdisk executable; it is ./dblock-ramdisk in the VM. */
@@ -56,7 +58,8 @@ export interface VmResult {
   readonly runDir: string;
 }
 
-const defaultMemoryMiB = 4096;
+/** What a VM has where nobody asks for less or more. */
+export const defaultMemoryMiB = 4096;
 const defaultProcessors = 2;
 const pollIntervalMs = 20;
 /** Folders of earlier runs that are kept. */
