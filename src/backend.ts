@@ -141,9 +141,8 @@ export interface MappedBackend {
  * default export is a `BackendFactory`. Each Worker calls it and has a backend of
  * its own: what they share goes through `data` (a SharedArrayBuffer, a path).
  *
- * Its code must not end its Worker (`self.close()`, `Deno.exit()`): Deno tells
- * nobody, so the disk would wait for ever. What it throws outside of a callback
- * ends the Worker, too, but that is heard: it is the disk's death (`onDeath`).
+ * What it throws outside of a callback ends its Worker, and so do `self.close()`
+ * and `Deno.exit()`: that is the disk's death (`onDeath`).
  * Where `onDeath` keeps the disk then, the other Workers end without closing
  * their backends: they are in the kernel, which goes on with the disk.
  */

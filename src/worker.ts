@@ -67,6 +67,16 @@ interface WorkerScope {
 const scope = self as unknown as WorkerScope;
 let backend: Backend | undefined;
 
+// Deno tells nobody that a Worker has ended itself, and its disk would wait for ever. An error that nobody catches is heard.
+for (const [owner, name, call] of [[self, "close", "self.close()"], [Deno, "exit", "Deno.exit()"]] as const) {
+  const refuse = (): never => {
+    const error = new Error(`its backend called ${call}`);
+    reportError(error);
+    throw error;
+  };
+  Object.defineProperty(owner, name, { value: refuse });
+}
+
 function send(message: FromWorker): void {
   scope.postMessage(message);
 }

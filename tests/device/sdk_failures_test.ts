@@ -96,25 +96,34 @@ Deno.test("a backend in a module is served by Workers", async () => {
   await sh("rm /tmp/sdk2 /tmp/module-backend.ts");
 });
 
-const broken = `export default ({ sizeBytes }) => ({
+/** A backend that does this when its block at 64 KiB is read. */
+const broken = (deed: string) =>
+  `export default ({ sizeBytes }) => ({
   sizeBytes,
   read: (buffer, offset) => {
     if (offset !== 65536) return;
-    setTimeout(() => { throw new Error("boom"); });
+    ${deed}
     return new Promise(() => {});
   },
   write: () => {},
 });`;
 
-for (const onDeath of ["remove", "hold"] as const) {
-  Deno.test(`a Worker that ends by an error of its own is its disk's death, with the policy ${onDeath}`, async () => {
-    await Deno.writeTextFile("/tmp/broken-backend.ts", broken);
-    const module = new URL("file:///tmp/broken-backend.ts");
+const deaths = [
+  { onDeath: "remove", deed: `setTimeout(() => { throw new Error("boom"); });`, said: /boom/ },
+  { onDeath: "hold", deed: `setTimeout(() => { throw new Error("boom"); });`, said: /boom/ },
+  { onDeath: "remove", deed: "self.close();", said: /self\.close\(\)/ },
+  { onDeath: "hold", deed: "Deno.exit(0);", said: /Deno\.exit\(\)/ },
+] as const;
+
+for (const { onDeath, deed, said } of deaths) {
+  Deno.test(`a Worker that ends by ${deed} is its disk's death, with the policy ${onDeath}`, async () => {
+    await Deno.writeTextFile("/tmp/broken-backend.ts", broken(deed));
+    const module = new URL(`file:///tmp/broken-backend.ts#${onDeath}-${said.source}`);
     const device = await serve({ module, data: { sizeBytes } }, { name: "sdk4", onDeath, log: () => {} });
     const read = sh(`dd if=${device.path} of=/dev/null bs=64k count=1 skip=1 iflag=direct`, { check: false });
     const ending = await device.closed;
     assert(ending.reason === "failed", ending.reason);
-    assertMatch(String(ending.error), /boom/);
+    assertMatch(String(ending.error), said);
     if (onDeath === "hold") {
       await waitFor("the device is held", () => infoOf("sdk4")!.state === DBLOCK_STATE_HELD);
       await device.close({ force: true }); // it is the next server's

@@ -134,6 +134,8 @@ const bootModules = ["virtio_pci", "virtio_blk", "virtio_console"];
 /** What an initramfs is made of, besides what every run has. */
 export interface InitramfsContent {
   readonly kernel: Kernel;
+  /** Where the project's files are. @default this checkout */
+  readonly sourceDir?: string | undefined;
   /** The dblock module to put at kmod/dblock.ko of the project. */
   readonly moduleFile?: string | undefined;
   /** Shell commands the VM runs. */
@@ -144,6 +146,7 @@ export interface InitramfsContent {
 
 /** Writes the initramfs of one run. */
 export async function writeInitramfs(content: InitramfsContent, file: string): Promise<void> {
+  const { sourceDir = projectDir } = content;
   const cpio = new Cpio();
   const guestTree = join(buildDir, "trees", guestTreeName(content.kernel.architecture));
   cpio.file("busybox", await Deno.readFile(join(guestTree, "usr/bin/busybox")), 0o755);
@@ -154,11 +157,11 @@ export async function writeInitramfs(content: InitramfsContent, file: string): P
   }
   cpio.directory("boot-modules");
   for (const name of ["deno.json", "src", "tests", "kmod/uapi", "kmod/README.md", "kmod/60-dblock.rules"]) {
-    const path = join(projectDir, name);
+    const path = join(sourceDir, name);
     if (!exists(path)) continue;
     const files = Deno.lstatSync(path).isDirectory ? listFiles(path).map((entry) => `${name}/${entry}`) : [name];
     for (const entry of files) {
-      const source = join(projectDir, entry);
+      const source = join(sourceDir, entry);
       cpio.file(`project/${entry}`, await Deno.readFile(source), Deno.statSync(source).mode! & 0o777);
     }
   }

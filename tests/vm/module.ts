@@ -26,6 +26,8 @@ export interface ModuleOptions {
   readonly sourceDir?: string | undefined;
   /** The module's name. @default "dblock" */
   readonly name?: string | undefined;
+  /** Keeps this build apart from others of that name. @default the module's name if it is another */
+  readonly variant?: string | undefined;
   /** Check with sparse instead of building. @default false */
   readonly sparse?: boolean;
 }
@@ -44,8 +46,12 @@ export async function buildModule(kernel: Kernel, options: ModuleOptions = {}): 
 }
 
 async function buildFor(target: Target, options: ModuleOptions): Promise<string> {
-  const { name = "dblock", sparse = false } = options;
-  const dir = join(buildDir, name === "dblock" ? "kmod" : `kmod-${name}`, target.release + (sparse ? "-sparse" : ""));
+  const { name = "dblock", variant = name === "dblock" ? undefined : name, sparse = false } = options;
+  const dir = join(
+    buildDir,
+    variant === undefined ? "kmod" : `kmod-${variant}`,
+    target.release + (sparse ? "-sparse" : ""),
+  );
   return await withLock(`${dir}.lock`, () => buildIn(dir, target, options));
 }
 
