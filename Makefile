@@ -58,8 +58,8 @@ soak: executable ## the tests that report figures, again and again with fresh se
 kernel-debug: toolchain ## build that kernel from Debian's source; 15 to 30 minutes, once
 	@$(RUN) tests/vm/debug_kernel.ts $(KERNEL)
 
-bench: toolchain ## measure the disk beside others; QUICK=1 looks for a regression, ARGS=--help
-	@$(RUN) tests/bench/main.ts $(if $(KERNEL),--kernel=$(KERNEL)) $(if $(QUICK),--quick) $(if $(SCALING),--scaling) \
+bench: toolchain ## measure the disk beside others; QUICK=1 looks for a regression since BASE=COMMIT, ARGS=--help
+	@$(RUN) tests/bench/main.ts $(if $(KERNEL),--kernel=$(KERNEL)) $(if $(QUICK),--quick) $(if $(BASE),--base=$(BASE)) $(if $(SCALING),--scaling) \
 		$(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(SECONDS),--seconds=$(SECONDS)) \
 		$(if $(DISKS),--disks="$(DISKS)") $(if $(JOBS),--jobs="$(JOBS)") $(ARGS)
 

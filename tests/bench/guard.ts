@@ -1,11 +1,11 @@
-/** The regression guard: which of our ratios have fallen, compared with the recorded ones. */
-import type { Figures } from "./results.ts";
+/** The regression guard: which of our ratios are lower than those of another commit. */
+import type { Figure, Figures } from "./results.ts";
 
 /** A ratio that fell. */
 export interface Fall {
   readonly job: string;
   readonly disk: string;
-  readonly recorded: number;
+  readonly before: number;
   readonly now: number;
 }
 
@@ -13,27 +13,27 @@ export interface Fall {
 export const tolerated = 0.75;
 
 /**
- * The ratios of these disks that fell by more than a quarter. What was not recorded, or not measured, cannot fall. Of the
- * rounds the best one counts: scheduling can make any of them half as fast, and only a regression all of them.
+ * The ratios of these disks that fell by more than a quarter. What was not measured before, or is not now, cannot fall. Of
+ * the rounds the best one counts: scheduling can make any of them half as fast, and only a regression all of them.
  */
-export function findFalls(recorded: Figures, now: Figures, disks: readonly string[]): Fall[] {
+export function findFalls(before: Figures, now: Figures, disks: readonly string[]): Fall[] {
   const falls: Fall[] = [];
   for (const [job, byDisk] of Object.entries(now)) {
     for (const disk of disks) {
-      const before = recorded[job]?.[disk]?.ratio;
-      const figure = byDisk[disk];
-      if (before === undefined || figure?.ratio === undefined) continue;
-      const after = figure.ratio * figure.iops.max / figure.iops.median;
-      if (after < before * tolerated) falls.push({ job, disk, recorded: before, now: after });
+      const [earlier, later] = [bestRatio(before[job]?.[disk]), bestRatio(byDisk[disk])];
+      if (earlier === undefined || later === undefined) continue;
+      if (later < earlier * tolerated) falls.push({ job, disk, before: earlier, now: later });
     }
   }
   return falls;
 }
 
+function bestRatio(figure: Figure | undefined): number | undefined {
+  return figure?.ratio === undefined ? undefined : figure.ratio * figure.iops.max / figure.iops.median;
+}
+
 /** The falls in one line. */
-export function describeFalls(falls: readonly Fall[]): string {
-  const each = falls.map(({ job, disk, recorded, now }) =>
-    `${disk} ${job} ${recorded.toFixed(2)} -> ${now.toFixed(2)}`
-  );
-  return `slower than recorded by more than a quarter (ratio to brd): ${each.join(", ")}`;
+export function describeFalls(falls: readonly Fall[], commit: string): string {
+  const each = falls.map(({ job, disk, before, now }) => `${disk} ${job} ${before.toFixed(2)} -> ${now.toFixed(2)}`);
+  return `slower than ${commit} by more than a quarter (ratio to brd, best of the turns): ${each.join(", ")}`;
 }

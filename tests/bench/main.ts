@@ -7,11 +7,11 @@ import { parseArgs } from "node:util";
 import { exists, projectDir, runMain, UserError } from "../vm/host.ts";
 import { defaultKernel } from "../vm/kernels.ts";
 import { disks, isOwn, reference } from "./disks.ts";
-import { describeFalls, findFalls } from "./guard.ts";
 import { jobs } from "./jobs.ts";
 import { measure, prepare, type Subject } from "./measure.ts";
 import type { Line, Plan } from "./plan.ts";
 import { measureProgram } from "./program.ts";
+import { quick } from "./quick.ts";
 import { chartsOf, draw } from "./plot.ts";
 import { type Circumstances, type Results, type ScalingResult, summarize } from "./results.ts";
 import { allPoints, formatPoints, processorCounts, scalingSeries } from "./scaling.ts";
@@ -20,7 +20,8 @@ import { formatFigures, formatFootprint, formatLedgers, formatRatios } from "./t
 const help =
   `Usage: make bench [QUICK=1] [SCALING=1] [ROUNDS=3] [SECONDS=1] [DISKS="brd direct"] [JOBS="r4k-qd1"] [KERNEL=6.12]
 
-  QUICK=1     under 3 minutes; fails if a ratio fell by more than a quarter, compared with tests/bench/results.json
+  QUICK=1     5 minutes; fails if a ratio is lower by more than a quarter than that of an earlier commit, which is
+              measured in turn: BASE=HEAD~1, or else the one whose figures are in tests/bench/results.json
   SCALING=1   cost by queues, depth, request size and devices, with 2 and 4 processors
   DISKS, JOBS only these; the figures are then printed and not kept
   disks       ${disks.map(({ name }) => name).join(" ")}
@@ -28,8 +29,8 @@ const help =
 
 const resultsFile = join(projectDir, "tests/bench/results.json");
 const rampMs = 300;
-const quickDisks = [reference, "direct", "delivered", "async"];
-const quickRounds = 2;
+/** What QUICK=1 measures where DISKS does not say it. */
+const quickDisks = ["direct", "delivered", "async"];
 
 interface Options {
   readonly kernel: string;
@@ -50,6 +51,7 @@ async function main(): Promise<number> {
       disks: { type: "string" },
       jobs: { type: "string" },
       quick: { type: "boolean", default: false },
+      base: { type: "string", default: "" },
       scaling: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
@@ -57,6 +59,9 @@ async function main(): Promise<number> {
   if (values.help) {
     console.log(help);
     return 0;
+  }
+  if (values.base !== "" && !values.quick) {
+    throw new UserError(`Cannot take BASE=${values.base} alone: it is what QUICK=1 compares with`);
   }
   const options: Options = {
     kernel: values.kernel || defaultKernel,
@@ -67,7 +72,13 @@ async function main(): Promise<number> {
     isWhole: !values.disks && !values.jobs,
   };
   const subject = await prepare(options.kernel);
-  if (values.quick) return await quick(subject, options);
+  if (values.quick) {
+    const { base } = values;
+    const ownDisks = options.disks.filter(({ name, kind }) =>
+      isOwn(kind) && (values.disks || quickDisks.includes(name))
+    );
+    return await quick(subject, { ...options, base, disks: ownDisks, rampMs, onLine: printProgress });
+  }
   if (values.scaling) return await scale(subject, options);
   return await full(subject, options);
 }
@@ -150,33 +161,6 @@ async function keep(results: Results): Promise<void> {
   } catch (error) {
     console.log(`no plots: ${error instanceof Error ? error.message : error}`);
   }
-}
-
-/** The regression guard. What seems to have fallen is measured once more before it counts: scheduling has its moods. */
-async function quick(subject: Subject, options: Options): Promise<number> {
-  const recorded = readResults();
-  if (recorded === undefined) throw new UserError(`Cannot compare: there is no ${resultsFile}; "make bench" writes it`);
-  const series = {
-    name: "quick",
-    disks: disks.filter(({ name }) => quickDisks.includes(name)),
-    jobs,
-    rounds: quickRounds,
-  };
-  const plan: Plan = { series: [series], runtimeMs: options.runtimeMs, rampMs, footprint: false, ledger: false };
-  const own = series.disks.filter(({ kind }) => isOwn(kind)).map(({ name }) => name);
-  const { figures } = summarize(await measure(subject, plan, { onLine: printProgress }), "quick");
-  console.log(`\n${formatRatios(jobs, figures, reference)}`);
-  let falls = findFalls(recorded.main.figures, figures, own);
-  if (falls.length > 0) {
-    const names = falls.map(({ job }) => job);
-    console.log(`\n${describeFalls(falls)}; once more:`);
-    const again = { ...series, jobs: jobs.filter(({ name }) => names.includes(name)) };
-    const second = summarize(await measure(subject, { ...plan, series: [again] }, { onLine: printProgress }), "quick");
-    const stillLow = findFalls(recorded.main.figures, second.figures, own);
-    falls = stillLow.filter((fall) => falls.some(({ job, disk }) => job === fall.job && disk === fall.disk));
-  }
-  console.log(falls.length === 0 ? "no ratio fell by more than a quarter" : describeFalls(falls));
-  return falls.length === 0 ? 0 : 1;
 }
 
 function circumstancesOf(subject: Subject, options: Options, processors: number): Circumstances {

@@ -12,6 +12,8 @@ export interface Subject {
   readonly kernel: Kernel;
   readonly moduleFile: string;
   readonly programFile: string;
+  /** The project's files. @default this checkout */
+  readonly sourceDir?: string;
   /** The server behind ublk. */
   readonly ublkFile: string;
 }

@@ -65,8 +65,8 @@ Deno.test("findFalls() names what fell by more than a quarter, and only that", (
   const recorded = figures({ direct: 0.8, delivered: 0.5, async: 0.2, loop: 1 });
   const now = figures({ direct: 0.59, delivered: 0.375, async: 0.25, loop: 0.1 });
   const falls = findFalls(recorded, now, ["direct", "delivered", "async"]);
-  assertEquals(falls, [{ job: name, disk: "direct", recorded: 0.8, now: 0.59 }]);
-  assertStringIncludes(describeFalls(falls), `direct ${name} 0.80 -> 0.59`);
+  assertEquals(falls, [{ job: name, disk: "direct", before: 0.8, now: 0.59 }]);
+  assertStringIncludes(describeFalls(falls, "0a924aa"), `direct ${name} 0.80 -> 0.59`);
 });
 
 Deno.test("findFalls() takes the best of the rounds", () => {

@@ -128,8 +128,8 @@ async function removeOld(imagesDir: string, name: string, keep: string): Promise
   }
 }
 
-/** Drivers without which the VM sees neither its disks nor its report channel. */
-const bootModules = ["virtio_pci", "virtio_blk", "virtio_console"];
+/** What the VM needs to see its disks, what is on them, and its report channel. Many kernels have some of it built in. */
+const bootModules = ["virtio_pci", "virtio_blk", "virtio_console", "ext4"];
 
 /** What an initramfs is made of, besides what every run has. */
 export interface InitramfsContent {
