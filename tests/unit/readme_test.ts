@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { assert, assertEquals } from "@std/assert";
-import { foreignKernelVersions, kernelVersions } from "../vm/kernels.ts";
+import { isReleaseOf, kernelVersions, otherKernelNames } from "../vm/kernels.ts";
 import { kernelTable } from "../vm/summary.ts";
 import { readmeExample } from "./readme_example.ts";
 
@@ -77,9 +77,8 @@ Deno.test("the table of kernels in README.md is the one that the tests print, wi
   assert(text.includes(`\n${head}\n`), "the table is not there");
   const rows = text.slice(text.indexOf(head) + head.length).trimStart().split("\n\n", 1)[0]!.split("\n");
   const releases = rows.map((row) => /^\| (\S+)(?: \| \d+){4} \|$/.exec(row)?.[1]);
-  for (const name of [...kernelVersions, ...foreignKernelVersions]) {
-    const [version, architecture = "amd64"] = name.split("-");
-    const found = releases.filter((release) => release?.startsWith(`${version}.`) && release.endsWith(architecture));
+  for (const name of [...kernelVersions, ...otherKernelNames]) {
+    const found = releases.filter((release) => release !== undefined && isReleaseOf(name, release));
     assertEquals(found.length, 1, name);
   }
 });

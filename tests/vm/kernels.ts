@@ -45,24 +45,41 @@ const kernelSources: readonly KernelSource[] = [
   },
 ];
 
-/** Kernels of another kind of machine than the host's. */
-const foreignSources: readonly KernelSource[] = [
+/** Kernels of another kind: for another machine, with larger pages, or with locks that sleep (PREEMPT_RT). */
+const otherSources: readonly KernelSource[] = [
+  {
+    version: "6.12-rt",
+    suites: ["bookworm-backports", "bookworm", "bookworm-security"],
+    image: /^linux-image-6\.12\.\d+\+deb12(\.\d+)?-rt-amd64$/,
+  },
   {
     version: "6.12-arm64",
     architecture: "arm64",
     suites: ["bookworm-backports", "bookworm", "bookworm-security"],
     image: /^linux-image-6\.12\.\d+\+deb12(\.\d+)?-cloud-arm64$/,
   },
+  {
+    version: "6.12-arm64-16k",
+    architecture: "arm64",
+    suites: ["bookworm-backports", "bookworm", "bookworm-security"],
+    image: /^linux-image-6\.12\.\d+\+deb12(\.\d+)?-arm64-16k$/,
+  },
 ];
 
 /** The kernel taken where none is named. */
 export const defaultKernel = "6.12";
 
-/** Versions of all known kernels of the host's kind of machine, oldest first. */
+/** Versions of the kernels that the project is for, oldest first. */
 export const kernelVersions: readonly string[] = kernelSources.map((source) => source.version);
 
-/** Versions of kernels for another kind of machine. */
-export const foreignKernelVersions: readonly string[] = foreignSources.map((source) => source.version);
+/** Names of kernels of another kind. */
+export const otherKernelNames: readonly string[] = otherSources.map((source) => source.version);
+
+/** Whether that is what `uname -r` may say in the kernel of that name. */
+export function isReleaseOf(name: string, release: string): boolean {
+  const source = [...kernelSources, ...otherSources].find(({ version }) => version === name);
+  return source?.image.test(`linux-image-${release}`) ?? false;
+}
 
 /** A kernel that is unpacked and ready to be built for and booted. */
 export interface Kernel {
@@ -84,7 +101,7 @@ export interface Kernel {
 /** Makes a kernel ready: downloads and unpacks it unless that was done before. */
 export async function fetchKernel(version: string): Promise<Kernel> {
   if (debugKernelNames.includes(version)) return await fetchDebugKernel(version);
-  const sources = [...kernelSources, ...foreignSources];
+  const sources = [...kernelSources, ...otherSources];
   const source = sources.find((candidate) => candidate.version === version);
   if (source === undefined) {
     const known = [...sources.map((candidate) => candidate.version), ...debugKernelNames].join(", ");
