@@ -18,6 +18,8 @@ interface Machine {
   readonly makeArguments: readonly string[];
   /** QEMU's program, with the words that make it this machine. */
   readonly qemu: readonly string[];
+  /** QEMU's name of the processor, unless a kernel wants another. */
+  readonly processor: string;
   /** The kernel's name of the serial port. */
   readonly console: string;
 }
@@ -28,16 +30,18 @@ const machines: Readonly<Record<Architecture, Machine>> = {
     hostTools: {},
     // Debian 12's compiler builds for older kernels too; their headers name the one of their time.
     makeArguments: ["CC=gcc-12"],
+    qemu: ["qemu-system-x86_64", "-machine", "q35"],
     // TCG emulates `rep movsb` byte by byte and cmpxchg16b by stopping every processor; without them nothing is that slow.
-    qemu: ["qemu-system-x86_64", "-machine", "q35", "-cpu", "max,-cx16,-erms,-fsrm"],
+    processor: "max,-cx16,-erms,-fsrm",
     console: "ttyS0",
   },
   arm64: {
     arch: "aarch64",
     hostTools: { "qemu-system-aarch64": "qemu-system-arm", "aarch64-linux-gnu-gcc-12": "gcc-12-aarch64-linux-gnu" },
     makeArguments: ["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-", "CC=aarch64-linux-gnu-gcc-12"],
-    // A processor of the first kind: what it has, all have. It sets no "accessed" bits: the kernel does, at a fault.
-    qemu: ["qemu-system-aarch64", "-machine", "virt,gic-version=3", "-cpu", "cortex-a72"],
+    qemu: ["qemu-system-aarch64", "-machine", "virt,gic-version=3"],
+    // One of the first kind: what it has, all have. It sets no "accessed" bits: the kernel does, at a fault.
+    processor: "cortex-a72",
     console: "ttyAMA0",
   },
 };

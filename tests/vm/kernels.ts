@@ -15,6 +15,8 @@ interface KernelSource {
   readonly suites: readonly string[];
   /** @default "amd64" */
   readonly architecture?: Architecture;
+  /** As {@linkcode Kernel.processor}. */
+  readonly processor?: string;
   /** Names of its image packages; the newest that matches is taken. */
   readonly image: RegExp;
   /** Packages of the compiler it wants, where the compiler of Debian 12 will not do. The build then runs inside the kernel's tree. */
@@ -61,6 +63,8 @@ const otherSources: readonly KernelSource[] = [
   {
     version: "6.12-arm64-16k",
     architecture: "arm64",
+    // The first of its family that knows pages of 16 KiB.
+    processor: "cortex-a76",
     suites: ["bookworm-backports", "bookworm", "bookworm-security"],
     image: /^linux-image-6\.12\.\d+\+deb12(\.\d+)?-arm64-16k$/,
   },
@@ -85,6 +89,8 @@ export function isReleaseOf(name: string, release: string): boolean {
 export interface Kernel {
   readonly version: string;
   readonly architecture: Architecture;
+  /** The processor it wants; undefined: that of its architecture. */
+  readonly processor?: string | undefined;
   /** What `uname -r` says in it. */
   readonly release: string;
   /** The tree its packages are unpacked in. */
@@ -115,6 +121,7 @@ export async function fetchKernel(version: string): Promise<Kernel> {
   return {
     version,
     architecture: source.architecture ?? "amd64",
+    processor: source.processor,
     release,
     rootDir,
     hasToolchain: source.toolchain !== undefined,

@@ -220,6 +220,7 @@ async function qemuCommand(
   ].join(" ").trim();
   return [
     ...machine.qemu,
+    ...["-cpu", options.kernel.processor ?? machine.processor],
     ...["-accel", "tcg,thread=multi"],
     ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
     ...["-smp", String(options.smp ?? defaultProcessors)],
