@@ -6,7 +6,7 @@ import { encode } from "../../src/struct.ts";
 import { isFilled, TestDisk } from "./disk.ts";
 import { scaled } from "./harness.ts";
 import { callAsync, done, MIB, type Queue, type Request } from "./server.ts";
-import { close, Memory, NR, O_DIRECT, O_RDONLY, open, syscall, syscallAsync } from "./syscall.ts";
+import { close, Memory, NR, O_DIRECT, O_RDONLY, open, PAGE_BYTES, syscall, syscallAsync } from "./syscall.ts";
 
 const POLLIN = 1;
 const MADV_DONTNEED = 4;
@@ -60,7 +60,7 @@ Deno.test("an answer that is being copied stays with its buffer; one that comes 
     const reading = syscallAsync(NR.pread64, fd, read.bytes, MIB, 0);
     const request = await next();
     // A page is missing in the middle, so the copy stops there, lets go of the request, and goes on.
-    syscall(NR.madvise, before.address + MIB / 2, 4096, MADV_DONTNEED);
+    syscall(NR.madvise, before.address + MIB / 2, PAGE_BYTES, MADV_DONTNEED);
     const attach = () => queue.attachAsync({ buffer_address: after.address });
     const [attaching, committing] = round % 2 === 0
       ? [attach(), commitOne(queue, request)]

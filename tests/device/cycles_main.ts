@@ -21,7 +21,9 @@ function count(what: string, errno: number, foreseen: readonly number[]): void {
 
 /** Creates and serves one device until it is live or somebody else has taken it away. */
 function createAndServe(control: Control, name: string): Queue | undefined {
-  const { errno, out } = control.create(params(name, { size_bytes: 65536, queue_depth: 4, max_io_bytes: 4096 }));
+  const { errno, out } = control.create(
+    params(name, { size_bytes: 16 * PAGE_BYTES, queue_depth: 4, max_io_bytes: PAGE_BYTES }),
+  );
   count("create", errno, [ERRNO.EEXIST]);
   if (errno !== 0) return undefined;
   const fd = open(`/dev/${name}-ctl`, O_NONBLOCK);

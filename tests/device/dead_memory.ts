@@ -64,10 +64,15 @@ export function deadMemory(sizeBytes: number): MortalMemory {
 /** The parts of a ring, in the order in which they lie. */
 export type RingPart = "header" | "requests" | "completions";
 
-/** A ring whose parts lie on pages of their own, so that each can be lost by itself. */
+/** A ring whose parts begin on pages of their own, so that the beginning of each can be lost by itself. */
 export class MortalRing extends MortalMemory {
-  /** So many requests, and as many completions, fill three pages each. */
-  static readonly depth = 512;
+  /** Requests fill a page or more: three of 4 KiB, one and a half of 16 KiB. */
+  static readonly depth = Math.min(PAGE_BYTES / 8, abi.DBLOCK_QUEUE_DEPTH_MAX);
+  static readonly #pages: Readonly<Record<RingPart, number>> = {
+    header: 0,
+    requests: 1,
+    completions: 1 + Math.floor(MortalRing.depth * abi.dblock_request.size / PAGE_BYTES),
+  };
   /** For ATTACH: the header ends with the first page. */
   readonly ringAddress = this.address + PAGE_BYTES - abi.dblock_ring_header.size;
 
@@ -75,9 +80,9 @@ export class MortalRing extends MortalMemory {
     super(7 * PAGE_BYTES);
   }
 
+  /** The page with the first of them is not there any more. */
   lose(part: RingPart): void {
-    const [firstPage, pageCount] = ({ header: [0, 1], requests: [1, 3], completions: [4, 3] } as const)[part];
-    this.die(firstPage * PAGE_BYTES, pageCount * PAGE_BYTES);
+    this.die(MortalRing.#pages[part] * PAGE_BYTES, PAGE_BYTES);
   }
 }
 

@@ -60,7 +60,7 @@ Deno.test("LIST writes as many as fit, says how many there are, and refuses what
   const names = ["list0", "list1", "list2"];
   for (const name of names) createDevice(params(name));
   try {
-    using memory = new Memory(3 * 4096);
+    using memory = new Memory(3 * PAGE_BYTES);
     const list = (values: Parameters<typeof encode<typeof abi.dblock_list>>[1]) => {
       const { errno, out } = call(control.fd, abi.DBLOCK_IOC_LIST, abi.dblock_list, values);
       return [errno, out.count, out.total];
@@ -73,8 +73,8 @@ Deno.test("LIST writes as many as fit, says how many there are, and refuses what
     assertEquals(list({ reserved: 1 })[0], EINVAL);
     assertEquals(list({ capacity: 1 })[0], EFAULT);
     // The second of them does not fit before the hole.
-    memory.protect(PROT_NONE, 4096);
-    assertEquals(list({ capacity: 3, infos_address: memory.address + 4096 - abi.dblock_info.size })[0], EFAULT);
+    memory.protect(PROT_NONE, PAGE_BYTES);
+    assertEquals(list({ capacity: 3, infos_address: memory.address + PAGE_BYTES - abi.dblock_info.size })[0], EFAULT);
   } finally {
     for (const name of names) await destroyDevice(name);
   }

@@ -37,7 +37,7 @@ const cases: readonly [CreateParams, number][] = [
   [{ io_opt_bytes: abi.DBLOCK_IO_BYTES_MAX }, 0],
   [{ io_opt_bytes: abi.DBLOCK_IO_BYTES_MAX + 4096 }, EINVAL],
   [{ io_opt_bytes: 2048 }, EINVAL],
-  [{ max_io_bytes: abi.DBLOCK_IO_BYTES_MIN }, 0],
+  [{ max_io_bytes: Math.max(abi.DBLOCK_IO_BYTES_MIN, PAGE_BYTES) }, 0],
   [{ max_io_bytes: abi.DBLOCK_IO_BYTES_MAX }, 0],
   ...[0, 512, 4095, 4097, 6144, abi.DBLOCK_IO_BYTES_MAX + 4096, 2 ** 32 - 1].map((max_io_bytes) =>
     [{ max_io_bytes }, EINVAL] as [CreateParams, number]

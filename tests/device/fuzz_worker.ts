@@ -15,6 +15,7 @@ import {
   O_NONBLOCK,
   O_RDWR,
   open,
+  PAGE_BYTES,
   pollNow,
   PROT_NONE,
   PROT_READ,
@@ -61,13 +62,13 @@ class Fuzzer {
   readonly #arena = new Memory(arenaBytes);
   readonly #argument = new Memory(4096);
   readonly #readOnly = new Memory(4096);
-  readonly #hole = new Memory(2 * 4096);
+  readonly #hole = new Memory(2 * PAGE_BYTES);
 
   constructor({ seed, fds }: FuzzTask) {
     this.#random = new Random(seed);
     this.#fds = fds;
     this.#readOnly.protect(PROT_READ);
-    this.#hole.protect(PROT_NONE, 4096);
+    this.#hole.protect(PROT_NONE, PAGE_BYTES);
   }
 
   #below(limit: number): number {
@@ -203,8 +204,8 @@ class Fuzzer {
       case 1:
         return this.#count(`write ${Math.max(0, -syscall(NR.write, fd, this.#arena.address, 512))}`);
       case 2: {
-        const mapped = syscall(NR.mmap, 0, 4096, 3, 1, fd, 0);
-        if (mapped > 0) syscall(NR.munmap, mapped, 4096);
+        const mapped = syscall(NR.mmap, 0, PAGE_BYTES, 3, 1, fd, 0);
+        if (mapped > 0) syscall(NR.munmap, mapped, PAGE_BYTES);
         return this.#count(`mmap ${Math.max(0, -mapped)}`);
       }
       case 3: {
@@ -228,12 +229,12 @@ class Fuzzer {
 
   #address(): number {
     if (this.#chance(95)) return this.#arena.address + this.#below(arenaBytes / slotBytes - 8) * slotBytes;
-    return this.#pick([0, 8, this.#hole.address, this.#hole.address + 4096 - 8, this.#readOnly.address]);
+    return this.#pick([0, 8, this.#hole.address, this.#hole.address + PAGE_BYTES - 8, this.#readOnly.address]);
   }
 
   #badAddress(): bigint {
     const kernel = [0xffff888000000000n, 0xffffffff81000000n, 2n ** 63n, 2n ** 64n - 8n, 2n ** 47n - 4096n];
-    const user = [0, 1, this.#hole.address + 4096, this.#hole.address + 4096 - 16, this.#readOnly.address];
+    const user = [0, 1, this.#hole.address + PAGE_BYTES, this.#hole.address + PAGE_BYTES - 16, this.#readOnly.address];
     return this.#chance(50) ? this.#pick(kernel) : BigInt(this.#pick(user));
   }
 
@@ -244,7 +245,7 @@ class Fuzzer {
     switch (ioctl) {
       case "CREATE":
         return {
-          ...params(name, { size_bytes: MIB, max_io_bytes: 4096 * this.#pick([1, 4]), queue_depth: depth }),
+          ...params(name, { size_bytes: MIB, max_io_bytes: PAGE_BYTES * this.#pick([1, 4]), queue_depth: depth }),
           queue_count: 1 + this.#below(2),
           flags: direct ? abi.DBLOCK_DEVICE_DIRECT : 0,
           timeout_ms: this.#pick([0, 1000]),
@@ -258,7 +259,7 @@ class Fuzzer {
         return { capacity: this.#below(6), infos_address: this.#address() };
       case "ATTACH": {
         const buffer = this.#arena.address + 32 * slotBytes;
-        const bytes = depth * 4096 * this.#pick([1, 4]);
+        const bytes = depth * PAGE_BYTES * this.#pick([1, 4]);
         return {
           queue: this.#below(2),
           flags: this.#chance(3) ? abi.DBLOCK_ATTACH_TAKE_OVER : 0,

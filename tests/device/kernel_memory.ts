@@ -1,5 +1,6 @@
 /** What the kernel itself has in use, in numbers that can be compared: objects by slab cache, and pages by kind. */
 import { sh } from "./harness.ts";
+import { PAGE_BYTES } from "./syscall.ts";
 
 /** Objects of a slab cache. */
 export interface SlabCache {
@@ -51,7 +52,6 @@ export async function countKernelMemory(): Promise<KernelMemory> {
 
 /** Bytes of free pages that each CPU keeps for itself, as many as its last work made it: MemFree is without them. */
 async function keptByCpus(): Promise<number> {
-  const pageBytes = 4096;
   const counts = (await Deno.readTextFile("/proc/zoneinfo")).matchAll(/^ +cpu: \d+\n +count: +(\d+)$/gm);
-  return [...counts].reduce((sum, [, count]) => sum + Number(count), 0) * pageBytes;
+  return [...counts].reduce((sum, [, count]) => sum + Number(count), 0) * PAGE_BYTES;
 }

@@ -7,6 +7,7 @@ import { assert, assertEquals } from "@std/assert";
 import { DiskSet } from "./disk_set.ts";
 import { exists, figure, scaled, sh } from "./harness.ts";
 import { countKernelMemory, type KernelMemory } from "./kernel_memory.ts";
+import { PAGE_BYTES } from "./syscall.ts";
 
 const runs = 3;
 /** What looks like a leak has to do so this often. */
@@ -22,7 +23,6 @@ const ignored: readonly string[] = [
     ? ["kmemleak_object objects", "kmemleak_scan_area objects", "debug_objects_cache objects", "pages of other pages"]
     : []),
 ];
-const pageBytes = 4096;
 
 interface Kind {
   readonly name: "created" | "live";
@@ -49,7 +49,7 @@ function amounts({ caches, mappings, bytes }: KernelMemory): Map<string, number>
   const amounts = [
     ...[...caches].map(([name, { inUse }]) => [`${name} objects`, inUse] as const),
     ...[...mappings].map(([caller, count]) => [`mappings of ${caller}`, count] as const),
-    ...[...bytes].map(([name, count]) => [`pages of ${name}`, count / pageBytes] as const),
+    ...[...bytes].map(([name, count]) => [`pages of ${name}`, count / PAGE_BYTES] as const),
   ];
   return new Map(amounts.filter(([name]) => !ignored.includes(name)));
 }

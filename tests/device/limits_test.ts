@@ -6,6 +6,7 @@ import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
 import { sh } from "./harness.ts";
 import { type CreateParams, KIB, MIB } from "./server.ts";
+import { PAGE_BYTES } from "./syscall.ts";
 
 /** Files of /sys/block/NAME/queue and what is in them. */
 async function queueLimits(name: string, files: readonly string[]): Promise<Record<string, number>> {
@@ -51,8 +52,8 @@ Deno.test("a disk without any of that shows none of it", async () => {
 
 const geometries: readonly CreateParams[] = [
   ...[512, 1024, 2048, 4096].map((bytes) => ({ logical_block_bytes: bytes })),
-  { max_io_bytes: 4096 },
-  { max_io_bytes: 12 * KIB, logical_block_bytes: 4096 },
+  { max_io_bytes: PAGE_BYTES },
+  { max_io_bytes: 3 * PAGE_BYTES, logical_block_bytes: 4096 },
   { max_io_bytes: 2 * MIB, queue_depth: 4 },
 ];
 for (const geometry of geometries) {

@@ -6,7 +6,7 @@ import { ERRNO } from "../../src/errors.ts";
 import { isFilled, TestDisk } from "./disk.ts";
 import { kernelLinesSince, markKernelLog, sh, waitFor } from "./harness.ts";
 import { done, KIB } from "./server.ts";
-import { Memory, PROT_NONE, PROT_READ, PROT_READ_WRITE } from "./syscall.ts";
+import { Memory, PAGE_BYTES, PROT_NONE, PROT_READ, PROT_READ_WRITE } from "./syscall.ts";
 
 const read = (path: string, block: number) =>
   sh(`dd if=${path} bs=4k count=1 skip=${block} iflag=direct status=none`, { check: false });
@@ -38,10 +38,14 @@ Deno.test("a write whose data cannot be delivered is handed out by a later EXCHA
   await using disk = await TestDisk.start({ name: "fault1" });
   await disk.pause();
   const queue = disk.queues[0]!;
-  const writing = sh(`tr '\\0' d </dev/zero | dd of=${disk.path} bs=8k count=1 iflag=fullblock oflag=direct`);
+  const writing = sh(
+    `tr '\\0' d </dev/zero | dd of=${disk.path} bs=${2 * PAGE_BYTES} count=1 iflag=fullblock oflag=direct`,
+  );
   await waitFor("the write waits", () => disk.info().waiting_count === 1);
   // The second page of every slot is missing.
-  for (let slot = 0; slot < queue.depth; slot++) queue.buffer!.protect(PROT_NONE, slot * queue.slotBytes + 4096, 4096);
+  for (let slot = 0; slot < queue.depth; slot++) {
+    queue.buffer!.protect(PROT_NONE, slot * queue.slotBytes + PAGE_BYTES, PAGE_BYTES);
+  }
   assertEquals(queue.exchange().result, -ERRNO.EFAULT);
   assertEquals(disk.info().waiting_count, 1);
   queue.buffer!.protect(PROT_READ_WRITE);
@@ -49,7 +53,7 @@ Deno.test("a write whose data cannot be delivered is handed out by a later EXCHA
   assertEquals(requests.length, 1);
   assertEquals(queue.commit([disk.fulfil(requests[0]!)]).refusedCount, 0);
   await writing;
-  assertEquals(isFilled(disk.store.bytes.subarray(0, 8192), 100), true);
+  assertEquals(isFilled(disk.store.bytes.subarray(0, 2 * PAGE_BYTES), 100), true);
   disk.serve();
 });
 
@@ -62,14 +66,14 @@ Deno.test("a completion with a bad data address costs its request EIO, and no ot
   await disk.untilHeld(4);
   const requests = [...disk.held].sort((a, b) => a.offsetBytes - b.offsetBytes);
   disk.held.length = 0;
-  using hole = new Memory(2 * 4096);
-  hole.protect(PROT_NONE, 4096);
+  using hole = new Memory(2 * PAGE_BYTES);
+  hole.protect(PROT_NONE, PAGE_BYTES);
   const answers = requests.map((request) => disk.fulfil(request));
   const kernel = 2 ** 53 - 4096; // Above all user addresses.
   const { statuses, refusedCount } = disk.queues[0]!.commit([
     answers[0]!,
     // Begins in good memory and ends in the hole.
-    { ...answers[1], address: hole.address + 2048 },
+    { ...answers[1], address: hole.address + PAGE_BYTES - 2048 },
     { ...answers[2], address: kernel },
     answers[3]!,
   ]);
@@ -100,7 +104,7 @@ Deno.test("of big answers in one call, one whose memory is missing in the middle
   for (const block of [0, 1, 2, 4]) memory.bytes.fill(101 + block, block * bytes, (block + 1) * bytes);
   // Of the fourth, nothing is present but its ends; of the second, nothing can be had between its ends.
   memory.bytes[3 * bytes] = memory.bytes[4 * bytes - 1] = 104;
-  memory.protect(PROT_NONE, bytes + middle, 4 * KIB);
+  memory.protect(PROT_NONE, bytes + middle, PAGE_BYTES);
   const { statuses, refusedCount } = disk.queues[0]!.commit(
     requests.map((request, block) => ({ ...done(request), address: memory.address + block * bytes })),
   );

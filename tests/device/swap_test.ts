@@ -6,6 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import { ControlGroup } from "./cgroup.ts";
 import { requires, sh, slowness } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
+import { PAGE_BYTES } from "./syscall.ts";
 
 function meminfoMib(name: string): number {
   return Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(Deno.readTextFileSync("/proc/meminfo"))![1]) / 1024;
@@ -14,7 +15,7 @@ function meminfoMib(name: string): number {
 /** What was swapped out or in since the machine started. */
 function swappedMib(direction: "out" | "in"): number {
   const pages = new RegExp(`^pswp${direction} (\\d+)$`, "m").exec(Deno.readTextFileSync("/proc/vmstat"))![1];
-  return Number(pages) * 4096 / 2 ** 20;
+  return Number(pages) * PAGE_BYTES / 2 ** 20;
 }
 
 /** Fills so many MiB with a pattern, and looks at all of it again, twice. Prints how many were not as they should be. */

@@ -3,6 +3,8 @@
  * never read, so an exact errno can be tested, from any thread. No policy; x86_64 and aarch64, as the VMs are.
  */
 
+import { systemPageBytes } from "../../src/libc.ts";
+
 interface Machine {
   /** Numbers of the system calls. */
   readonly numbers: Readonly<Record<keyof typeof X86_64, number>>;
@@ -121,7 +123,8 @@ export const PROT_READ_WRITE = 3;
 export const MAP_SHARED = 1;
 export const MAP_PRIVATE = 2;
 export const MAP_ANONYMOUS = 0x20;
-export const PAGE_BYTES = 4096;
+/** A page of this machine: what mappings and their rights are made of. */
+export const PAGE_BYTES = systemPageBytes();
 
 const MMAP = { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "pointer" } as const;
 const WORDS = ["i64", "i64", "i64", "i64", "i64", "i64", "i64"] as const;

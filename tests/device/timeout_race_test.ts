@@ -7,6 +7,7 @@ import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
 import { figure, scaled, sh, waitFor } from "./harness.ts";
 import { destroyDevice, infoOf, MIB, type Request } from "./server.ts";
+import { PAGE_BYTES } from "./syscall.ts";
 
 const wanted = scaled(1_024);
 const timeoutMs = 1_000;
@@ -17,7 +18,7 @@ Deno.test("timeout and COMMIT race a thousand times", async () => {
     size_bytes: Math.max(16 * MIB, wanted * 4096),
     timeout_ms: timeoutMs,
     queue_depth: 1024,
-    max_io_bytes: 4096,
+    max_io_bytes: PAGE_BYTES,
   });
   const due: { request: Request; at: number }[] = [];
   let [taken, late] = [0, 0];
@@ -75,7 +76,7 @@ Deno.test("a force destroy ends a thousand requests while they time out, each of
       // All of them have to be there before the first times out.
       timeout_ms: 2 * timeoutMs,
       queue_depth: depth,
-      max_io_bytes: 4096,
+      max_io_bytes: PAGE_BYTES,
     });
     disk.rule = () => "hold";
     const running = sh(
