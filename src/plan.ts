@@ -30,7 +30,7 @@ import type { Profile } from "./backend.ts";
 import { type CreateOptions, devicePath, whyBadName } from "./control.ts";
 import type { Geometry } from "./dispatch.ts";
 import { DblockError } from "./errors.ts";
-import { PAGE_BYTES } from "./libc.ts";
+import { PAGE_BYTES, systemPageBytes } from "./libc.ts";
 import type { Decoded } from "./struct.ts";
 
 const KIB = 2 ** 10;
@@ -69,7 +69,7 @@ export interface DeviceOptions {
   readonly physicalBlockBytes?: number;
   /** Preferred size of an I/O, a multiple of `physicalBlockBytes` up to 16 MiB; 0: none. @default 0 */
   readonly ioOptBytes?: number;
-  /** Largest READ and WRITE, a multiple of 4096 up to 16 MiB. @default 1 MiB for a `MappedBackend`, else 512 KiB */
+  /** Largest READ and WRITE: one page to 16 MiB, a multiple of 4096. @default 1 MiB for a `MappedBackend`, else 512 KiB */
   readonly maxIoBytes?: number;
   /** After this time a request ends with EIO: 0 (never) or 1,000 to 1,200,000. @default 30,000 */
   readonly timeoutMs?: number;
@@ -125,11 +125,12 @@ function whyBadRequest(request: Required<Omit<CreateOptions, "error" | "minor" |
   const logical = request.logical_block_bytes;
   const physical = request.physical_block_bytes;
   const sizeMax = Math.min(DBLOCK_SIZE_BYTES_MAX, Number.MAX_SAFE_INTEGER);
+  const ioBytesMin = Math.max(DBLOCK_IO_BYTES_MIN, systemPageBytes());
   return whyNotPower("logicalBlockBytes", logical, DBLOCK_BLOCK_BYTES_MIN, DBLOCK_BLOCK_BYTES_MAX) ??
     whyNotPower("physicalBlockBytes", physical, logical, PHYSICAL_BLOCK_BYTES_MAX) ??
     whyOutside("sizeBytes", request.size_bytes, logical, sizeMax, logical) ??
     whyOutside("ioOptBytes", request.io_opt_bytes, 0, DBLOCK_IO_BYTES_MAX, physical) ??
-    whyOutside("maxIoBytes", request.max_io_bytes, DBLOCK_IO_BYTES_MIN, DBLOCK_IO_BYTES_MAX, PAGE_BYTES) ??
+    whyOutside("maxIoBytes", request.max_io_bytes, ioBytesMin, DBLOCK_IO_BYTES_MAX, PAGE_BYTES) ??
     whyOutside("queues", request.queue_count, 1, DBLOCK_QUEUE_COUNT_MAX, 1) ??
     whyOutside("depth", request.queue_depth, 1, DBLOCK_QUEUE_DEPTH_MAX, 1) ??
     (request.timeout_ms === 0

@@ -8,7 +8,7 @@ import * as abi from "../../src/abi.ts";
 import { ERRNO } from "../../src/errors.ts";
 import { waitFor } from "./harness.ts";
 import { type Completion, Control, done, KIB, params, pollFds, Queue, startDevice } from "./server.ts";
-import { Memory } from "./syscall.ts";
+import { Memory, PAGE_BYTES } from "./syscall.ts";
 
 const sizeBytes = 64 * KIB;
 const queueDepth = 4;
@@ -45,7 +45,7 @@ export class DiskSet implements Disposable {
     const { errno, out } = this.control.create(params(name, {
       size_bytes: sizeBytes,
       queue_depth: queueDepth,
-      max_io_bytes: 4 * KIB,
+      max_io_bytes: PAGE_BYTES,
       flags: abi.DBLOCK_DEVICE_DIRECT,
     }));
     assertEquals(errno, 0, `CREATE ${name}`);

@@ -83,7 +83,12 @@ Deno.test({
   name: "writes that time out before their data is delivered are not told to the server, and leave no slot behind",
   ...options,
   async fn() {
-    await using disk = await TestDisk.start({ name: "dead3", timeout_ms: 1_000, queue_depth: 4, max_io_bytes: 4096 });
+    await using disk = await TestDisk.start({
+      name: "dead3",
+      timeout_ms: 1_000,
+      queue_depth: 4,
+      max_io_bytes: PAGE_BYTES,
+    });
     await disk.pause();
     const queue = disk.queues[0]!;
     using memory = deadMemory(queue.depth * queue.slotBytes);

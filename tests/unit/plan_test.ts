@@ -11,6 +11,7 @@ import {
 } from "../../src/abi.ts";
 import { type Backend, profileOf } from "../../src/backend.ts";
 import { DblockError } from "../../src/errors.ts";
+import { systemPageBytes } from "../../src/libc.ts";
 import { type DeviceOptions, planDevice } from "../../src/plan.ts";
 
 const MIB = 2 ** 20;
@@ -60,7 +61,7 @@ const limits: [option: keyof DeviceOptions, good: number[], bad: number[]][] = [
   ["logicalBlockBytes", [512, 1024, 2048, 4096], [256, 513, 3072, 8192, 0, NaN]],
   ["physicalBlockBytes", [512, 4096, MIB], [256, 2 * MIB, 4095]],
   ["ioOptBytes", [0, 4096, 16 * MIB], [4095, 16 * MIB + 4096, -4096]],
-  ["maxIoBytes", [4096, 16 * MIB], [0, 4095, 5000, 16 * MIB + 4096]],
+  ["maxIoBytes", [systemPageBytes(), 16 * MIB], [0, 4095, 5000, 16 * MIB + 4096]],
   ["queues", [1, 64], [0, 65, 1.5, -1]],
   ["depth", [1, 1024], [0, 1025, 1.5]],
   ["timeoutMs", [0, 1000, 1_200_000], [1, 999, 1_200_001, -1]],
