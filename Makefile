@@ -7,8 +7,11 @@ RUN  := $(DENO) run --allow-all
 
 # A kernel of tests/vm/kernels.ts (6.1, 6.12, ...); empty: the one this machine runs.
 KERNEL  ?=
+# The machine that `make executable` and `make dist` are for (x86_64, aarch64); empty: this one.
+ARCH    ?=
+PROGRAM := $(if $(ARCH),.build/dblock-ramdisk-$(ARCH),dblock-ramdisk)
 # The kernels whose modules go into `make dist`.
-KERNELS ?= 6.1 6.12
+KERNELS ?= $(if $(filter aarch64,$(ARCH)),6.12-arm64,6.1 6.12)
 
 .DEFAULT_GOAL := all
 .PHONY: all toolchain executable dblock-ramdisk module load unload dist clean distclean help
@@ -21,8 +24,8 @@ all: executable module ## dblock-ramdisk and kmod/dblock.ko (the default)
 toolchain: ## install what the project needs (Deno under .build/, tools from Debian)
 	@src/build/toolchain.sh
 
-executable dblock-ramdisk: toolchain ## the ramdisk as one file
-	@$(RUN) src/build/executable.ts --output dblock-ramdisk src/ramdisk.ts
+executable dblock-ramdisk: toolchain ## the ramdisk as one file; ARCH=aarch64: for that machine, under .build/
+	@$(RUN) src/build/executable.ts $(if $(ARCH),--arch $(ARCH)) --output $(PROGRAM) src/ramdisk.ts
 
 module: toolchain ## the kernel module; KERNEL=6.12 builds it for another kernel
 	@$(RUN) tests/vm/module.ts $(if $(KERNEL),--kernel=$(KERNEL))
@@ -30,8 +33,8 @@ module: toolchain ## the kernel module; KERNEL=6.12 builds it for another kernel
 sparse: toolchain ## check the module's source with sparse; KERNEL=6.12 as above
 	@$(RUN) tests/vm/module.ts --sparse --kernel=$(or $(KERNEL),6.12)
 
-dist: executable ## one tar.gz with executable, licences and modules for KERNELS="6.1 6.12"
-	@src/build/dist.sh $(KERNELS)
+dist: executable ## one tar.gz with executable, licences and modules for KERNELS="6.1 6.12"; ARCH as above
+	@src/build/dist.sh $(PROGRAM) $(KERNELS)
 
 ##@ This machine
 

@@ -2,19 +2,33 @@
 # Puts what a machine without Deno, network or compiler needs into one tar.gz under .build/dist/:
 # the executable, the module for each kernel asked for, its sources (the GPL wants them), licences, a short README.
 #
-#   src/build/dist.sh 6.1 6.12          make executable comes before
+#   src/build/dist.sh dblock-ramdisk 6.1 6.12          make executable comes before
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
-[ $# -gt 0 ] || { echo 'Usage: make dist KERNELS="6.1 6.12"' >&2; exit 1; }
-[ -x dblock-ramdisk ] || { echo "Cannot make the archive: no ./dblock-ramdisk; type: make dist" >&2; exit 1; }
+[ $# -gt 1 ] || { echo 'Usage: make dist KERNELS="6.1 6.12", or: make dist ARCH=aarch64 KERNELS=6.12-arm64' >&2; exit 1; }
+program=$1
+shift
+[ -x "$program" ] || { echo "Cannot make the archive: no ./$program; type: make dist" >&2; exit 1; }
+
+# What machine an ELF file is for: its e_machine.
+machine_of() { od -An -tu2 -j18 -N2 "$1" | tr -d ' '; }
+machine=$(machine_of "$program")
+case $machine in
+    62) arch=x86_64 ;;
+    183) arch=aarch64 ;;
+    *) echo "Cannot make the archive: ./$program is for machine $machine of ELF's list, which is not known here" >&2; exit 1 ;;
+esac
+strip=strip
+[ "$arch" = "$(uname -m)" ] || strip=$arch-linux-gnu-strip
 
 version=$(sed -n 's/^ *"version": *"\(.*\)".*/\1/p' deno.json)
-name="dblock-$version-linux-$(uname -m)"
+name="dblock-$version-linux-$arch"
 dist="$root/.build/dist"
 stage="$dist/$name"
 rm -rf "$stage"
+trap 'rm -rf "$stage"' EXIT
 mkdir -p "$stage"
 
 releases=""
@@ -22,13 +36,16 @@ for kernel in "$@"; do
     # The recipe's first line names the module it built: .build/kmod/RELEASE/dblock.ko
     module=$(src/build/deno.sh run --allow-all tests/vm/module.ts "--kernel=$kernel" | head -n 1)
     [ -f "$module" ] || { echo "Cannot make the archive: no module for kernel $kernel" >&2; exit 1; }
+    [ "$(machine_of "$module")" = "$machine" ] ||
+        { echo "Cannot make the archive: kernel $kernel is not for $arch, as ./$program is (ARCH says for what)" >&2; exit 1; }
     release=$(basename "$(dirname "$module")")
     # Debug information is most of a module and of no use to insmod.
-    strip --strip-debug -o "$stage/dblock-$release.ko" "$module"
+    "$strip" --strip-debug -o "$stage/dblock-$release.ko" "$module"
     releases="$releases $release"
 done
 
-cp dblock-ramdisk kmod/60-dblock.rules "$stage/"
+cp "$program" "$stage/dblock-ramdisk"
+cp kmod/60-dblock.rules "$stage/"
 cp LICENSE LICENSE.GPL-2.0 LICENSE.MIT "$stage/"
 cp .build/toolchain/node_modules/deno/LICENSE "$stage/LICENSE.deno"
 mkdir -p "$stage/kmod/uapi"
@@ -42,5 +59,4 @@ chmod -R u=rwX,go=rX "$stage"
 time=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 tar -C "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$time" -cf - "$name" | gzip -n -6 >"$dist/$name.tar.gz.part"
 mv "$dist/$name.tar.gz.part" "$dist/$name.tar.gz"
-rm -rf "$stage"
 echo "dist: .build/dist/$name.tar.gz ($(du -m "$dist/$name.tar.gz" | cut -f1) MiB), modules for$releases"
