@@ -3,7 +3,8 @@
 import { assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
 import { assertWithin } from "./harness.ts";
-import { createDevice, destroyDevice, infoOf, KIB, params, Queue, startDevice } from "./server.ts";
+import { createDevice, destroyDevice, infoOf, params, Queue, startDevice } from "./server.ts";
+import { PAGE_BYTES } from "./syscall.ts";
 
 // WQ_DFL_ACTIVE of include/linux/workqueue.h: 256, and 1024 since Linux 6.18.
 const [major] = Deno.osRelease().split(".").map(Number) as [number];
@@ -15,7 +16,7 @@ Deno.test("a device whose start is behind others that hang is destroyed by force
   const queues: Queue[] = [];
   const create = (index: number) => {
     const created = createDevice(
-      params(`turn${index}`, { flags: abi.DBLOCK_DEVICE_DIRECT, queue_depth: 1, max_io_bytes: 4 * KIB }),
+      params(`turn${index}`, { flags: abi.DBLOCK_DEVICE_DIRECT, queue_depth: 1, max_io_bytes: PAGE_BYTES }),
     );
     const queue = new Queue({ ...created, name: `turn${index}` }, 0);
     assertEquals(queue.attach(), 0);

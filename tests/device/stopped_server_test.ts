@@ -54,7 +54,7 @@ const settings = {
   "a change of nr_requests": [`echo 8 >${queue}/nr_requests`, NR.write],
   // What is written stays in memory for as long as somebody has the disk open.
   "blockdev --flushbufs": [
-    `exec 3<>${disk}; dd if=/dev/zero of=${disk} bs=4k count=4 conv=notrunc; exec blockdev --flushbufs ${disk}`,
+    `exec 3<>${disk}; dd if=/dev/zero of=${disk} bs=64k count=1 conv=notrunc; exec blockdev --flushbufs ${disk}`,
     NR.ioctl,
   ],
 } as const;
