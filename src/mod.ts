@@ -20,6 +20,8 @@ export { destroy, type DestroyOptions } from "./destroy.ts";
 export type { Device, Ending } from "./device.ts";
 export { DblockError, type DblockErrorOptions, ERRNO, type ErrnoName } from "./errors.ts";
 export type { Existing, Origin } from "./existing.ts";
+export { intercept, type InterceptedRequest } from "./filters/intercept.ts";
+export { type PowerCut, type PowerOffOptions, WriteCache, type WriteCacheOptions } from "./filters/write_cache.ts";
 export { holdersOf } from "./holders.ts";
 export type { DeviceOptions } from "./plan.ts";
 export { type AnyBackend, serve, type ServeOptions } from "./serve.ts";

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+/** A function that sees each request before the backend does: to log it, to let it wait, or to refuse it. */
+import type { Backend, Done, RequestOptions } from "../backend.ts";
+
+/** A request that a backend is about to be asked. */
+export interface InterceptedRequest {
+  readonly operation: "read" | "write" | "flush" | "discard" | "writeZeroes";
+  /** 0 for a flush. */
+  readonly offsetBytes: number;
+  /** 0 for a flush. */
+  readonly lengthBytes: number;
+  /** A flush has none. */
+  readonly options: RequestOptions | undefined;
+}
+
+/**
+ * Calls `before` with each request. What it throws is the request's error, as if the backend had thrown it; the backend
+ * is not asked then. A promise of its is waited for.
+ *
+ * ```ts
+ * import type { Backend } from "../backend.ts";
+ * import { DblockError } from "../errors.ts";
+ * import { intercept } from "./intercept.ts";
+ *
+ * const good: Backend = { sizeBytes: 4096, read: (buffer) => void buffer.fill(0), write: () => {} };
+ * // Every read takes 5 ms more, and the last block cannot be written.
+ * const bad = intercept(good, async ({ operation, offsetBytes }) => {
+ *   if (operation === "read") await new Promise((resolve) => setTimeout(resolve, 5));
+ *   if (operation === "write" && offsetBytes === 3584) throw new DblockError("EIO", "Cannot write", "the block is bad");
+ * });
+ * console.assert(bad.sizeBytes === 4096);
+ * ```
+ */
+export function intercept(
+  backend: Backend,
+  before: (request: InterceptedRequest) => void | Promise<void>,
+): Backend {
+  const ask = (
+    operation: InterceptedRequest["operation"],
+    offsetBytes: number,
+    lengthBytes: number,
+    options: RequestOptions | undefined,
+    then: () => Done | Promise<Done>,
+  ): Done | Promise<Done> => {
+    const waiting = before({ operation, offsetBytes, lengthBytes, options });
+    return waiting === undefined ? then() : waiting.then(then);
+  };
+  return {
+    get sizeBytes() {
+      return backend.sizeBytes;
+    },
+    ...(backend.readOnly === undefined ? {} : { readOnly: backend.readOnly }),
+    ...(backend.fua === undefined ? {} : { fua: backend.fua }),
+    read: (buffer, offset, options) =>
+      ask("read", offset, buffer.length, options, () => backend.read(buffer, offset, options)),
+    write: (buffer, offset, options) =>
+      ask("write", offset, buffer.length, options, () => backend.write(buffer, offset, options)),
+    // What the backend has not, the filter must not have either: a disk is made of what is there.
+    ...(backend.flush && { flush: () => ask("flush", 0, 0, undefined, () => backend.flush?.()) }),
+    ...(backend.discard && {
+      discard: (offset, length, options) =>
+        ask("discard", offset, length, options, () => backend.discard?.(offset, length, options)),
+    }),
+    ...(backend.writeZeroes && {
+      writeZeroes: (offset, length, options) =>
+        ask("writeZeroes", offset, length, options, () => backend.writeZeroes?.(offset, length, options)),
+    }),
+    ...(backend.resize && { resize: (sizeBytes) => backend.resize?.(sizeBytes) }),
+    ...(backend.close && { close: () => backend.close?.() }),
+  };
+}

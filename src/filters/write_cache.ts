@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT
+/** A write cache that can lose its power: what file systems and databases have to survive, and when. */
+import type { Backend, Done, RequestOptions } from "../backend.ts";
+import { DblockError } from "../errors.ts";
+
+/** Options of a `WriteCache`. */
+export interface WriteCacheOptions {
+  /** What is kept or lost as a whole: a power of two, at most the disk's logical block size. @default 512 */
+  readonly blockBytes?: number;
+}
+
+/** Options of `WriteCache.powerOff()`. */
+export interface PowerOffOptions {
+  /** The chance of each block in the cache to be written nevertheless, 0 to 1. @default 0.5 */
+  readonly survival?: number;
+  /** Where chance comes from: 0 (inclusive) to 1 (exclusive). @default Math.random */
+  readonly random?: () => number;
+}
+
+/** What a power cut did to the blocks that were in the cache. */
+export interface PowerCut {
+  /** Blocks that were written, in spite of it. */
+  readonly written: number;
+  /** Blocks that are as they were before their last writes. */
+  readonly lost: number;
+}
+
+/**
+ * A disk in front of another one that keeps writes to itself until it is told to flush, as a drive with a volatile cache
+ * does. After `powerOff()` a part of what was not flushed is lost, block by block and in no order; what was flushed, or
+ * written with FUA, is all there. Discards are not kept: they reach the other disk at once.
+ *
+ * ```ts
+ * import type { Backend } from "../backend.ts";
+ * import { WriteCache } from "./write_cache.ts";
+ *
+ * const store = new Uint8Array(4096);
+ * const disk: Backend = {
+ *   sizeBytes: store.length,
+ *   read: (buffer, offset) => buffer.set(store.subarray(offset, offset + buffer.length)),
+ *   write: (buffer, offset) => store.set(buffer, offset),
+ * };
+ * const cache = new WriteCache(disk);
+ * const options = { fua: false, replayed: false, keepAllocated: false };
+ * await cache.write(new Uint8Array(512).fill(1), 0, options);
+ * console.assert(store[0] === 0 && cache.dirtyBytes === 512);
+ * console.assert((await cache.powerOff({ survival: 0 })).lost === 1);
+ * ```
+ */
+export class WriteCache implements Backend {
+  readonly fua = true;
+  readonly discard?: NonNullable<Backend["discard"]>;
+  readonly resize?: NonNullable<Backend["resize"]>;
+  readonly #backend: Backend;
+  readonly #blockBytes: number;
+  /** What is newer here than on the other disk, by the number of the block. */
+  readonly #dirty = new Map<number, Uint8Array<ArrayBuffer>>();
+  /** Settles when all that was begun on the other disk has ended: an older write there must not come after a newer one. */
+  #idle: Promise<unknown> = Promise.resolve();
+  #isOff = false;
+
+  /** @throws {RangeError} if `blockBytes` is not a power of two from 512 on, or does not divide the disk's size. */
+  constructor(backend: Backend, options: WriteCacheOptions = {}) {
+    const { blockBytes = 512 } = options;
+    if (!Number.isInteger(Math.log2(blockBytes)) || blockBytes < 512 || backend.sizeBytes % blockBytes !== 0) {
+      throw new RangeError(
+        `a block is a power of two from 512 on that divides the disk's ${backend.sizeBytes} bytes, not ${blockBytes}`,
+      );
+    }
+    this.#backend = backend;
+    this.#blockBytes = blockBytes;
+    if (backend.discard !== undefined) this.discard = (...range) => this.#discard(...range);
+    if (backend.resize !== undefined) this.resize = (sizeBytes) => this.#resize(sizeBytes);
+  }
+
+  get sizeBytes(): number {
+    return this.#backend.sizeBytes;
+  }
+
+  get readOnly(): boolean {
+    return this.#backend.readOnly ?? false;
+  }
+
+  /** What a power cut could lose now. */
+  get dirtyBytes(): number {
+    return this.#dirty.size * this.#blockBytes;
+  }
+
+  /** From both disks: the other one's content, and what is newer here. */
+  async read(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number, options: RequestOptions): Promise<Done> {
+    this.#requirePower();
+    const blocks = this.#blocksOf(offsetBytes, buffer.length);
+    // Those that are written back while the other disk reads are gone from here when it has read what was there before.
+    const before = blocks.map((block) => this.#dirty.get(block));
+    const done = before.includes(undefined) ? await this.#backend.read(buffer, offsetBytes, options) : undefined;
+    for (const [i, block] of blocks.entries()) {
+      const bytes = this.#dirty.get(block) ?? before[i];
+      if (bytes !== undefined) buffer.set(bytes, i * this.#blockBytes);
+    }
+    return done;
+  }
+
+  /** Keeps the data here; with FUA, it is on the other disk when this ends. */
+  async write(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number, options: RequestOptions): Promise<void> {
+    this.#requirePower();
+    const blocks = this.#blocksOf(offsetBytes, buffer.length);
+    for (const [i, block] of blocks.entries()) {
+      this.#dirty.set(block, buffer.slice(i * this.#blockBytes, (i + 1) * this.#blockBytes));
+    }
+    if (options.fua) await this.#alone(() => this.#writeBack(blocks));
+  }
+
+  /** Everything that was written before is on the other disk, and flushed there, when this ends. */
+  async flush(): Promise<void> {
+    this.#requirePower();
+    await this.#alone(() => this.#writeBack([...this.#dirty.keys()]));
+  }
+
+  /** Writes what is still here, if the power is on, and closes the other disk. */
+  async close(): Promise<void> {
+    try {
+      if (!this.#isOff) await this.flush();
+    } finally {
+      await this.#backend.close?.();
+    }
+  }
+
+  /**
+   * Cuts the power: each block of the cache is written or lost, by chance, and every request from now on fails with EIO.
+   *
+   * @returns once nothing goes on any more, what became of the blocks
+   */
+  async powerOff(options: PowerOffOptions = {}): Promise<PowerCut> {
+    const { survival = 0.5, random = Math.random } = options;
+    this.#requirePower();
+    this.#isOff = true;
+    return await this.#alone(async () => {
+      const survivors = [...this.#dirty].filter(() => random() < survival);
+      const cut = { written: survivors.length, lost: this.#dirty.size - survivors.length };
+      this.#dirty.clear();
+      for (const [block, bytes] of survivors) await this.#writeBlock(block, bytes);
+      return cut;
+    });
+  }
+
+  /** Takes requests again, after `powerOff()` has ended. */
+  powerOn(): void {
+    this.#isOff = false;
+  }
+
+  #requirePower(): void {
+    if (this.#isOff) throw new DblockError("EIO", "Cannot use the disk", "its power is off");
+  }
+
+  #blocksOf(offsetBytes: number, lengthBytes: number): number[] {
+    const first = offsetBytes / this.#blockBytes;
+    const count = lengthBytes / this.#blockBytes;
+    if (!Number.isInteger(first) || !Number.isInteger(count)) {
+      throw new RangeError(`${lengthBytes} bytes at ${offsetBytes} are not whole blocks of ${this.#blockBytes}`);
+    }
+    return Array.from({ length: count }, (_, i) => first + i);
+  }
+
+  /** Does it when everything before it has ended, well or not. */
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#idle.then(work);
+    this.#idle = done.catch(() => {});
+    return done;
+  }
+
+  async #writeBack(blocks: readonly number[]): Promise<void> {
+    for (const block of blocks) {
+      this.#requirePower();
+      const bytes = this.#dirty.get(block);
+      if (bytes === undefined) continue;
+      await this.#writeBlock(block, bytes);
+      // What was written meanwhile is newer, and stays.
+      if (this.#dirty.get(block) === bytes) this.#dirty.delete(block);
+    }
+    this.#requirePower();
+    await this.#backend.flush?.();
+  }
+
+  async #writeBlock(block: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    const options = { fua: false, replayed: false, keepAllocated: false };
+    // A copy: a backend may scribble on what it is given.
+    const done = await this.#backend.write(bytes.slice(), block * this.#blockBytes, options);
+    if (done === undefined || done === bytes.length) return;
+    throw new DblockError("EIO", `Cannot write block ${block}`, `the disk took ${done} of ${bytes.length} bytes`);
+  }
+
+  async #discard(offsetBytes: number, lengthBytes: number, options: RequestOptions): Promise<Done> {
+    this.#requirePower();
+    return await this.#alone(async () => {
+      const end = offsetBytes + lengthBytes;
+      this.#forget((at) => at >= offsetBytes && at < end);
+      return await this.#backend.discard?.(offsetBytes, lengthBytes, options);
+    });
+  }
+
+  async #resize(sizeBytes: number): Promise<void> {
+    await this.#alone(async () => {
+      this.#forget((at) => at >= sizeBytes);
+      await this.#backend.resize?.(sizeBytes);
+    });
+  }
+
+  #forget(isGone: (offsetBytes: number) => boolean): void {
+    for (const block of [...this.#dirty.keys()]) {
+      if (isGone(block * this.#blockBytes)) this.#dirty.delete(block);
+    }
+  }
+}
