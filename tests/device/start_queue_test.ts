@@ -2,8 +2,8 @@
 // A start that waits for its turn, behind as many others as run at once whose servers never answer, is destroyed at once.
 import { assertEquals } from "@std/assert";
 import * as abi from "../../src/abi.ts";
-import { assertWithin } from "./harness.ts";
-import { createDevice, destroyDevice, infoOf, params, Queue, startDevice } from "./server.ts";
+import { assertWithin, waitFor } from "./harness.ts";
+import { Control, createDevice, destroyDevice, infoOf, params, Queue, startDevice } from "./server.ts";
 import { PAGE_BYTES } from "./syscall.ts";
 
 // WQ_DFL_ACTIVE of include/linux/workqueue.h: 256, and 1024 since Linux 6.18.
@@ -31,4 +31,6 @@ Deno.test("a device whose start is behind others that hang is destroyed by force
   assertWithin(5_000, performance.now() - started, "destroyed by force");
   // The servers go, and with them all devices that were never live.
   for (const queue of queues) queue[Symbol.dispose]();
+  using control = new Control();
+  await waitFor("all devices are gone", () => control.list().length === 0, 60_000);
 });

@@ -24,8 +24,9 @@ class Udev implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await sh("udevadm control --exit --timeout=20; rm -r /run/udev");
+    await sh("udevadm control --exit --timeout=20");
     await waitFor("udev ends", async () => (await sh("pidof systemd-udevd", { check: false })).status !== 0);
+    await sh("rm -r /run/udev");
   }
 }
 
