@@ -37,7 +37,7 @@ Deno.test("programs whose memory is on a ramdisk find it there again", { ignore 
   try {
     const mib = Math.round(meminfoMib("MemAvailable") + 192);
     const started = performance.now();
-    const { stdout } = await sh(`choom -n 1000 -- perl -e '${hog(mib)}'`, { timeoutMs: 90_000 });
+    const { stdout } = await sh(`choom -n 1000 -- perl -e '${hog(mib)}'`, { timeoutMs: 150_000 });
     const [out, back] = [swappedMib("out"), swappedMib("in")];
     console.log(`${mib} MiB in ${performance.now() - started} ms: ${out} MiB out, ${back} MiB in`);
     assertEquals(stdout, "0");
