@@ -47,7 +47,9 @@ Deno.test("runDeviceTests() runs a file again when the emulator was at fault, an
   });
   assertEquals(repeated, [path, path]);
   assertEquals(others, []);
-  assertEquals([result?.verdict, result?.problems], ["lost", ["the VM was lost: Oops: int3: 0000 [#1] SMP"]]);
+  assertEquals(result?.verdict, "lost");
+  // The fixture's words, or the emulator's own: it may be at fault here as well.
+  assertMatch(result?.problems.join("\n") ?? "", /^the VM was lost: Oops: int3: 0000 \[#1\].* SMP/);
 });
 
 Deno.test("runVm() reports the exit status and output of a command", async () => {
