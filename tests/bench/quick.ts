@@ -3,6 +3,7 @@
  * that the answer does not depend on the machine that other figures were recorded on.
  */
 import { join } from "node:path";
+import { buildProgram } from "../vm/architecture.ts";
 import { buildModule } from "../vm/module.ts";
 import { checkOutBase } from "./base.ts";
 import { disks, type DiskSpec, reference } from "./disks.ts";
@@ -33,7 +34,8 @@ export interface QuickOptions {
 export async function quick(subject: Subject, options: QuickOptions): Promise<number> {
   const { commit, dir } = await checkOutBase(options.base);
   const moduleFile = await buildModule(subject.kernel, { sourceDir: join(dir, "kmod"), variant: `base-${commit}` });
-  const base: Subject = { ...subject, moduleFile, sourceDir: dir };
+  const programFile = await buildProgram(subject.kernel.architecture, dir);
+  const base: Subject = { ...subject, moduleFile, programFile, sourceDir: dir };
   console.log(`compared with ${commit}`);
   const compare = async (of: readonly Job[]): Promise<Fall[]> => {
     const before: Line[] = [];

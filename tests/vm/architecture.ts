@@ -63,13 +63,15 @@ export async function denoOf(architecture: Architecture): Promise<string> {
   return await denoFor(machines[architecture].arch);
 }
 
-/** Builds ./dblock-ramdisk for that machine, unless it is there already. Returns its path. */
-export async function buildProgram(architecture: Architecture): Promise<string> {
+/**
+ * Builds dblock-ramdisk for that machine, of this checkout or of another one, unless it is there already. Returns its path:
+ * ./dblock-ramdisk where both are this one.
+ */
+export async function buildProgram(architecture: Architecture, sourceDir = projectDir): Promise<string> {
   const { arch } = await machineOf(architecture);
-  const program = arch === Deno.build.arch
-    ? join(projectDir, "dblock-ramdisk")
-    : join(buildDir, `dblock-ramdisk-${arch}`);
-  const options = ["--arch", arch, "--output", program, join(projectDir, "src/ramdisk.ts")];
+  const isForeign = sourceDir === projectDir && arch !== Deno.build.arch;
+  const program = isForeign ? join(buildDir, `dblock-ramdisk-${arch}`) : join(sourceDir, "dblock-ramdisk");
+  const options = ["--arch", arch, "--output", program, join(sourceDir, "src/ramdisk.ts")];
   await run([
     join(projectDir, "src/build/deno.sh"),
     "run",
