@@ -25,7 +25,7 @@ toolchain: ## install what the project needs (Deno under .build/, tools from Deb
 	@src/build/toolchain.sh
 
 executable dblock-ramdisk: toolchain ## the ramdisk as one file; ARCH=aarch64: for that machine, under .build/
-	@$(RUN) src/build/executable.ts $(if $(ARCH),--arch $(ARCH)) --output $(PROGRAM) src/ramdisk.ts
+	@$(RUN) src/build/executable.ts $(if $(ARCH),--arch $(ARCH)) --output $(PROGRAM) src/command/ramdisk.ts
 
 module: toolchain ## the kernel module; KERNEL=6.12 builds it for another kernel
 	@$(RUN) tests/vm/module.ts $(if $(KERNEL),--kernel=$(KERNEL))

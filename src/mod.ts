@@ -12,16 +12,16 @@ export type {
   MappedBackend,
   Mapping,
   RequestOptions,
-} from "./backend.ts";
+} from "./disk/backend.ts";
 export { FileBackend, type FileBackendOptions } from "./backends/file.ts";
 export { MemoryBackend, type MemoryBackendOptions } from "./backends/memory.ts";
-export { Control, type DeviceInfo, type ModuleVersion } from "./control.ts";
-export { destroy, type DestroyOptions } from "./destroy.ts";
-export type { Device, Ending } from "./device.ts";
-export { DblockError, type DblockErrorOptions, ERRNO, type ErrnoName } from "./errors.ts";
-export type { Existing, Origin } from "./existing.ts";
+export { Control, type DeviceInfo, type ModuleVersion } from "./module/control.ts";
+export { destroy, type DestroyOptions } from "./module/destroy.ts";
+export type { Device, Ending } from "./module/device.ts";
+export { DblockError, type DblockErrorOptions, ERRNO, type ErrnoName } from "./disk/errors.ts";
+export type { Existing, Origin } from "./module/existing.ts";
 export { intercept, type InterceptedRequest } from "./filters/intercept.ts";
 export { type PowerCut, type PowerOffOptions, WriteCache, type WriteCacheOptions } from "./filters/write_cache.ts";
-export { holdersOf } from "./holders.ts";
-export type { DeviceOptions } from "./plan.ts";
-export { type AnyBackend, serve, type ServeOptions } from "./serve.ts";
+export { holdersOf } from "./system/holders.ts";
+export type { DeviceOptions } from "./module/plan.ts";
+export { type AnyBackend, serve, type ServeOptions } from "./module/serve.ts";

@@ -3,8 +3,8 @@
  * A disk in a file that is mapped into memory: fast as a ramdisk on tmpfs or hugetlbfs, and still there for the next
  * server when this one dies.
  */
-import type { MappedBackend, Mapping } from "../backend.ts";
-import { DblockError, ERRNO, errnoOf } from "../errors.ts";
+import type { MappedBackend, Mapping } from "../disk/backend.ts";
+import { DblockError, ERRNO, errnoOf } from "../disk/errors.ts";
 import {
   adviseMemory,
   fileSystemOf,
@@ -15,7 +15,7 @@ import {
   O_RDWR,
   PAGE_BYTES,
   unmapMemory,
-} from "../libc.ts";
+} from "../system/libc.ts";
 
 // From linux/magic.h.
 const TMPFS_MAGIC = 0x01021994;
@@ -47,7 +47,7 @@ export interface FileBackendOptions {
  * write cache. Where the file system has no room, a request fails with EIO.
  *
  * ```ts
- * import { FileBackend } from "./backends/file.ts";
+ * import { FileBackend } from "./file.ts";
  *
  * const path = await Deno.makeTempFile();
  * const disk = await FileBackend.open({ path, sizeBytes: 64 * 2 ** 20 });

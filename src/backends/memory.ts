@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /** A disk in memory: one sparse anonymous mapping that the kernel copies from and to. */
-import { DBLOCK_SIZE_BYTES_MAX } from "../abi.ts";
-import type { MappedBackend, Mapping } from "../backend.ts";
-import { DblockError } from "../errors.ts";
-import { adviseMemory, MADV_DONTFORK, MADV_HUGEPAGE, mapMemory, PAGE_BYTES, unmapMemory } from "../libc.ts";
+import { DBLOCK_SIZE_BYTES_MAX } from "../module/abi.ts";
+import type { MappedBackend, Mapping } from "../disk/backend.ts";
+import { DblockError } from "../disk/errors.ts";
+import { adviseMemory, MADV_DONTFORK, MADV_HUGEPAGE, mapMemory, PAGE_BYTES, unmapMemory } from "../system/libc.ts";
 
 /** Options of a `MemoryBackend`. */
 export interface MemoryBackendOptions {
@@ -18,7 +18,7 @@ export interface MemoryBackendOptions {
  * `serve()` calls when the device has ended.
  *
  * ```ts
- * import { MemoryBackend } from "./backends/memory.ts";
+ * import { MemoryBackend } from "./memory.ts";
  *
  * const disk = new MemoryBackend({ sizeBytes: 64 * 2 ** 20 });
  * console.assert(disk.mapping.sizeBytes === 67108864);

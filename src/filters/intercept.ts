@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** A function that sees each request before the backend does: to log it, to let it wait, or to refuse it. */
-import type { Backend, Done, RequestOptions } from "../backend.ts";
+import type { Backend, Done, RequestOptions } from "../disk/backend.ts";
 
 /** A request that a backend is about to be asked. */
 export interface InterceptedRequest {
@@ -18,8 +18,8 @@ export interface InterceptedRequest {
  * is not asked then. A promise of its is waited for.
  *
  * ```ts
- * import type { Backend } from "../backend.ts";
- * import { DblockError } from "../errors.ts";
+ * import type { Backend } from "../disk/backend.ts";
+ * import { DblockError } from "../disk/errors.ts";
  * import { intercept } from "./intercept.ts";
  *
  * const good: Backend = { sizeBytes: 4096, read: (buffer) => void buffer.fill(0), write: () => {} };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** A write cache that can lose its power: what file systems and databases have to survive, and when. */
-import type { Backend, Done, RequestOptions } from "../backend.ts";
-import { DblockError } from "../errors.ts";
+import type { Backend, Done, RequestOptions } from "../disk/backend.ts";
+import { DblockError } from "../disk/errors.ts";
 
 /** Options of a `WriteCache`. */
 export interface WriteCacheOptions {
@@ -31,7 +31,7 @@ export interface PowerCut {
  * written with FUA, is all there. Discards are not kept: they reach the other disk at once.
  *
  * ```ts
- * import type { Backend } from "../backend.ts";
+ * import type { Backend } from "../disk/backend.ts";
  * import { WriteCache } from "./write_cache.ts";
  *
  * const store = new Uint8Array(4096);

@@ -6,8 +6,8 @@
  * It does not cover what the kernel does with the fields: that is tests/device.
  */
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { elementBytes } from "../../src/struct.ts";
+import * as abi from "../../src/module/abi.ts";
+import { elementBytes } from "../../src/system/struct.ts";
 import { compile, dumpHeader, namesOf } from "./header.ts";
 
 const names = namesOf();

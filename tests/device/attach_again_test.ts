@@ -1,8 +1,8 @@
 // A server that attaches its queue again, with other memory, while its other threads are at work: the queue never looks
 // abandoned, and an answer's data comes from the buffer that was attached when the answer was taken.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { encode } from "../../src/struct.ts";
+import * as abi from "../../src/module/abi.ts";
+import { encode } from "../../src/system/struct.ts";
 import { isFilled, TestDisk } from "./disk.ts";
 import { scaled } from "./harness.ts";
 import { callAsync, done, MIB, type Queue, type Request } from "./server.ts";

@@ -1,6 +1,6 @@
 // Without force a mounted disk is not destroyed: the answer says so, and the file system goes on.
 import { assertEquals, assertMatch } from "@std/assert";
-import { ERRNO } from "../../src/errors.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { sh } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";

@@ -1,7 +1,7 @@
 // A server that ends on its own, with requests it has not answered, is as dead as one that was killed: what becomes of them
 // is the policy's choice, and nothing leaks. Hard case A13. And a killed one is gone at once. Hard case F1.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, sh, waitFor } from "./harness.ts";
 import { Ramdisk } from "./ramdisk.ts";

@@ -2,8 +2,8 @@
  * One of the processes of cycles_test.ts: creates, serves, reads, destroys twice, as fast as it can, whatever the others do
  * to the same names meanwhile. Prints how often each outcome came; an outcome that is not foreseen ends it with 1.
  */
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { isFilled } from "./disk.ts";
 import { call, Control, destroyDevice, done, params, Queue, startDevice } from "./server.ts";
 import { close, Memory, NR, O_DIRECT, O_NONBLOCK, O_RDONLY, open, PAGE_BYTES, syscallAsync } from "./syscall.ts";

@@ -1,7 +1,7 @@
 // 200 create/serve/read/destroy/destroy cycles by four processes, on two names that they fight for, leave nothing behind.
 // Hard case C4.
 import { assert, assertEquals } from "@std/assert";
-import { ERRNO } from "../../src/errors.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { figure, scaled, sh } from "./harness.ts";
 import { infoOf } from "./server.ts";
 

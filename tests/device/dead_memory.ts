@@ -1,7 +1,7 @@
 /** Memory that never comes, by way of userfaultfd: a server stuck on it is as stuck as one can be. */
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { encode } from "../../src/struct.ts";
+import * as abi from "../../src/module/abi.ts";
+import { encode } from "../../src/system/struct.ts";
 import { requires } from "./harness.ts";
 import { callAsync, done, type Queue, type Request } from "./server.ts";
 import { close, Memory, NR, O_CLOEXEC, PAGE_BYTES, syscall } from "./syscall.ts";

@@ -1,6 +1,6 @@
 // In delivered mode the server gets the data of a write in its slot, and a read gets what the server put there.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { isFilled, TestDisk } from "./disk.ts";
 import { sh } from "./harness.ts";
 

@@ -1,8 +1,8 @@
 // Destroy from everywhere at once, from the serving thread itself, and again: it succeeds once, and hangs never.
 // Hard cases C1, C4.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, sh } from "./harness.ts";
 import { call, Control, createDevice, destroyDevice, infoOf, params } from "./server.ts";

@@ -2,8 +2,8 @@
 // reach the server within its limits, and these ranges alone read as zeroes; a disk without them still zeroes by writing.
 // Hard case D2.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { isFilled, TestDisk } from "./disk.ts";
 import { sh } from "./harness.ts";
 import { KIB, MIB } from "./server.ts";

@@ -4,8 +4,8 @@
  */
 import { Buffer } from "node:buffer";
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { exists, waitFor } from "./harness.ts";
 import {
   type Committed,

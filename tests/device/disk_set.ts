@@ -4,8 +4,8 @@
  * other processes.
  */
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { waitFor } from "./harness.ts";
 import { type Completion, Control, done, KIB, params, pollFds, Queue, startDevice } from "./server.ts";
 import { Memory, PAGE_BYTES } from "./syscall.ts";

@@ -1,9 +1,9 @@
 // ATTACH, START, EXCHANGE, COMMIT and RESIZE refuse every bad field, and every call out of turn, with the exact errno; and
 // mmap() is refused. Hard cases C8, C9: nothing of the module's can be mapped.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
-import { encode } from "../../src/struct.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
+import { encode } from "../../src/system/struct.ts";
 import { TestDisk } from "./disk.ts";
 import { call, createDevice, destroyDevice, params, Queue, resizeDevice, startDevice } from "./server.ts";
 import {

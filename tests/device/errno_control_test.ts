@@ -1,9 +1,9 @@
 // VERSION, DESTROY, LIST, INFO, everything that is no ioctl of the control node, and mmap(): each mistake has its exact
 // errno. Hard cases C8, C9: nothing of the module's can be mapped.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
-import { decode, encode } from "../../src/struct.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
+import { decode, encode } from "../../src/system/struct.ts";
 import { call, Control, createDevice, destroyDevice, params } from "./server.ts";
 import {
   ioctl,

@@ -1,8 +1,8 @@
 // CREATE takes every field up to its limit, and refuses one past it, unknown flags and reserved fields, with the exact errno.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
-import { encode } from "../../src/struct.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
+import { encode } from "../../src/system/struct.ts";
 import { Control, type CreateParams, destroyDevice, KIB, MIB, params } from "./server.ts";
 import { ioctl, Memory, PAGE_BYTES, PROT_READ, PROT_READ_WRITE } from "./syscall.ts";
 

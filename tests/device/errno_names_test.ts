@@ -1,6 +1,6 @@
 // A name in use, by a device or by anything else in /dev, is EEXIST; more devices than max_devices is ENOSPC.
 import { assertEquals } from "@std/assert";
-import { ERRNO } from "../../src/errors.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { sh } from "./harness.ts";
 import { Control, destroyDevice, params } from "./server.ts";

@@ -3,8 +3,8 @@
 // time limit: 200 s
 // dmesg may have: Call Trace:|kobject_add_internal failed|at lib/dynamic_debug\.c
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { assertExcused, Faults, hasFaultInjection, sweep } from "./faults.ts";
 import { exists, requires, sh, waitFor } from "./harness.ts";
 import { findLeaks, hasKmemleak } from "../vm/kmemleak.ts";

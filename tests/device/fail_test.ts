@@ -1,8 +1,8 @@
 // Policy fail: after the server's death the device stays and answers EIO at once, until a new server comes.
 // Hard cases A1, A6 (who comes second is refused).
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, exists, sh } from "./harness.ts";
 import { Queue, startDevice } from "./server.ts";

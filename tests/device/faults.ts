@@ -4,7 +4,7 @@
  * (Documentation/fault-injection: fail-nth), which the debug kernel is.
  */
 import { assert } from "@std/assert";
-import { ERRNO } from "../../src/errors.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { exists } from "./harness.ts";
 import { cString, NR, O_RDWR, open, syscall } from "./syscall.ts";
 

@@ -1,8 +1,8 @@
 // With a write cache, fsync() is a FLUSH after the writes it covers, FUA is a flag or a FLUSH, and their errors reach the
 // caller, on the bare disk and through ext4; without one, no FLUSH is sent. Hard case D1.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { sh } from "./harness.ts";
 import { MIB, type Request } from "./server.ts";

@@ -2,7 +2,7 @@
 // Hard cases C1, C2.
 // dmesg may have: (EXT4-fs|XFS|Buffer I/O|JBD2|Aborting journal).*
 import { assertEquals } from "@std/assert";
-import { DBLOCK_DEVICE_DIRECT, DBLOCK_DEVICE_WRITE_CACHE } from "../../src/abi.ts";
+import { DBLOCK_DEVICE_DIRECT, DBLOCK_DEVICE_WRITE_CACHE } from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, exists, figure, scaled, sh } from "./harness.ts";
 import { destroyDevice, MIB } from "./server.ts";

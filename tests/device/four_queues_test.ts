@@ -4,7 +4,7 @@
 // keeps nobody from destroying the device or from recovering it, and no wake-up is lost between four sleeping threads.
 // Hard cases A5, B10. Two processors, as other tests have, make no more than two queues.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { fio, fioErrors, slowestMs } from "./fio.ts";
 import { assertWithin, figure, requires, scaled, sh, waitFor } from "./harness.ts";

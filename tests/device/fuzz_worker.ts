@@ -3,8 +3,8 @@
  * makes calls that are valid in most fields, with bad pointers, lengths and orders in between. What it chooses depends
  * on its seed alone; what the kernel answers depends on the others as well.
  */
-import * as abi from "../../src/abi.ts";
-import { decode, type Decoded, encode, type Struct } from "../../src/struct.ts";
+import * as abi from "../../src/module/abi.ts";
+import { decode, type Decoded, encode, type Struct } from "../../src/system/struct.ts";
 import { Random } from "../sim/random.ts";
 import { KIB, MIB, params } from "./server.ts";
 import {

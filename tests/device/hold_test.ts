@@ -1,7 +1,7 @@
 // Policy hold: the server is killed again and again under a verified load, a new one takes the same store, and the
 // application sees no error. What had been handed out comes again, flagged. Hard cases A2, A3, A4, A13.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { fioLoop } from "./fio.ts";
 import { sh, waitFor } from "./harness.ts";

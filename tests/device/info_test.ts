@@ -1,7 +1,7 @@
 // INFO, LIST and sysfs tell the same, sysfs in the files that are documented, and count what happened: operations, bytes,
 // errors, batches, who serves, who has it open.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { sh, waitFor } from "./harness.ts";
 import { call, Control, type Info, KIB, MIB } from "./server.ts";

@@ -2,7 +2,7 @@
  * A program that serves a disk in one of the three ways, for io_flusher_test.ts: `NAME WAY [first]`. With "first" it makes
  * all of itself an I/O flusher before it does anything else. Prints a line when the disk is there; runs until it is gone.
  */
-import { becomeIoFlusher } from "../../src/cli.ts";
+import { becomeIoFlusher } from "../../src/command/cli.ts";
 import { type AnyBackend, type Backend, MemoryBackend, serve } from "../../src/mod.ts";
 
 const sizeBytes = 2 ** 20;

@@ -1,7 +1,7 @@
 // What CREATE asks for is what the block layer shows, and no request that a server sees breaks a limit of it.
 // Hard case D3.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
 import { sh } from "./harness.ts";

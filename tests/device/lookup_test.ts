@@ -1,11 +1,11 @@
 // Nobody who comes to end a wait for a held disk waits for it: while a CREATE reads a folder of that very disk, the disk's
 // server can come back, devices are listed, and a force destroy works.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, sh, waitFor } from "./harness.ts";
 import { Control, destroyDevice, type Info, infoOf, MIB, params } from "./server.ts";
-import { encode } from "../../src/struct.ts";
+import { encode } from "../../src/system/struct.ts";
 import { Memory } from "./syscall.ts";
 
 const options = { name: "lookup0", size_bytes: 64 * MIB, on_death: abi.DBLOCK_ON_DEATH_HOLD };

@@ -1,7 +1,7 @@
 // time limit: 240 s
 // A thousand devices at once: each is ready as fast as the first, each has its own data, and all of them go.
 import { assert, assertEquals } from "@std/assert";
-import { DBLOCK_STATE_LIVE } from "../../src/abi.ts";
+import { DBLOCK_STATE_LIVE } from "../../src/module/abi.ts";
 import { DiskSet } from "./disk_set.ts";
 import { assertWithin, exists, figure, sh, waitFor } from "./harness.ts";
 

@@ -1,8 +1,8 @@
 // What a server can make the kernel print is limited in its rate and names no address, and what the kernel writes to a
 // server has nothing in it but what the header says. Hard cases G2, G4. residue_test.ts has a kernel that clears nothing.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { decode, encode, type Struct } from "../../src/struct.ts";
+import * as abi from "../../src/module/abi.ts";
+import { decode, encode, type Struct } from "../../src/system/struct.ts";
 import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
 import { kernelLinesSince, markKernelLog, sh } from "./harness.ts";

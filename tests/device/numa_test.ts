@@ -2,7 +2,7 @@
 // The kernel may take the permissions of a server's pages away for a while, to see which CPU uses them. Requests whose data
 // is in such pages are answered all the same: the page is there, and only has to be touched as a program would.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { isFilled, TestDisk } from "./disk.ts";
 import { exists, requires, sh } from "./harness.ts";
 import { MIB } from "./server.ts";

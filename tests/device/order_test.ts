@@ -1,8 +1,8 @@
 // Requests to the same sectors are handed out in the order in which they came, and again in that order after the server's
 // death, and when they could not be handed out at first. Hard case D7. Not covered: two CPUs that submit at once, where there is no order to keep.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { sh, waitFor } from "./harness.ts";
 import { startDevice } from "./server.ts";

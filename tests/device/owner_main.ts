@@ -1,7 +1,7 @@
 /** Another process of owner_test.ts: tries each call on descriptors 8 (control) and 9 (server node), prints the errnos. */
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { params } from "./server.ts";
-import { encode } from "../../src/struct.ts";
+import { encode } from "../../src/system/struct.ts";
 import { ioctl, Memory } from "./syscall.ts";
 
 const [control, node] = [8, 9];

@@ -1,7 +1,7 @@
 // A queue belongs to the process that attached it: others get EPERM, and only CAP_SYS_ADMIN makes, starts and removes.
 // Hard cases C12, G1, G3.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { sh } from "./harness.ts";
 import { call, createDevice, destroyDevice, params, Queue } from "./server.ts";

@@ -1,8 +1,8 @@
 // A server that dies with only some queues attached, or before the disk is live, leaves nothing behind, and the name is
 // free for another at once. Hard cases A5, A8, A9.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, requires, sh, waitFor } from "./harness.ts";
 import { createDevice, destroyDevice, infoOf, params, Queue, startDevice } from "./server.ts";

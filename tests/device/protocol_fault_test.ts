@@ -1,8 +1,8 @@
 // Memory of the server that is not there costs at most the request concerned: nothing is lost, and neighbours are fine.
 // Hard cases B8, B12.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { isFilled, TestDisk } from "./disk.ts";
 import { kernelLinesSince, markKernelLog, sh, waitFor } from "./harness.ts";
 import { done, KIB } from "./server.ts";

@@ -1,7 +1,7 @@
 // A bad completion is refused with its own status, its neighbours in the batch are taken, and its request stays open.
 // Hard cases B1, B2, B4, B7.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { sh, type ShellResult } from "./harness.ts";
 import { done, type Request } from "./server.ts";

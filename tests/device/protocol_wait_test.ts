@@ -1,8 +1,8 @@
 // EXCHANGE waits until there is something to say, and no longer: O_NONBLOCK, poll, signals, a second thread, the end.
 // Hard cases B9, F1 (a signal is delivered to the process and not eaten).
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, sh, slowness, waitFor } from "./harness.ts";
 import { createDevice, destroyDevice, done, params, Queue, signalThread, threadsInDblock } from "./server.ts";

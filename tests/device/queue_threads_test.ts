@@ -1,9 +1,9 @@
 // Threads of one server beside one another on a queue: the same answer given twice at once, a thread that ends with
 // requests in its hands, and one that writes over the whole ring all the time. Hard cases A12, B2, B6.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
-import { encode } from "../../src/struct.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
+import { encode } from "../../src/system/struct.ts";
 import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
 import { exists, figure, kernelLinesSince, markKernelLog, scaled, sh, waitFor } from "./harness.ts";

@@ -1,5 +1,5 @@
 /** A thread of the server in queue_threads_test.ts: takes requests and ends, or writes over memory until it is stopped. */
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { ioctl, NR, syscall } from "./syscall.ts";
 
 /** What the thread is to do. */

@@ -2,7 +2,7 @@
 // How options are parsed in detail is the unit tests' business.
 // time limit: 240 s
 import { assertEquals, assertMatch } from "@std/assert";
-import { DBLOCK_STATE_HELD } from "../../src/abi.ts";
+import { DBLOCK_STATE_HELD } from "../../src/module/abi.ts";
 import { exists, sh, waitFor } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
 import { infoOf, MIB } from "./server.ts";

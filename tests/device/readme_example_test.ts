@@ -20,7 +20,9 @@ Deno.test("the example of src/README.md works", async () => {
   try {
     await waitFor(`/dev/${name} appears`, () => exists(`/dev/${name}`));
     await sh(`mkfs.ext4 -q /dev/${name} && mount /dev/${name} /mnt && cp src/*.ts /mnt && umount /mnt`);
-    await sh(`fsck.ext4 -fn /dev/${name}; mount -o ro /dev/${name} /mnt; cmp src/abi.ts /mnt/abi.ts; umount /mnt`);
+    await sh(
+      `fsck.ext4 -fn /dev/${name}; mount -o ro /dev/${name} /mnt; cmp src/module/abi.ts /mnt/abi.ts; umount /mnt`,
+    );
     assertEquals((await runRamdisk(`-d --name ${name}`)).status, 0);
     assertEquals((await child.status).code, 0);
   } finally {

@@ -1,8 +1,8 @@
 // Recovery is a level that is looked at under a lock, not an event that may be missed: servers that come at once, that die
 // half-way, and a hundred that come one after another under an fsync() in flight. Hard cases A5, A6, A7.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, requires, sh } from "./harness.ts";
 import { callAsync, destroyDevice, type Info, infoOf, Queue, startDevice } from "./server.ts";

@@ -4,7 +4,7 @@
  * allocates (init_on_alloc=0), the mark is then in whatever it forgets to write.
  */
 import { assertEquals } from "@std/assert";
-import type { Struct } from "../../src/struct.ts";
+import type { Struct } from "../../src/system/struct.ts";
 import { isFilled } from "./disk.ts";
 import { exists, sh } from "./harness.ts";
 import { Memory, PAGE_BYTES, pollNow } from "./syscall.ts";

@@ -7,9 +7,9 @@
 // reader. Hard case G2. Not covered: what the kernel keeps to itself, and memory that a CPU has for itself in each cache.
 import { assert, assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
-import { type Decoded, encode, type Struct } from "../../src/struct.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
+import { type Decoded, encode, type Struct } from "../../src/system/struct.ts";
 import { isFilled, TestDisk } from "./disk.ts";
 import { figure, requires, scaled, sh } from "./harness.ts";
 import {

@@ -1,8 +1,8 @@
 // RESIZE of a live disk, both ways: everybody sees the new size, a mounted ext4 grows into it, and what lies past the
 // end of a smaller one is an error, not data; under load, without a server, and when the disk is on its way out. Hard case C11.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { fio, fioErrors, fioLoop } from "./fio.ts";
 import { figure, scaled, sh, waitFor } from "./harness.ts";

@@ -1,5 +1,5 @@
 /** The other side of the race in rmmod_test.ts: creates and destroys whenever the module is there. Prints how often. */
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { exists } from "./harness.ts";
 import { call, params } from "./server.ts";
 import { close, O_RDWR, open } from "./syscall.ts";

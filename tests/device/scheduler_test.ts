@@ -1,7 +1,7 @@
 // Changing the scheduler, nr_requests and the number of CPUs under verified I/O costs no error and no stall.
 // Hard cases D4, D5.
 import { assert, assertEquals } from "@std/assert";
-import { DBLOCK_DEVICE_DIRECT } from "../../src/abi.ts";
+import { DBLOCK_DEVICE_DIRECT } from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { fio, fioErrors, slowestMs } from "./fio.ts";
 import { assertWithin, sh } from "./harness.ts";

@@ -4,7 +4,7 @@
  * its input ends it, and it prints how many words it wrote. It may die before, as the kernel puts the data of a WRITE
  * wherever the ring says; its memory is where that is unlikely.
  */
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import type { ThreadTask } from "./queue_threads_worker.ts";
 import { done, MIB } from "./server.ts";

@@ -1,7 +1,7 @@
 // What a backend of the SDK does wrong costs the request concerned and nothing else; what serve() cannot do it says, in a
 // bounded time. Hard cases H1, H2, H3.
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { DBLOCK_STATE_HELD } from "../../src/abi.ts";
+import { DBLOCK_STATE_HELD } from "../../src/module/abi.ts";
 import { type Backend, DblockError, serve } from "../../src/mod.ts";
 import { assertWithin, exists, sh, waitFor } from "./harness.ts";
 import { Control, infoOf, MIB, params } from "./server.ts";

@@ -1,11 +1,11 @@
 /**
  * A server played by hand: devices and queues as the header describes them, every call with its exact errno, nothing
- * retried and nothing hidden. Built on src/abi.ts and plain system calls, not on serve(), whose mistakes it must show.
+ * retried and nothing hidden. Built on src/module/abi.ts and plain system calls, not on serve(), whose mistakes it must show.
  */
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
-import { decode, type Decoded, encode, type Struct } from "../../src/struct.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
+import { decode, type Decoded, encode, type Struct } from "../../src/system/struct.ts";
 import { close, ioctl, Memory, NR, O_NONBLOCK, O_RDWR, open, pollAsync, syscall, syscallAsync } from "./syscall.ts";
 
 export const KIB = 2 ** 10;

@@ -3,7 +3,7 @@
  * JSON; each line of its input is a command, each line of its output the answer. server_process.ts is the other side.
  */
 import { TextLineStream } from "./lines.ts";
-import { DBLOCK_IOC_START, DBLOCK_REQUEST_REPLAYED, dblock_start } from "../../src/abi.ts";
+import { DBLOCK_IOC_START, DBLOCK_REQUEST_REPLAYED, dblock_start } from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { callAsync } from "./server.ts";
 import type { ServerCommand, ServerOptions, ServerReport } from "./server_process.ts";

@@ -1,8 +1,8 @@
 // A short or failed answer is an I/O error with the errno the block layer allows, and never stale memory as data.
 // Hard case B5.
 import { assertEquals, assertMatch } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { sh } from "./harness.ts";
 import { done } from "./server.ts";

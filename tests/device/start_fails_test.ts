@@ -1,8 +1,8 @@
 // A disk that the block layer refuses at START is unwound: START says why, the device is gone, and all can be tried again.
 // dmesg may have: cannot create duplicate|kobject_add_internal failed|Call Trace:
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { hasModule, requires, sh, waitFor } from "./harness.ts";
 import { callAsync, createDevice, destroyDevice, infoOf, params } from "./server.ts";

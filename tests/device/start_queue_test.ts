@@ -1,7 +1,7 @@
 // time limit: 180 s
 // A start that waits for its turn, behind as many others as run at once whose servers never answer, is destroyed at once.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { assertWithin, waitFor } from "./harness.ts";
 import { Control, createDevice, destroyDevice, infoOf, params, Queue, startDevice } from "./server.ts";
 import { PAGE_BYTES } from "./syscall.ts";

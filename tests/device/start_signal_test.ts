@@ -1,8 +1,8 @@
 // A signal ends the wait of START, of a take-over and of DESTROY with EINTR, or with the process. The call can be made again:
 // the disk is not live by that and may be destroyed, the server before goes on, and what was to go goes. Hard case A8.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, sh, waitFor } from "./harness.ts";
 import { callAsync, Control, destroyDevice, infoOf, Queue, signalThread, threadsInDblock } from "./server.ts";

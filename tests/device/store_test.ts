@@ -2,7 +2,7 @@
 // dblock-ramdisk --store: the content outlives the process, discards give space back, fsync() reaches the disk below where
 // there is one, a full file system is an I/O error and not the server's death, huge pages work.
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { DBLOCK_OPERATION_FLUSH } from "../../src/abi.ts";
+import { DBLOCK_OPERATION_FLUSH } from "../../src/module/abi.ts";
 import { exists, requires, sh } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
 import { infoOf } from "./server.ts";

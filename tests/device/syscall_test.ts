@@ -1,6 +1,6 @@
 // A direct system call returns the kernel's errno itself, on this thread and on another.
 import { assertEquals } from "@std/assert";
-import { ERRNO } from "../../src/errors.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { close, ioctl, Memory, NR, O_RDWR, open, syscall, syscallAsync } from "./syscall.ts";
 
 Deno.test("syscall() returns results and negative errnos", async () => {

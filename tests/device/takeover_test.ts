@@ -1,8 +1,8 @@
 // A new server takes each queue from a running one without an error or a replay; while the old one still has requests
 // the new one waits, and if the old one dies meanwhile its requests are replayed; if the new one gives up, the old one goes on.
 import { assertEquals, assertRejects } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { type AnyBackend, DblockError, serve } from "../../src/mod.ts";
 import { TestDisk } from "./disk.ts";
 import { fioLoop } from "./fio.ts";

@@ -2,7 +2,7 @@
 // refused; and a force destroy that ends requests while they time out. Hard cases B3, C1. Not covered: that every one of them
 // met its timeout within the same microsecond.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
 import { figure, scaled, sh, waitFor } from "./harness.ts";

@@ -1,7 +1,7 @@
 // A request that the server keeps longer than timeout_ms gets EIO within 1 to 3 s; its slot is kept from others until the
 // late answer comes, which is refused as stale and harms nobody. While nobody could answer, no timeout runs. Hard cases B3, D5.
 import { assert, assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
+import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, kernelLinesSince, markKernelLog, sh, waitFor } from "./harness.ts";
 

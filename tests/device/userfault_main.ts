@@ -3,7 +3,7 @@
  * comes, and with one in EXCHANGE on its ring. Its arguments are their names; each waits for a READ, which the test makes.
  */
 import { assertEquals } from "@std/assert";
-import { DBLOCK_DEVICE_DIRECT } from "../../src/abi.ts";
+import { DBLOCK_DEVICE_DIRECT } from "../../src/module/abi.ts";
 import { commitFrom, deadMemory, MortalRing } from "./dead_memory.ts";
 import { TestDisk } from "./disk.ts";
 import { waitFor } from "./harness.ts";

@@ -1,8 +1,8 @@
 // Memory of the server that never comes (userfaultfd), be it data or the ring, blocks the one call that needs it: other
 // queues, the timeout, force destroy and SIGKILL still work. Hard case B11.
 import { assertEquals } from "@std/assert";
-import * as abi from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
+import * as abi from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
 import { commitFrom, deadMemory, MortalRing, requiresDeadMemory, type RingPart } from "./dead_memory.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, requires, sh, waitFor } from "./harness.ts";

@@ -13,14 +13,14 @@ import {
   DBLOCK_OPERATION_READ,
   DBLOCK_OPERATION_WRITE,
   DBLOCK_OPERATION_WRITE_ZEROES,
-} from "../../src/abi.ts";
-import type { Backend, Done } from "../../src/backend.ts";
-import { start } from "../../src/channel.ts";
-import { Control } from "../../src/control.ts";
-import { Dispatcher } from "../../src/dispatch.ts";
-import { DblockError, ERRNO } from "../../src/errors.ts";
-import { geometryOf } from "../../src/plan.ts";
-import { LocalQueue } from "../../src/queue.ts";
+} from "../../src/module/abi.ts";
+import type { Backend, Done } from "../../src/disk/backend.ts";
+import { start } from "../../src/module/channel.ts";
+import { Control } from "../../src/module/control.ts";
+import { Dispatcher } from "../../src/disk/dispatch.ts";
+import { DblockError, ERRNO } from "../../src/disk/errors.ts";
+import { geometryOf } from "../../src/module/plan.ts";
+import { LocalQueue } from "../../src/module/queue.ts";
 import { FakeKernel } from "./fake_kernel.ts";
 import { KIND, type Mischief } from "./fake_queue.ts";
 import { BLOCK_BYTES, ModelDisk } from "./model.ts";

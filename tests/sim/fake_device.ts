@@ -3,8 +3,8 @@
  * The objects of the fake kernel: its devices, the files that are open, and the structures of its ioctls. What happens to
  * them is in fake_kernel.ts.
  */
-import { type dblock_create, type dblock_info, DBLOCK_STATE_FAILED, DBLOCK_STATE_LIVE } from "../../src/abi.ts";
-import { type Decoded, encode, type Struct } from "../../src/struct.ts";
+import { type dblock_create, type dblock_info, DBLOCK_STATE_FAILED, DBLOCK_STATE_LIVE } from "../../src/module/abi.ts";
+import { type Decoded, encode, type Struct } from "../../src/system/struct.ts";
 import type { FakeQueue, Registration } from "./fake_queue.ts";
 
 /** Not an errno: ATTACH waits for the server before. */

@@ -39,10 +39,10 @@ import {
   DBLOCK_STATE_HELD,
   DBLOCK_STATE_LIVE,
   dblock_version,
-} from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
-import { type Kernel, O_NONBLOCK } from "../../src/libc.ts";
-import { decode, type Decoded, encode } from "../../src/struct.ts";
+} from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
+import { type Kernel, O_NONBLOCK } from "../../src/system/libc.ts";
+import { decode, type Decoded, encode } from "../../src/system/struct.ts";
 import {
   answer,
   describe,

@@ -15,9 +15,9 @@ import {
   DBLOCK_STATUS_STALE,
   DBLOCK_STATUS_TAKEN,
   DBLOCK_STATUS_UNKNOWN,
-} from "../../src/abi.ts";
-import { ERRNO } from "../../src/errors.ts";
-import { decode, encode } from "../../src/struct.ts";
+} from "../../src/module/abi.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
+import { decode, encode } from "../../src/system/struct.ts";
 import { Random } from "./random.ts";
 
 /** How often the kernel does what it may do, each 0 to 1. */

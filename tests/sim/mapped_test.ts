@@ -13,13 +13,13 @@ import {
   DBLOCK_OPERATION_READ,
   DBLOCK_OPERATION_WRITE,
   DBLOCK_OPERATION_WRITE_ZEROES,
-} from "../../src/abi.ts";
+} from "../../src/module/abi.ts";
 import { MemoryBackend } from "../../src/backends/memory.ts";
-import { Channel } from "../../src/channel.ts";
-import { Control } from "../../src/control.ts";
-import { ERRNO } from "../../src/errors.ts";
-import { serveMapped } from "../../src/mapped.ts";
-import { geometryOf } from "../../src/plan.ts";
+import { Channel } from "../../src/module/channel.ts";
+import { Control } from "../../src/module/control.ts";
+import { ERRNO } from "../../src/disk/errors.ts";
+import { serveMapped } from "../../src/module/mapped.ts";
+import { geometryOf } from "../../src/module/plan.ts";
 import { FakeKernel } from "./fake_kernel.ts";
 import { KIND, memoryAt, type Mischief } from "./fake_queue.ts";
 import { BLOCK_BYTES, ModelDisk } from "./model.ts";

@@ -13,7 +13,7 @@ import {
   DBLOCK_OPERATION_WRITE_ZEROES,
   DBLOCK_REQUEST_FUA,
   DBLOCK_REQUEST_NO_UNMAP,
-} from "../../src/abi.ts";
+} from "../../src/module/abi.ts";
 import type { FakeKernel } from "./fake_kernel.ts";
 import type { Random } from "./random.ts";
 

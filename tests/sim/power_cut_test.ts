@@ -2,7 +2,7 @@
 // A WriteCache in front of a disk that answers late and in any order, used by several tasks at once until its power is cut.
 // Whatever the seed: what was flushed is there, what is there was written, and a read never sees what is older than answered.
 import { assert } from "@std/assert";
-import type { Backend, RequestOptions } from "../../src/backend.ts";
+import type { Backend, RequestOptions } from "../../src/disk/backend.ts";
 import { WriteCache } from "../../src/filters/write_cache.ts";
 import { forEachSeed, type Random } from "./random.ts";
 

@@ -49,28 +49,6 @@ Deno.test("the example of src/README.md is a disk", async () => {
   assertEquals({ code, stdout, stderr }, { code: 0, stdout: "/dev/scratch is there\n0,0 true\n", stderr: "" });
 });
 
-Deno.test("the tree in src/README.md has every source file, in an order that imports can follow", async () => {
-  const text = await Deno.readTextFile(new URL("src/README.md", root));
-  const listed = [...text.matchAll(/^ {4}(\w+\.ts|backends\/|filters\/) /gm)].map((match) => match[1] ?? "");
-  const files = [...Deno.readDirSync(new URL("src/", root))].filter((entry) => entry.name.endsWith(".ts"))
-    .map((entry) => entry.name);
-  assertEquals(listed.filter((name) => !name.endsWith("/")).toSorted(), files.toSorted());
-  const wrong: string[] = [];
-  for (const [position, name] of listed.entries()) {
-    const paths = name.endsWith("/")
-      ? [...Deno.readDirSync(new URL(`src/${name}`, root))].map((entry) => `${name}${entry.name}`)
-      : [name];
-    for (const path of paths) {
-      const source = await Deno.readTextFile(new URL(`src/${path}`, root));
-      for (const [, from] of source.matchAll(/^(?:import|export|\}).* from "\.{1,2}\/(.+)";$/gm)) {
-        const imported = from?.replace(/\/.*$/, "/") ?? "";
-        if (listed.indexOf(imported) >= position) wrong.push(`${path} imports ${from}`);
-      }
-    }
-  }
-  assertEquals(wrong, []);
-});
-
 Deno.test("the table of kernels in README.md is the one that the tests print, with every kernel", async () => {
   const text = await Deno.readTextFile(new URL("README.md", root));
   const head = kernelTable([], []);

@@ -71,7 +71,7 @@ export async function buildProgram(architecture: Architecture, sourceDir = proje
   const { arch } = await machineOf(architecture);
   const isForeign = sourceDir === projectDir && arch !== Deno.build.arch;
   const program = isForeign ? join(buildDir, `dblock-ramdisk-${arch}`) : join(sourceDir, "dblock-ramdisk");
-  const options = ["--arch", arch, "--output", program, join(sourceDir, "src/ramdisk.ts")];
+  const options = ["--arch", arch, "--output", program, join(sourceDir, "src/command/ramdisk.ts")];
   await run([
     join(projectDir, "src/build/deno.sh"),
     "run",

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+/**
+ * What commands that serve a disk have in common: values as people write them, one line for an error, signals, and the
+ * re-exec that makes the whole process an I/O flusher. No command is here.
+ */
+import { DBLOCK_TIMEOUT_MS_MAX, DBLOCK_TIMEOUT_MS_MIN } from "../module/abi.ts";
+import type { Device, Ending } from "../module/device.ts";
+import { DblockError, describe, quietly } from "../disk/errors.ts";
+import { execute, isIoFlusher, lockMemoryOnFault, setIoFlusher } from "../system/libc.ts";
+
+/** Of this package; all its commands say it at --version. */
+export const VERSION = "0.1.0";
+
+/** Somebody typed something that cannot be meant. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+const POWERS = ["", "k", "m", "g", "t", "p"];
+const SIZE = /^(?<number>[0-9]+(?:\.[0-9]+)?) ?(?:(?<unit>[kmgtp]?)(?<suffix>i?b)?)$/i;
+
+/**
+ * Bytes of a size as people write it: "4096", "512M", "4GiB", "1.5 GiB". K, M, G, T, P and KiB … are powers of 1024; KB,
+ * MB … powers of 1000, as for dd and truncate.
+ *
+ * @throws {UsageError} if it is none, or not a whole number of bytes below 2^53.
+ */
+export function parseSize(text: string, what = "size"): number {
+  const groups = SIZE.exec(text.trim())?.groups;
+  const unit = groups?.unit?.toLowerCase() ?? "";
+  const suffix = groups?.suffix?.toLowerCase();
+  if (groups === undefined || (unit === "" && suffix === "ib")) {
+    throw new UsageError(`"${text}" is not a ${what} (write it like 4GiB, 512M or 1048576)`);
+  }
+  const base = unit !== "" && suffix === "b" ? 1000n : 1024n;
+  const [whole = "", fraction = ""] = groups.number?.split(".") ?? [];
+  const scaled = BigInt(whole + fraction) * base ** BigInt(POWERS.indexOf(unit));
+  const scale = 10n ** BigInt(fraction.length);
+  if (scaled > BigInt(Number.MAX_SAFE_INTEGER) * scale) {
+    throw new UsageError(`${what} ${text} is too big (less than 8 PiB)`);
+  }
+  if (scaled % scale !== 0n) throw new UsageError(`${what} ${text} is not a whole number of bytes`);
+  return Number(scaled / scale);
+}
+
+/** "4 GiB", "1.5 GiB", "512 bytes": exact where three digits are enough. */
+export function formatSize(bytes: number): string {
+  if (bytes < 1024) return `${bytes} bytes`;
+  const power = Math.min(POWERS.length - 1, Math.floor(Math.log2(bytes) / 10));
+  const value = bytes / 1024 ** power;
+  return `${Number(value.toPrecision(value >= 1000 ? 4 : 3))} ${(POWERS[power] ?? "").toUpperCase()}iB`;
+}
+
+/**
+ * A whole number in a range.
+ *
+ * @throws {UsageError} with the range if it is none, or outside.
+ */
+export function parseCount(text: string, what: string, min: number, max: number): number {
+  const value = /^[0-9]+$/.test(text) ? Number(text) : NaN;
+  if (value >= min && value <= max) return value;
+  throw new UsageError(`"${text}" is not a number of ${what} (${min} to ${max})`);
+}
+
+/**
+ * Milliseconds of a timeout in seconds; 0 is "never".
+ *
+ * @throws {UsageError} if it is not 0 or 1 to 1,200.
+ */
+export function parseTimeout(text: string): number {
+  const min = DBLOCK_TIMEOUT_MS_MIN / 1000;
+  const max = DBLOCK_TIMEOUT_MS_MAX / 1000;
+  const value = /^[0-9]+$/.test(text) ? Number(text) : NaN;
+  if (value === 0 || (value >= min && value <= max)) return value * 1000;
+  throw new UsageError(`"${text}" is not a timeout (0 for none, or ${min} to ${max} seconds)`);
+}
+
+/**
+ * Runs a command and ends the program: status 0, or 1 with one line on stderr. Only a defect of this program shows a
+ * stack.
+ */
+export async function runCommand(command: string, run: () => Promise<void>): Promise<never> {
+  try {
+    await run();
+  } catch (error) {
+    if (error instanceof UsageError) {
+      console.error(`${command}: ${error.message}; see ${command} --help`);
+    } else if (error instanceof DblockError) {
+      console.error(`${command}: ${error.message}`);
+    } else {
+      console.error(`${command}: this is a defect of the program:`, error);
+    }
+    Deno.exit(1);
+  }
+  Deno.exit(0);
+}
+
+/**
+ * Makes every thread of this program an I/O flusher, so that memory it allocates never waits for its own disk. The flag
+ * is a thread's and V8 has started its own: so it is set here and the program started again by exec, once. Without
+ * CAP_SYS_RESOURCE nothing happens.
+ */
+export function becomeIoFlusher(): void {
+  if (isIoFlusher() || !setIoFlusher()) return;
+  const args = Deno.readTextFileSync("/proc/self/cmdline").split("\0").slice(0, -1);
+  execute("/proc/self/exe", args);
+  // Not reached, unless exec failed: then this thread and those it starts have the flag, which is the better half.
+}
+
+const MAPPED_CODE = /^([0-9a-f]+)-([0-9a-f]+) r-[x-]p [0-9a-f]+ \S+ [1-9][0-9]* +\//gm;
+
+/**
+ * Keeps what this program has used of its own code in memory. Where memory is short the kernel drops code first, to read it
+ * again when it runs; a server that has to wait for that keeps those waiting whose requests would make memory free.
+ * Without CAP_IPC_LOCK nothing happens.
+ */
+export function keepCode(): void {
+  for (const [, start, end] of Deno.readTextFileSync("/proc/self/maps").matchAll(MAPPED_CODE)) {
+    const address = parseInt(start!, 16);
+    if (!lockMemoryOnFault(address, parseInt(end!, 16) - address)) return;
+  }
+}
+
+const SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
+/** An AbortSignal for Ctrl-C and SIGTERM, until disposed. */
+export function abortOnSignals(): Disposable & { readonly signal: AbortSignal } {
+  const controller = new AbortController();
+  const abort = () => {
+    controller.abort(new DblockError("EINTR", "Interrupted", "nothing is left behind"));
+  };
+  for (const name of SIGNALS) Deno.addSignalListener(name, abort);
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]: () => SIGNALS.forEach((name) => Deno.removeSignalListener(name, abort)),
+  };
+}
+
+/**
+ * Waits for a device to end. Ctrl-C and SIGTERM destroy it if nobody has it open; otherwise they say who does, and the
+ * second one forces it.
+ */
+export async function untilEnded(device: Device): Promise<Ending> {
+  let times = 0;
+  const close = async () => {
+    const force = ++times > 1;
+    try {
+      await device.close({ force });
+    } catch (error) {
+      if (!force && times > 1) return; // it is being forced meanwhile
+      const hint = "Ctrl-C or SIGTERM once more forces it: what is not written is lost";
+      quietly(console.error)(describe(error instanceof DblockError && !force ? error.withHint(hint) : error));
+    }
+  };
+  for (const name of SIGNALS) Deno.addSignalListener(name, close);
+  try {
+    return await device.closed;
+  } finally {
+    for (const name of SIGNALS) Deno.removeSignalListener(name, close);
+  }
+}

@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: MIT
+/**
+ * One queue's open /dev/NAME-ctl, with its ring and buffer: ATTACH, START,
+ * EXCHANGE, COMMIT. It moves requests and completions; what they mean is the
+ * business of those who call it.
+ */
+import {
+  dblock_attach,
+  DBLOCK_ATTACH_TAKE_OVER,
+  dblock_commit,
+  DBLOCK_IOC_ATTACH,
+  DBLOCK_IOC_COMMIT,
+  DBLOCK_IOC_EXCHANGE,
+  DBLOCK_IOC_RESIZE,
+  DBLOCK_IOC_START,
+  DBLOCK_QUEUE_DEPTH_MAX,
+  dblock_resize,
+  dblock_start,
+  DBLOCK_STATUS_BAD_FIELD,
+  DBLOCK_STATUS_BAD_LENGTH,
+} from "./abi.ts";
+import { addressOf, devicePath, ioctlError, openNode } from "./control.ts";
+import type { Slots } from "../disk/dispatch.ts";
+import { DblockError, ERRNO } from "../disk/errors.ts";
+import { type Kernel, linux, O_NONBLOCK, O_RDWR, PAGE_BYTES } from "../system/libc.ts";
+import { Ring } from "./request.ts";
+import { decode, encode } from "../system/struct.ts";
+import { blockingTurn } from "../system/waiting.ts";
+
+/** `exchange()` and `commit()`: the device is gone, stop serving. */
+export const GONE = -1;
+
+/** The numbers of EXCHANGE as bigints: made once, none per call. */
+const EXCHANGE = BigInt(DBLOCK_IOC_EXCHANGE);
+const COUNTS = Array.from(
+  { length: DBLOCK_QUEUE_DEPTH_MAX + 1 },
+  (_, count) => BigInt(count),
+);
+const COMMIT = dblock_commit.fields;
+
+/** Which queue to serve, and how. */
+export interface ChannelOptions {
+  /** Of the device: "disk0". */
+  readonly name: string;
+  /** 0 to queue_count - 1. */
+  readonly queue: number;
+  /** Requests at once, as the device was created. */
+  readonly depth: number;
+  /** Size of a slot of the buffer: max_io_bytes; 0 in direct mode. */
+  readonly slotBytes: number;
+  /** EXCHANGE does not sleep (it may look for up to the module's poll_us, 200 µs); `wait()` does. @default false */
+  readonly nonblocking?: boolean;
+  /** The queue's file, which somebody else has opened and will close. @default one of its own */
+  readonly fd?: number;
+  /** @default linux */
+  readonly kernel?: Kernel;
+}
+
+/** One queue of a device. */
+export class Channel implements Slots, Disposable {
+  readonly name: string;
+  readonly queue: number;
+  readonly ring: Ring;
+  /** Completions the kernel refused: a timed-out request answered late, mostly. */
+  refusedCount = 0;
+  readonly #kernel: Kernel;
+  readonly #ioctl: Kernel["ioctlNumber"];
+  readonly #fd: number;
+  readonly #ownsFile: boolean;
+  readonly #slotBytes: number;
+  readonly #buffer: Uint8Array<ArrayBuffer>;
+  readonly #views: Uint8Array<ArrayBuffer>[];
+  readonly #commit = encode(dblock_commit);
+  readonly #commitView = new DataView(this.#commit.buffer);
+  #closed = false;
+
+  /**
+   * Opens the device's server node. Nothing is served before `attach()`.
+   *
+   * @throws {DblockError} ENOENT, EACCES.
+   */
+  constructor(options: ChannelOptions) {
+    const { name, queue, depth, slotBytes, kernel = linux } = options;
+    this.name = name;
+    this.queue = queue;
+    this.ring = new Ring(depth);
+    this.#slotBytes = slotBytes;
+    this.#buffer = alignedBytes(depth * slotBytes);
+    this.#views = Array.from(
+      { length: slotBytes === 0 ? 0 : depth },
+      (_, slot) => this.#buffer.subarray(slot * slotBytes, slot * slotBytes),
+    );
+    this.#commitView.setBigUint64(
+      COMMIT.completions_address.offset,
+      BigInt(addressOf(this.ring.bytes) + this.ring.completionsOffset),
+      true,
+    );
+    this.#kernel = kernel;
+    this.#ioctl = kernel.ioctlNumber;
+    this.#ownsFile = options.fd === undefined;
+    this.#fd = options.fd ?? openQueue(name, queue, { kernel, flags: options.nonblocking ? O_NONBLOCK : 0 });
+  }
+
+  /**
+   * Registers ring and buffer: this file serves the queue from now on.
+   *
+   * @param options.takeOver from the server that it has, if any: waits until that one has answered what it was given
+   * @throws {DblockError} EPERM, EBUSY (it has a server, or another one takes it over), ENODEV.
+   */
+  attach(options: { readonly takeOver?: boolean } = {}): void {
+    for (;;) {
+      const bytes = this.#attachment(options.takeOver);
+      if (this.#attached(this.#kernel.ioctl(this.#fd, DBLOCK_IOC_ATTACH, bytes), bytes)) return;
+    }
+  }
+
+  /** The same, waited for on another thread: for those that have other things to do. */
+  async attachAsync(options: { readonly takeOver?: boolean } = {}): Promise<void> {
+    using _turn = await blockingTurn();
+    for (;;) {
+      const bytes = this.#attachment(options.takeOver);
+      if (this.#closed) throw new DblockError("ECANCELED", `Cannot serve queue ${this.queue}`, "it was told to stop");
+      if (this.#attached(await this.#kernel.ioctlAsync(this.#fd, DBLOCK_IOC_ATTACH, bytes), bytes)) return;
+    }
+  }
+
+  #attachment(takeOver = false): Uint8Array<ArrayBuffer> {
+    return encode(dblock_attach, {
+      flags: takeOver ? DBLOCK_ATTACH_TAKE_OVER : 0,
+      queue: this.queue,
+      ring_address: addressOf(this.ring.bytes),
+      ring_bytes: this.ring.bytes.byteLength,
+      buffer_address: this.#slotBytes === 0 ? 0 : addressOf(this.#buffer),
+      buffer_bytes: this.#buffer.byteLength,
+    });
+  }
+
+  /** False if a signal ended the wait for the server before: to be tried again. */
+  #attached(result: number, bytes: Uint8Array): boolean {
+    if (result >= 0) return true;
+    const attempted = `Cannot serve queue ${this.queue} of ${devicePath(this.name)}`;
+    const { error } = decode(dblock_attach, bytes);
+    if (error === ERRNO.EINTR) return false;
+    if (error === ERRNO.EBUSY) {
+      throw new DblockError(error, attempted, "it has a server already");
+    }
+    if (error === ERRNO.ENODEV) {
+      throw new DblockError(error, attempted, "the device is gone");
+    }
+    throw ioctlError(error, attempted);
+  }
+
+  /**
+   * Commits the ring's pending completions and takes what is next.
+   *
+   * @returns how many requests are in the ring; 0 if none are there or a signal
+   * came; `GONE` when there is nothing left to serve, or this channel is closed
+   * @throws {DblockError} for what no retry will mend.
+   */
+  exchange(): number {
+    if (this.#closed) return GONE; // the number may be another file's by now
+    const ring = this.ring;
+    ring.clearHeader();
+    const count = this.#ioctl(this.#fd, EXCHANGE, COUNTS[ring.pending]);
+    if (ring.takenCount > 0) {
+      this.#taken(ring.takenCount, ring.refusedCount);
+    }
+    if (count >= 0) return count;
+    return this.#failed(ring.error, "exchange requests with");
+  }
+
+  /** Commits the ring's pending completions; never waits and takes nothing. */
+  commit(): number {
+    if (this.#closed) return GONE;
+    const ring = this.ring;
+    const view = this.#commitView;
+    view.setUint32(COMMIT.error.offset, 0, true);
+    view.setUint32(COMMIT.count.offset, ring.pending, true);
+    view.setUint32(COMMIT.completion_count.offset, 0, true);
+    view.setUint32(COMMIT.refused_count.offset, 0, true);
+    const result = this.#kernel.ioctl(
+      this.#fd,
+      DBLOCK_IOC_COMMIT,
+      this.#commit,
+    );
+    const taken = view.getUint32(COMMIT.completion_count.offset, true);
+    if (taken > 0) {
+      this.#taken(taken, view.getUint32(COMMIT.refused_count.offset, true));
+    }
+    if (result >= 0) return 0;
+    return this.#failed(
+      view.getUint32(COMMIT.error.offset, true),
+      "commit to",
+    );
+  }
+
+  #failed(errno: number, verb: string): number {
+    switch (errno) {
+      case ERRNO.ENODEV:
+        return GONE;
+      case ERRNO.EINTR:
+      case ERRNO.EAGAIN:
+        return 0;
+      default:
+        throw ioctlError(
+          errno,
+          `Cannot ${verb} queue ${this.queue} of ${devicePath(this.name)}`,
+        );
+    }
+  }
+
+  /**
+   * Drops what the kernel has looked at. A completion refused because of its own
+   * fields leaves its request open, so that one is answered again, with EIO.
+   */
+  #taken(takenCount: number, refusedCount: number): void {
+    const ring = this.ring;
+    if (refusedCount === 0) {
+      ring.drop(takenCount);
+      return;
+    }
+    this.refusedCount += refusedCount;
+    const again: [slot: number, generation: number][] = [];
+    for (let i = 0; i < takenCount; i++) {
+      const status = ring.completionStatus(i);
+      if (
+        status === DBLOCK_STATUS_BAD_LENGTH ||
+        status === DBLOCK_STATUS_BAD_FIELD
+      ) {
+        again.push([ring.completionSlot(i), ring.completionGeneration(i)]);
+      }
+    }
+    ring.drop(takenCount);
+    for (const [slot, generation] of again) {
+      ring.complete(slot, generation, 0, 0, ERRNO.EIO);
+    }
+  }
+
+  /** From now on EXCHANGE does not wait: `wait()` does. */
+  setNonblocking(): void {
+    this.#kernel.setNonblocking(this.#fd);
+  }
+
+  /** Waits, with this thread free, until EXCHANGE has something to say. Once at a time. */
+  async wait(): Promise<void> {
+    await this.#kernel.pollAsync(this.#fd);
+  }
+
+  /** The kernel's clock, in ms. */
+  now(): number {
+    return this.#kernel.now();
+  }
+
+  view(slot: number, lengthBytes: number): Uint8Array<ArrayBuffer> {
+    const view = this.#views[slot];
+    // Most requests of a slot are as long as the one before: no new object then.
+    if (view.byteLength === lengthBytes) return view;
+    const at = this.#buffer.byteOffset + slot * this.#slotBytes;
+    return this.#views[slot] = new Uint8Array(
+      this.#buffer.buffer,
+      at,
+      lengthBytes,
+    );
+  }
+
+  /** Closes the file, if it is its own: the queue has no server any more. In any case `wait()` returns. */
+  [Symbol.dispose](): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (this.#ownsFile) this.#kernel.close(this.#fd);
+    else this.#kernel.forget(this.#fd);
+  }
+}
+
+/**
+ * Opens a file that can serve a queue; it does from ATTACH on.
+ *
+ * @throws {DblockError} ENOENT, EACCES.
+ */
+export function openQueue(
+  name: string,
+  queue: number,
+  options: { readonly kernel: Kernel; readonly flags?: number },
+): number {
+  const { kernel, flags = 0 } = options;
+  const path = devicePath(name);
+  return openNode(kernel, `${path}-ctl`, O_RDWR | flags, `Cannot serve queue ${queue} of ${path}`);
+}
+
+/**
+ * START: makes the disk appear. Every queue has to be attached and served
+ * meanwhile, as the kernel reads the partition table.
+ *
+ * @param options.existing the disk is there: START sets I/O going if it waits
+ * @throws {DblockError} ENODEV (it was destroyed), ENOTCONN, EEXIST, ENOMEM.
+ */
+export async function start(
+  name: string,
+  kernel: Kernel = linux,
+  options: { readonly existing?: boolean } = {},
+): Promise<void> {
+  const attempted = `Cannot start ${devicePath(name)}`;
+  using _turn = await blockingTurn();
+  const fd = openNode(kernel, `${devicePath(name)}-ctl`, O_RDWR, attempted);
+  try {
+    for (let mayBeLive = options.existing ?? false;;) {
+      const bytes = encode(dblock_start);
+      if (await kernel.ioctlAsync(fd, DBLOCK_IOC_START, bytes) >= 0) return;
+      const { error } = decode(dblock_start, bytes);
+      if (error === ERRNO.EALREADY && mayBeLive) return;
+      if (error === ERRNO.ENODEV) {
+        throw new DblockError(error, attempted, "it was destroyed meanwhile");
+      }
+      if (error !== ERRNO.EINTR) throw ioctlError(error, attempted);
+      mayBeLive = true;
+    }
+  } finally {
+    kernel.close(fd);
+  }
+}
+
+/**
+ * RESIZE: the disk, and everybody who has it open, has another size from now on.
+ *
+ * @throws {DblockError} EINVAL, ENODEV (it is not live), EPERM.
+ */
+export async function resize(name: string, sizeBytes: number, kernel: Kernel = linux): Promise<void> {
+  const attempted = `Cannot resize ${devicePath(name)}`;
+  const fd = openNode(kernel, `${devicePath(name)}-ctl`, O_RDWR, attempted);
+  try {
+    const bytes = encode(dblock_resize, { size_bytes: sizeBytes });
+    if (await kernel.ioctlAsync(fd, DBLOCK_IOC_RESIZE, bytes) >= 0) return;
+    throw ioctlError(decode(dblock_resize, bytes).error, attempted);
+  } finally {
+    kernel.close(fd);
+  }
+}
+
+/** Zeroed memory that starts on a page, as ATTACH wants a buffer to. */
+function alignedBytes(lengthBytes: number): Uint8Array<ArrayBuffer> {
+  if (lengthBytes === 0) return new Uint8Array(new ArrayBuffer(0));
+  const bytes = new Uint8Array(new ArrayBuffer(lengthBytes + PAGE_BYTES));
+  const past = addressOf(bytes) % PAGE_BYTES;
+  const start = past === 0 ? 0 : PAGE_BYTES - past;
+  return bytes.subarray(start, start + lengthBytes);
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT
+/**
+ * Serves one queue of a `Backend`: channel → dispatch → backend → dispatch → channel. Only this thread touches the ring.
+ *
+ * Requests are taken and answered in turns: a turn exchanges until nothing is left or its time is over; answers that come
+ * later are committed together, a microtask after the first. After a turn that brought requests comes another, with all
+ * else that is due between them; after one that brought none, another thread waits (poll), which takes far longer.
+ */
+import { type Channel, GONE } from "./channel.ts";
+import type { Dispatcher } from "../disk/dispatch.ts";
+
+/** How long a turn may keep timers, signals and other promises waiting. */
+const TURN_MS = 2;
+
+/** After timers, I/O and microtasks that are due. */
+function immediate(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
+}
+
+/** One queue, served by the thread that calls `run()`. */
+export class EventLoop {
+  readonly #channel: Channel;
+  readonly #dispatcher: Dispatcher;
+  /** Requests whose backend call has returned a promise that is not settled. */
+  #openCount = 0;
+  #commitScheduled = false;
+  #turnEndsMs = 0;
+  /** Whether requests came since the last turn of run(), the microtasks' turns included. */
+  #isBusy = false;
+  #ended = false;
+  #failure: unknown;
+  /** Ends the wait of run(). */
+  #wake: () => void = () => {};
+
+  constructor(channel: Channel, dispatcher: Dispatcher) {
+    this.#channel = channel;
+    this.#dispatcher = dispatcher;
+  }
+
+  /**
+   * Serves until the device is gone.
+   *
+   * @param options.mayBlock this thread has nothing else to do (a Worker): EXCHANGE itself waits, until the backend
+   * returns its first promise
+   * @throws {DblockError} if the channel fails for good.
+   */
+  async run(options: { readonly mayBlock: boolean }): Promise<void> {
+    if (options.mayBlock) {
+      while (this.#openCount === 0) {
+        if (!this.#exchange()) return;
+      }
+      this.#channel.setNonblocking();
+    }
+    for (;;) {
+      this.#turnEndsMs = this.#channel.now() + TURN_MS;
+      this.#isBusy = false;
+      this.#turn();
+      if (!this.#ended) await (this.#isBusy ? immediate() : this.#wait());
+      if (this.#failure !== undefined) throw this.#failure;
+      if (this.#ended) return;
+    }
+  }
+
+  /** Until the channel has something to say, or stop(). Not Promise.race: a promise for the end would keep every loser. */
+  #wait(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#wake = resolve;
+      this.#channel.wait().then(resolve, reject);
+    });
+  }
+
+  /**
+   * Exchanges until nothing is left or the turn's time is over. No completion is left behind; requests may be: `wait()`
+   * returns at once then.
+   */
+  #turn(): void {
+    while (!this.#ended) {
+      const count = this.#exchangeOrEnd();
+      const pending = this.#channel.ring.pending;
+      if (count === 0 && pending === 0) return;
+      // Nothing came, but not all was taken: a signal, or a refused answer that has to be given again.
+      if (count === 0 || this.#channel.now() >= this.#turnEndsMs) return this.#commitAll();
+    }
+  }
+
+  #exchangeOrEnd(): number {
+    try {
+      const count = this.#channel.exchange();
+      if (count === GONE) this.#stop();
+      else this.#answerAll(count);
+      return count;
+    } catch (error) {
+      this.#stop(error);
+      return 0;
+    }
+  }
+
+  /** One exchange that may wait; false when the device is gone. */
+  #exchange(): boolean {
+    const count = this.#channel.exchange();
+    if (count === GONE) return false;
+    this.#answerAll(count);
+    return true;
+  }
+
+  #answerAll(count: number): void {
+    this.#isBusy ||= count > 0;
+    const channel = this.#channel;
+    const ring = channel.ring;
+    for (let i = 0; i < count; i++) {
+      const slot = ring.slot(i);
+      const generation = ring.generation(i);
+      const lengthBytes = ring.lengthBytes(i);
+      const answer = this.#dispatcher.dispatch(
+        ring.operation(i),
+        ring.flags(i),
+        ring.offsetBytes(i),
+        lengthBytes,
+        slot,
+        channel,
+      );
+      if (typeof answer === "number") ring.complete(slot, generation, lengthBytes, 0, answer);
+      else this.#answerLater(answer, slot, generation, lengthBytes);
+    }
+  }
+
+  /** dispatch() never rejects, so nothing is lost when this promise is not waited for. */
+  async #answerLater(answer: Promise<number>, slot: number, generation: number, lengthBytes: number): Promise<void> {
+    this.#openCount++;
+    const errno = await answer;
+    this.#openCount--;
+    if (this.#ended) return;
+    this.#channel.ring.complete(slot, generation, lengthBytes, 0, errno);
+    if (this.#commitScheduled) return;
+    this.#commitScheduled = true;
+    queueMicrotask(() => {
+      this.#commitScheduled = false;
+      if (this.#ended) return;
+      // Inside a turn's time new requests are taken as well; after it they wait for run(), so that a backend that
+      // answers in microtasks cannot keep everything else waiting for ever.
+      if (this.#channel.now() < this.#turnEndsMs) this.#turn();
+      else this.#commitAll();
+    });
+  }
+
+  #commitAll(): void {
+    try {
+      while (!this.#ended && this.#channel.ring.pending > 0) {
+        if (this.#channel.commit() === GONE) this.#stop();
+      }
+    } catch (error) {
+      this.#stop(error);
+    }
+  }
+
+  #stop(failure?: unknown): void {
+    this.#ended = true;
+    this.#failure = failure;
+    this.#wake();
+  }
+}

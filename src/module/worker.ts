@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+/**
+ * The module of a Worker that serves one queue. It is told what to do by two messages, then its thread is in EXCHANGE
+ * until the device is gone: it hears no more messages, and only the kernel can release it. The queue's file is the main
+ * program's, which opens and closes it.
+ */
+import type { Backend, BackendFactory, Mapping, Profile } from "../disk/backend.ts";
+import { profileOf } from "../disk/backend.ts";
+import { Channel } from "./channel.ts";
+import { Dispatcher, type Geometry } from "../disk/dispatch.ts";
+import { DblockError, describe } from "../disk/errors.ts";
+import { EventLoop } from "./eventloop.ts";
+import { linux, setBatchScheduling } from "../system/libc.ts";
+import { serveMapped } from "./mapped.ts";
+
+/** To the Worker: import a backend; it answers `loaded`. */
+export interface LoadMessage {
+  readonly kind: "load";
+  readonly href: string;
+  readonly data: unknown;
+}
+
+/** To the Worker: serve a queue; it answers `attached`. */
+export interface ServeMessage {
+  readonly kind: "serve";
+  readonly name: string;
+  readonly queue: number;
+  readonly depth: number;
+  /** The queue's open file, which is the Worker's until it says `left`. */
+  readonly fd: number;
+  readonly geometry: Geometry;
+  readonly takeOver?: boolean;
+  /** The disk's memory; without it, the backend that was loaded. */
+  readonly mapping?: Mapping;
+}
+
+/** To the Worker: close the backend that was loaded, which is not to be served. */
+export interface CloseMessage {
+  readonly kind: "close";
+}
+
+/** To the Worker. What it cannot do, or has done, ends with `left` and `ended`. */
+export type ToWorker = LoadMessage | ServeMessage | CloseMessage;
+
+/** Why a Worker cannot go on. */
+export interface Failure {
+  readonly errno: number;
+  readonly message: string;
+}
+
+/** From the Worker. */
+export type FromWorker =
+  | { readonly kind: "loaded"; readonly profile: Profile }
+  | { readonly kind: "attached"; readonly ioFlusher: boolean }
+  | { readonly kind: "log"; readonly message: string }
+  /** It serves no more: the device is gone, or there is a failure. Its backend is being closed. */
+  | { readonly kind: "left"; readonly failure: Failure | undefined }
+  /** Nothing of it uses anything any more. */
+  | { readonly kind: "ended" };
+
+/** The part of a Worker's global scope that is used: the default types are those of a main program. */
+interface WorkerScope {
+  postMessage(message: FromWorker): void;
+  addEventListener(type: "message", listener: (event: MessageEvent<ToWorker>) => void): void;
+}
+
+const scope = self as unknown as WorkerScope;
+let backend: Backend | undefined;
+
+// Deno tells nobody that a Worker has ended itself, and its disk would wait for ever. An error that nobody catches is heard.
+for (const [owner, name, call] of [[self, "close", "self.close()"], [Deno, "exit", "Deno.exit()"]] as const) {
+  const refuse = (): never => {
+    const error = new Error(`its backend called ${call}`);
+    reportError(error);
+    throw error;
+  };
+  Object.defineProperty(owner, name, { value: refuse });
+}
+
+function send(message: FromWorker): void {
+  scope.postMessage(message);
+}
+
+function log(message: string): void {
+  send({ kind: "log", message });
+}
+
+async function load(message: LoadMessage): Promise<void> {
+  const module: { readonly default?: unknown } = await import(message.href);
+  if (typeof module.default !== "function") {
+    throw new DblockError(
+      "EINVAL",
+      `Cannot serve ${message.href}`,
+      "its default export is not a function that makes a backend",
+    );
+  }
+  const factory = module.default as BackendFactory;
+  backend = await factory(message.data);
+  send({ kind: "loaded", profile: profileOf(backend) });
+}
+
+async function serve(message: ServeMessage): Promise<void> {
+  const { name, queue, depth, fd, geometry, takeOver = false, mapping } = message;
+  // A flag of the thread: the process may not have it, and this thread matters most.
+  const ioFlusher = linux.ensureIoFlusher();
+  // With all processors busy, requests gather while others run: fewer switches, longer batches (tests/bench/README.md).
+  setBatchScheduling();
+  const slotBytes = mapping === undefined ? geometry.maxIoBytes : 0;
+  using channel = new Channel({ name, queue, depth, slotBytes, fd });
+  channel.attach({ takeOver });
+  send({ kind: "attached", ioFlusher });
+  if (mapping !== undefined) {
+    serveMapped(channel, mapping, geometry);
+    return;
+  }
+  if (backend === undefined) throw new Error("serve came before load");
+  await new EventLoop(channel, new Dispatcher(backend, geometry, log)).run({ mayBlock: true });
+}
+
+async function failureOf(message: ToWorker): Promise<Failure | undefined> {
+  try {
+    if (message.kind === "load") await load(message);
+    if (message.kind === "serve") await serve(message);
+    return undefined;
+  } catch (error) {
+    const { message, errno } = error instanceof DblockError
+      ? error
+      : new DblockError("EIO", "A queue's Worker stopped", describe(error), { cause: error });
+    return { errno, message };
+  }
+}
+
+scope.addEventListener("message", async ({ data }) => {
+  const failure = await failureOf(data);
+  if (data.kind === "load" && failure === undefined) return; // what to do with it comes next
+  // Before the backend is closed, which may take its time or fail: whose the disk is depends on this and nothing else.
+  send({ kind: "left", failure });
+  try {
+    await backend?.close?.();
+  } catch (error) {
+    log(`close() of the backend threw ${describe(error)}`);
+  }
+  // After this message the main program may end this Worker at any time.
+  send({ kind: "ended" });
+});

@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: MIT
+/**
+ * The system calls of this package: the only `Deno.dlopen`, opened at the first
+ * call and never at import. No policy is here: what a failure means and what to
+ * do about it is the caller's to decide.
+ *
+ * errno is not read. Between a call that failed and a second call that would
+ * fetch errno, V8 and Deno make system calls of their own; so dblock's ioctls
+ * report in their structures, and `open` finds out with Deno's own calls.
+ */
+import { ERRNO, errnoOf } from "../disk/errors.ts";
+import { Poller } from "./waiting.ts";
+
+/** Flags, requests and advice of Linux on x86_64 and aarch64. */
+export const O_RDWR = 0o2;
+export const O_NONBLOCK = 0o4000;
+export const O_CLOEXEC = 0o2000000;
+const F_SETFL = 4;
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+export const MAP_SHARED = 0x01;
+export const MAP_PRIVATE = 0x02;
+export const MAP_ANONYMOUS = 0x20;
+export const MAP_NORESERVE = 0x4000;
+export const MADV_DONTNEED = 4;
+export const MADV_REMOVE = 9;
+export const MADV_DONTFORK = 10;
+export const MADV_HUGEPAGE = 14;
+const MLOCK_ONFAULT = 1;
+const MS_SYNC = 4;
+const FALLOC_FL_KEEP_SIZE = 0x01;
+const FALLOC_FL_PUNCH_HOLE = 0x02;
+const FALLOC_FL_ZERO_RANGE = 0x10;
+const LOCK_EX_NB = 2 | 4;
+const SCHED_OTHER = 0;
+const SCHED_BATCH = 3;
+const PR_SET_IO_FLUSHER = 57;
+const PR_GET_IO_FLUSHER = 58;
+const SC_PAGESIZE = 30;
+/** What sizes and addresses of a disk are a multiple of. Pages may be larger: see {@linkcode systemPageBytes}. */
+export const PAGE_BYTES = 4096;
+
+// ioctl(2), open(2) and fcntl(2) are variadic in C. On x86_64 and aarch64 Linux
+// a variadic integer travels in the register a declared one would.
+//
+// "usize" is fast only with bigints (a plain number takes V8's slow path), and
+// is safe: the upper half of a u32 register is not defined.
+const SYMBOLS = {
+  // int open(const char *path, int flags, mode_t mode)
+  open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
+  // int close(int fd)
+  close: { parameters: ["i32"], result: "i32" },
+  // int fcntl(int fd, int command, int flags)
+  fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // int ioctl(int fd, unsigned long request, unsigned long argument)
+  ioctlNumber: { name: "ioctl", parameters: ["i32", "usize", "usize"], result: "i32" },
+  // int ioctl(int fd, unsigned long request, void *argument)
+  ioctl: { parameters: ["i32", "usize", "buffer"], result: "i32" },
+  // the same, on a thread of its own
+  ioctlAsync: { name: "ioctl", parameters: ["i32", "usize", "buffer"], result: "i32", nonblocking: true },
+  // int epoll_create1(int flags)
+  epoll_create1: { parameters: ["i32"], result: "i32" },
+  // int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
+  epoll_ctl: { parameters: ["i32", "i32", "i32", "buffer"], result: "i32" },
+  // int epoll_wait(int epoll, struct epoll_event *events, int capacity,
+  //                int timeout_ms), on a thread of its own
+  epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32", nonblocking: true },
+  // int eventfd(unsigned int count, int flags)
+  eventfd: { parameters: ["u32", "i32"], result: "i32" },
+  // void *mmap(void *address, size_t, int protection, int flags, int fd, off_t)
+  mmap: { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "usize" },
+  // int munmap(void *address, size_t length)
+  munmap: { parameters: ["usize", "usize"], result: "i32" },
+  // int madvise(void *address, size_t length, int advice)
+  madvise: { parameters: ["usize", "usize", "i32"], result: "i32" },
+  // int mlock2(const void *address, size_t length, unsigned int flags)
+  mlock2: { parameters: ["usize", "usize", "u32"], result: "i32" },
+  // int dup3(int old, int new, int flags)
+  dup3: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // long sysconf(int name)
+  sysconf: { parameters: ["i32"], result: "i64" },
+  // int msync(void *address, size_t length, int flags)
+  msync: { parameters: ["usize", "usize", "i32"], result: "i32" },
+  // int fallocate(int fd, int mode, off_t offset, off_t length)
+  fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
+  // int fstatfs(int fd, struct statfs *)
+  fstatfs: { parameters: ["i32", "buffer"], result: "i32" },
+  // int flock(int fd, int operation)
+  flock: { parameters: ["i32", "i32"], result: "i32" },
+  // ssize_t read(int fd, void *address, size_t length)
+  read: { parameters: ["i32", "usize", "usize"], result: "isize" },
+  // void *memset(void *address, int byte, size_t length)
+  memset: { parameters: ["usize", "i32", "usize"], result: "usize" },
+  // int prctl(int option, unsigned long, unsigned long, unsigned long,
+  //           unsigned long)
+  prctl: { parameters: ["i32", "usize", "usize", "usize", "usize"], result: "i32" },
+  // int sched_getscheduler(pid_t thread)
+  sched_getscheduler: { parameters: ["i32"], result: "i32" },
+  // int sched_setscheduler(pid_t thread, int policy,
+  //                        const struct sched_param *)
+  sched_setscheduler: { parameters: ["i32", "i32", "buffer"], result: "i32" },
+  // int execv(const char *path, char *const argv[])
+  execv: { parameters: ["buffer", "buffer"], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+type Library = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+let library: Library | undefined;
+
+function load(): Library {
+  if (library !== undefined) return library;
+  const { os, arch } = Deno.build;
+  const littleEndian = new Uint8Array(new Uint16Array([1]).buffer, 0, 1)[0] === 1;
+  if (
+    os !== "linux" || !["x86_64", "aarch64"].includes(arch) || !littleEndian
+  ) {
+    throw new Error(`dblock runs on Linux on x86_64 or aarch64, not ${os} on ${arch}`);
+  }
+  return library = lazily(SYMBOLS);
+}
+
+/**
+ * Functions of libc that are opened one by one, each when it is first asked for: a way into C takes half a millisecond to
+ * make, in every Worker anew, and a process needs a third of them. That may be amid I/O, as V8's compiling of what is
+ * called first there: an I/O flusher's memory does not wait for the disk.
+ */
+function lazily<S extends Deno.ForeignLibraryInterface>(symbols: S): Deno.DynamicLibrary<S>["symbols"] {
+  const opened = {};
+  for (const [name, definition] of Object.entries(symbols)) {
+    const open = () => {
+      const value = Deno.dlopen("libc.so.6", { [name]: definition }).symbols[name];
+      Object.defineProperty(opened, name, { value });
+      return value;
+    };
+    Object.defineProperty(opened, name, { get: open, configurable: true });
+  }
+  return opened as Deno.DynamicLibrary<S>["symbols"];
+}
+
+/**
+ * The calls that talk to dblock.ko. Everything above this file takes one of
+ * these, so that tests put a fake kernel in its place.
+ */
+export interface Kernel {
+  /** The file descriptor, or a negative errno. Always close-on-exec. */
+  open(path: string, flags: number): number;
+  close(fd: number): void;
+  /** Ends a wait for a file that this thread will not use again, as `close()` does. */
+  forget(fd: number): void;
+  /** Closes a file that a thread may still use: its number stays taken, and leads to nothing. */
+  abandon(fd: number): void;
+  /** Turns O_NONBLOCK on for good. */
+  setNonblocking(fd: number): void;
+  /** ioctl with an integer argument; -1 on failure. The one hot call. */
+  readonly ioctlNumber: (
+    fd: number,
+    request: bigint,
+    argument: bigint,
+  ) => number;
+  /** ioctl with a structure; -1 on failure. */
+  ioctl(fd: number, request: number, structure: Uint8Array): number;
+  /** The same, waited for on another thread. */
+  ioctlAsync(
+    fd: number,
+    request: number,
+    structure: Uint8Array,
+  ): Promise<number>;
+  /** Waits, with this thread free, until `fd` has something to read, has failed or is closed. Once at a time. */
+  pollAsync(fd: number): Promise<void>;
+  /** Makes this thread an I/O flusher, if it is none yet; false if that is refused. */
+  ensureIoFlusher(): boolean;
+  /** A clock that never goes back, in ms. */
+  now(): number;
+}
+
+/** The real kernel. */
+export const linux: Kernel = {
+  now: () => performance.now(),
+  ensureIoFlusher: () => isIoFlusher() || setIoFlusher(),
+  open(path: string, flags: number): number {
+    const fd = load().open(cString(path), flags | O_CLOEXEC, 0);
+    return fd >= 0 ? fd : -whyNotOpened(path);
+  },
+  close(fd: number): void {
+    linux.forget(fd);
+    load().close(fd);
+  },
+  forget(fd: number): void {
+    poller?.forget(fd);
+  },
+  abandon(fd: number): void {
+    const nothing = linux.open("/dev/null", O_RDWR);
+    if (nothing < 0) return linux.close(fd);
+    load().dup3(nothing, fd, O_CLOEXEC);
+    linux.close(nothing);
+  },
+  setNonblocking(fd: number): void {
+    // F_SETFL ignores the access mode, and close-on-exec is not a status flag.
+    load().fcntl(fd, F_SETFL, O_NONBLOCK);
+  },
+  get ioctlNumber() {
+    return load().ioctlNumber;
+  },
+  ioctl(fd: number, request: number, structure: Uint8Array): number {
+    return load().ioctl(fd, BigInt(request), structure as BufferSource);
+  },
+  async ioctlAsync(
+    fd: number,
+    request: number,
+    structure: Uint8Array,
+  ): Promise<number> {
+    return await keep(
+      structure,
+      load().ioctlAsync(fd, BigInt(request), structure as BufferSource),
+    );
+  },
+  async pollAsync(fd: number): Promise<void> {
+    poller ??= new Poller(load());
+    await poller.wait(fd);
+  },
+};
+
+let poller: Poller | undefined;
+const kept = new Set<ArrayBufferView>();
+
+/** Keeps the memory of a call on another thread from being collected. */
+async function keep<T>(memory: ArrayBufferView, call: Promise<T>): Promise<T> {
+  kept.add(memory);
+  try {
+    return await call;
+  } finally {
+    kept.delete(memory);
+  }
+}
+
+function cString(value: string): Uint8Array<ArrayBuffer> {
+  if (value.includes("\0")) throw new TypeError("a path cannot contain NUL");
+  const encoded = new TextEncoder().encode(value);
+  const bytes = new Uint8Array(new ArrayBuffer(encoded.byteLength + 1));
+  bytes.set(encoded);
+  return bytes;
+}
+
+/** The errno of an open(2) that has failed, found by trying it Deno's way. */
+function whyNotOpened(path: string): number {
+  try {
+    Deno.openSync(path, { read: true, write: true }).close();
+    return ERRNO.EAGAIN; // it works now
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return ERRNO.ENOENT;
+    if (error instanceof Deno.errors.NotCapable) throw error;
+    if (error instanceof Deno.errors.PermissionDenied) return ERRNO.EACCES;
+    return errnoOf(error) ?? ERRNO.EIO;
+  }
+}
+
+/**
+ * Maps memory: zero-filled and not reserved, so that untouched pages cost
+ * nothing. Returns its address, or undefined if there is no room.
+ */
+export function mapMemory(sizeBytes: number): number | undefined {
+  return map(sizeBytes, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+}
+
+/** Maps a file from its beginning, shared: what is written to the memory is in the file. */
+export function mapFile(fd: number, sizeBytes: number): number | undefined {
+  return map(sizeBytes, MAP_SHARED, fd);
+}
+
+function map(sizeBytes: number, flags: number, fd: number): number | undefined {
+  const address = load().mmap(0n, BigInt(sizeBytes), PROT_READ | PROT_WRITE, flags, fd, 0n);
+  // MAP_FAILED is -1; user addresses are below 2^53 on both machines.
+  return address > BigInt(Number.MAX_SAFE_INTEGER) ? undefined : Number(address);
+}
+
+/** Gives back what `mapMemory` gave. Nobody may touch it any more. */
+export function unmapMemory(address: number, sizeBytes: number): boolean {
+  return load().munmap(BigInt(address), BigInt(sizeBytes)) === 0;
+}
+
+/** The kernel's page: 4 KiB on x86_64, up to 64 KiB on aarch64. Less cannot be given back: madvise(2) rounds up. */
+export function systemPageBytes(): number {
+  return Number(load().sysconf(SC_PAGESIZE));
+}
+
+/** madvise(2) on whole pages; false if the kernel refuses. */
+export function adviseMemory(
+  address: number,
+  lengthBytes: number,
+  advice: number,
+): boolean {
+  return load().madvise(BigInt(address), BigInt(lengthBytes), advice) === 0;
+}
+
+/** Keeps the pages of a range in memory, from their first use on; false if the kernel refuses. */
+export function lockMemoryOnFault(address: number, lengthBytes: number): boolean {
+  return load().mlock2(BigInt(address), BigInt(lengthBytes), MLOCK_ONFAULT) === 0;
+}
+
+/** msync(2), waiting until the pages are on the file; false if that failed. */
+export function syncMemory(address: number, lengthBytes: number): boolean {
+  return load().msync(BigInt(address), BigInt(lengthBytes), MS_SYNC) === 0;
+}
+
+/** Fills memory with zeroes. The range must be mapped and writable. */
+export function zeroMemory(address: number, lengthBytes: number): void {
+  load().memset(BigInt(address), 0, BigInt(lengthBytes));
+}
+
+let devZero: number | undefined;
+
+/**
+ * Fills memory with zeroes, by a read of /dev/zero: where memset would die of SIGBUS, because a file's disk is full, this
+ * returns false.
+ */
+export function zeroMappedFile(address: number, lengthBytes: number): boolean {
+  devZero ??= linux.open("/dev/zero", O_RDWR);
+  for (let done = 0; done < lengthBytes;) {
+    const count = Number(load().read(devZero, BigInt(address + done), BigInt(lengthBytes - done)));
+    if (count <= 0) return false;
+    done += count;
+  }
+  return true;
+}
+
+/** Makes a range of a file a hole that reads as zeroes; false if the file system cannot. */
+export function punchHole(fd: number, offsetBytes: number, lengthBytes: number): boolean {
+  return allocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offsetBytes, lengthBytes);
+}
+
+/** Makes a range of a file read as zeroes and have its space; false if the file system cannot. */
+export function zeroRange(fd: number, offsetBytes: number, lengthBytes: number): boolean {
+  return allocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offsetBytes, lengthBytes);
+}
+
+function allocate(fd: number, mode: number, offsetBytes: number, lengthBytes: number): boolean {
+  return load().fallocate(fd, mode, BigInt(offsetBytes), BigInt(lengthBytes)) === 0;
+}
+
+/** The file system that a file is on. */
+export interface FileSystem {
+  /** As linux/magic.h has it; 0 if the kernel does not say. */
+  readonly type: number;
+  /** On hugetlbfs the size of a page. */
+  readonly blockBytes: number;
+}
+
+/** Not `statfsSync` of node:fs: loading that module takes as long as the start of everything else. */
+export function fileSystemOf(fd: number): FileSystem {
+  // struct statfs { long f_type; long f_bsize; ... }, 120 bytes
+  const words = new BigInt64Array(15);
+  load().fstatfs(fd, new Uint8Array(words.buffer));
+  return { type: Number(words[0]), blockBytes: Number(words[1]) };
+}
+
+/** Locks a file for this open file alone, until it is closed; false if another one has it. */
+export function lockFile(fd: number): boolean {
+  return load().flock(fd, LOCK_EX_NB) === 0;
+}
+
+/**
+ * Tells the kernel that this thread (and those it will start) serves a block
+ * device: its allocations must not wait for one. Needs CAP_SYS_RESOURCE.
+ */
+export function setIoFlusher(): boolean {
+  return load().prctl(PR_SET_IO_FLUSHER, 1n, 0n, 0n, 0n) === 0;
+}
+
+/** Whether this very thread is an I/O flusher. */
+export function isIoFlusher(): boolean {
+  return load().prctl(PR_GET_IO_FLUSHER, 0n, 0n, 0n, 0n) === 1;
+}
+
+/**
+ * This thread goes on when it is woken only once nobody else wants the processor (SCHED_BATCH), instead of pushing aside
+ * the program that has just sent a request and is about to send more. A policy that was set from outside stays.
+ */
+export function setBatchScheduling(): void {
+  const thisThread = 0;
+  if (load().sched_getscheduler(thisThread) !== SCHED_OTHER) return;
+  // struct sched_param { int priority; }: 0 for this policy. Refused or not, serving works.
+  load().sched_setscheduler(thisThread, SCHED_BATCH, new Uint8Array(4));
+}
+
+/** Becomes another program with the same environment; returns only to fail. */
+export function execute(path: string, args: readonly string[]): void {
+  const strings = args.map(cString);
+  const argv = new BigUint64Array(strings.length + 1);
+  strings.forEach((string, i) => {
+    argv[i] = Deno.UnsafePointer.value(Deno.UnsafePointer.of(string));
+  });
+  load().execv(cString(path), new Uint8Array(argv.buffer));
+}

@@ -1,0 +1,105 @@
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { describeFalls, findFalls } from "../../bench/guard.ts";
+import { jobs } from "../../bench/jobs.ts";
+import type { Line, Measurement } from "../../bench/plan.ts";
+import { type Figures, summarize } from "../../bench/results.ts";
+import { median, spread } from "../../bench/statistics.ts";
+import { formatFigures, formatRatios, formatTable } from "../../bench/table.ts";
+
+const [job] = jobs;
+const name = job!.name;
+
+function measurement(iops: number, rest: Partial<Measurement> = {}): Measurement {
+  return { iops, p50Us: 10, p99Us: 20, cpuUs: 5, switches: 1, ...rest };
+}
+
+function line(round: number, disk: string, one: Measurement, series = "main"): Line {
+  return { type: "measurement", series, round, job: name, disk, measurement: one };
+}
+
+Deno.test("median() is the middle one, or the mean of the two in the middle", () => {
+  assertEquals(median([9, 1, 5]), 5);
+  assertEquals(median([4, 1, 3, 2]), 2.5);
+  assertEquals(median([7]), 7);
+  assertThrows(() => median([]), RangeError);
+});
+
+Deno.test("spread() leaves its argument in order", () => {
+  const values = [3, 1, 2];
+  assertEquals(spread(values), { median: 2, min: 1, max: 3 });
+  assertEquals(values, [3, 1, 2]);
+});
+
+Deno.test("summarize() takes medians over the rounds, ratios of medians, and no other series", () => {
+  const result = summarize([
+    { type: "disk", series: "main", disk: "brd", facts: { queues: 0, scheduler: "none" } },
+    { type: "absent", series: "main", disk: "ublk", reason: "no module" },
+    line(1, "brd", measurement(1000)),
+    line(1, "direct", measurement(900, { calls: 0.1, batch: 10 })),
+    line(2, "brd", measurement(3000)),
+    line(2, "direct", measurement(500, { calls: 0.2, batch: 5 })),
+    line(3, "brd", measurement(2000)),
+    line(3, "direct", measurement(700, { calls: 0.5, batch: 2 })),
+    line(1, "brd", measurement(1), "other"),
+  ], "main");
+  assertEquals(result.disks, { brd: { queues: 0, scheduler: "none" } });
+  assertEquals(result.absent, { ublk: "no module" });
+  const { brd, direct } = result.figures[name]!;
+  assertEquals(brd!.iops, { median: 2000, min: 1000, max: 3000 });
+  assertEquals(brd!.ratio, 1);
+  assertEquals(brd!.calls, undefined);
+  assertEquals(direct!.ratio, 0.35);
+  assertEquals([direct!.calls, direct!.batch], [0.2, 5]);
+});
+
+Deno.test("summarize() gives no ratio without the reference", () => {
+  assertEquals(summarize([line(1, "direct", measurement(900))], "main").figures[name]!.direct!.ratio, undefined);
+});
+
+function figures(ratios: Readonly<Record<string, number>>): Figures {
+  const lines = Object.entries(ratios).map(([disk, ratio]) => line(1, disk, measurement(1000 * ratio)));
+  return summarize([line(1, "brd", measurement(1000)), ...lines], "main").figures;
+}
+
+Deno.test("findFalls() names what fell by more than a quarter, and only that", () => {
+  const recorded = figures({ direct: 0.8, delivered: 0.5, async: 0.2, loop: 1 });
+  const now = figures({ direct: 0.59, delivered: 0.375, async: 0.25, loop: 0.1 });
+  const falls = findFalls(recorded, now, ["direct", "delivered", "async"]);
+  assertEquals(falls, [{ job: name, disk: "direct", before: 0.8, now: 0.59 }]);
+  assertStringIncludes(describeFalls(falls, "0a924aa"), `direct ${name} 0.80 -> 0.59`);
+});
+
+Deno.test("findFalls() takes the best of the rounds", () => {
+  const recorded = figures({ direct: 0.8 });
+  const rounds = (slow: number, fast: number) =>
+    summarize([
+      line(1, "brd", measurement(1000)),
+      line(1, "direct", measurement(slow)),
+      line(2, "direct", measurement(fast)),
+    ], "main").figures;
+  assertEquals(findFalls(recorded, rounds(200, 790), ["direct"]), []);
+  assertEquals(findFalls(recorded, rounds(200, 590), ["direct"]).length, 1);
+});
+
+Deno.test("findFalls() compares nothing that was not recorded or not measured", () => {
+  assertEquals(findFalls(figures({}), figures({ direct: 0.1 }), ["direct"]), []);
+  assertEquals(findFalls(figures({ direct: 0.9 }), figures({}), ["direct"]), []);
+});
+
+Deno.test("formatTable() aligns the first column left and the others right", () => {
+  assertEquals(formatTable([["a", "bb", "c"], ["long", "1", "22"]]), "a     bb   c\nlong   1  22");
+});
+
+Deno.test("formatRatios() compares every disk with any of them", () => {
+  const table = formatRatios(jobs, figures({ direct: 0.5, loop: 0.25 }), "direct");
+  assertEquals(table.split("\n").map((row) => row.split(/ {2,}/)), [
+    ["ratio to direct", "brd", "direct", "loop"],
+    [job!.title, "2.00", "1.00", "0.50"],
+  ]);
+});
+
+Deno.test("formatFigures() has a row per disk and leaves out what a disk has not", () => {
+  const rows = formatFigures(jobs, figures({ direct: 0.5 })).split("\n");
+  assertEquals(rows.length, 3);
+  assertEquals(rows[1]!.trim().split(/ +/), ["brd", "1.0k", "1.0k-1.0k", "4", "1.00", "10.0", "20.0", "5.00", "1.00"]);
+});

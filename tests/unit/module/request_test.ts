@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+import { assertEquals, assertThrows } from "@std/assert";
+import { dblock_completion, dblock_request, DBLOCK_RING_BYTES, dblock_ring_header } from "../../../src/module/abi.ts";
+import { Ring } from "../../../src/module/request.ts";
+import { decode, encode } from "../../../src/system/struct.ts";
+
+const requestsAt = dblock_ring_header.size;
+
+function completionAt(ring: Ring, index: number) {
+  return decode(dblock_completion, ring.bytes.subarray(ring.completionsOffset + index * dblock_completion.size));
+}
+
+Deno.test("Ring reads requests as the header lays them out, past 4 GiB too", () => {
+  const ring = new Ring(3);
+  const request = {
+    offset_bytes: 2 ** 52 + 512,
+    length_bytes: 2 ** 31,
+    generation: 2 ** 32 - 1,
+    slot: 2,
+    operation: 4,
+    flags: 5,
+  };
+  ring.bytes.set(encode(dblock_request, request), requestsAt + 2 * dblock_request.size);
+  assertEquals(
+    {
+      offset_bytes: ring.offsetBytes(2),
+      length_bytes: ring.lengthBytes(2),
+      generation: ring.generation(2),
+      slot: ring.slot(2),
+      operation: ring.operation(2),
+      flags: ring.flags(2),
+    },
+    request,
+  );
+});
+
+Deno.test("Ring writes completions as the header lays them out", () => {
+  const ring = new Ring(2);
+  ring.complete(0, 1, 4096, 0, 0);
+  ring.complete(1023, 2 ** 32 - 1, 2 ** 31, 0x7fff_ffff_f000, 28);
+  assertEquals(completionAt(ring, 0), { address: 0, length_bytes: 4096, generation: 1, slot: 0, status: 0, error: 0 });
+  assertEquals(completionAt(ring, 1), {
+    address: 0x7fff_ffff_f000,
+    length_bytes: 2 ** 31,
+    generation: 2 ** 32 - 1,
+    slot: 1023,
+    status: 0,
+    error: 28,
+  });
+});
+
+Deno.test("Ring has room for depth completions, and not for one more", () => {
+  const ring = new Ring(2);
+  ring.complete(0, 1, 0, 0, 0);
+  ring.complete(1, 1, 0, 0, 0);
+  assertThrows(() => ring.complete(0, 2, 0, 0, 0), Error, "too many completions");
+});
+
+Deno.test("Ring keeps the completions that were not taken, in order", () => {
+  const ring = new Ring(4);
+  for (let slot = 0; slot < 4; slot++) ring.complete(slot, slot + 10, 0, 0, 0);
+  ring.drop(3);
+  assertEquals([ring.pending, ring.completionSlot(0), ring.completionGeneration(0)], [1, 3, 13]);
+  ring.drop(1);
+  assertEquals(ring.pending, 0);
+});
+
+Deno.test("Ring says why a completion was refused", () => {
+  const ring = new Ring(1);
+  ring.complete(0, 7, 0, 0, 0);
+  ring.bytes[ring.completionsOffset + dblock_completion.fields.status.offset] = 3;
+  assertEquals([ring.completionStatus(0), ring.completionSlot(0), ring.completionGeneration(0)], [3, 0, 7]);
+});
+
+Deno.test("Ring reads the header of an EXCHANGE, and clears what the next one reports", () => {
+  const ring = new Ring(1);
+  const header = { error: 19, request_count: 1, completion_count: 2, refused_count: 3, state: 6 };
+  ring.bytes.set(encode(dblock_ring_header, header));
+  assertEquals([ring.error, ring.requestCount, ring.takenCount, ring.refusedCount, ring.state], [19, 1, 2, 3, 6]);
+  ring.clearHeader();
+  assertEquals([ring.error, ring.requestCount, ring.takenCount, ring.refusedCount, ring.state], [0, 0, 0, 0, 6]);
+});
+
+Deno.test("Ring takes DBLOCK_RING_BYTES at an address that is a multiple of 8", () => {
+  for (const depth of [1, 2, 1024]) {
+    const { bytes } = new Ring(depth);
+    assertEquals(bytes.byteLength, DBLOCK_RING_BYTES(depth));
+    assertEquals(Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(bytes))) % 8, 0);
+  }
+});

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: MIT
+// serve() with a Backend object, from CREATE to its end, on a fake kernel. Workers need the module: tests/device.
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import {
+  DBLOCK_IOC_CREATE,
+  DBLOCK_IOC_START,
+  DBLOCK_OPERATION_READ as READ,
+  DBLOCK_OPERATION_WRITE as WRITE,
+  DBLOCK_STATE_HELD,
+} from "../../../src/module/abi.ts";
+import type { Backend } from "../../../src/disk/backend.ts";
+import { DblockError, ERRNO } from "../../../src/disk/errors.ts";
+import { serve, type ServeOptions } from "../../../src/module/serve.ts";
+import { FakeKernel } from "../../sim/fake_kernel.ts";
+
+const MIB = 2 ** 20;
+
+class Disk implements Backend {
+  readonly store = new Uint8Array(MIB);
+  readonly sizeBytes = MIB;
+  closedCount = 0;
+  read(buffer: Uint8Array, at: number): void | Promise<void> {
+    buffer.set(this.store.subarray(at, at + buffer.length));
+  }
+  write(buffer: Uint8Array, at: number): void {
+    this.store.set(buffer, at);
+  }
+  close(): void {
+    this.closedCount++;
+  }
+}
+
+function make(options: Partial<ServeOptions> = {}, disk = new Disk()) {
+  const kernel = new FakeKernel();
+  const logged: string[] = [];
+  const log = (message: string) => void logged.push(message);
+  return { kernel, logged, disk, serve: () => serve(disk, { name: "a", kernel, log, ...options }) };
+}
+
+function assertNothingLeft(kernel: FakeKernel): void {
+  assertEquals([...kernel.devices.keys()], []);
+  assertEquals(kernel.files.size, 0);
+}
+
+const io = (operation: number, data: Uint8Array) => ({
+  operation,
+  flags: 0,
+  offsetBytes: 4096,
+  lengthBytes: data.length,
+  data,
+});
+
+Deno.test("serve() makes a disk that keeps what is written to it", async () => {
+  const { kernel, disk, serve } = make();
+  {
+    await using device = await serve();
+    assertEquals([device.name, device.path, device.sizeBytes, device.queueCount], ["a", "/dev/a", MIB, 1]);
+    assertEquals((await device.info()).name, "a");
+    assertEquals(await kernel.submit("a", io(WRITE, new Uint8Array(512).fill(5))), 0);
+    const data = new Uint8Array(1024);
+    assertEquals(await kernel.submit("a", io(READ, data)), 0);
+    assertEquals([data[0], data[511], data[512]], [5, 5, 0]);
+    assertEquals(disk.closedCount, 0);
+  }
+  assertEquals(disk.closedCount, 1);
+  assertNothingLeft(kernel);
+});
+
+Deno.test("serve() serves as many queues as it is told, up to what the kernel takes", async () => {
+  for (const [queues, count] of [[1, 1], [3, 3], [64, 8]] as const) {
+    const { kernel, serve } = make({ queues });
+    await using device = await serve();
+    assertEquals(device.queueCount, count);
+    for (let i = 0; i < 20; i++) assertEquals(await kernel.submit("a", io(READ, new Uint8Array(512))), 0);
+  }
+});
+
+Deno.test("serve() says once that its thread may not be an I/O flusher, and serves", async () => {
+  for (const mayFlushIo of [true, false]) {
+    const { kernel, logged, serve } = make({ queues: 3 });
+    kernel.mayFlushIo = mayFlushIo;
+    await using _device = await serve();
+    assertEquals(logged.map((line) => /^\/dev\/a: PR_SET_IO_FLUSHER is refused/.test(line)), mayFlushIo ? [] : [true]);
+    assertEquals(await kernel.submit("a", io(READ, new Uint8Array(512))), 0);
+  }
+});
+
+Deno.test("closed tells who ended the device", async () => {
+  const one = make();
+  const closed = await one.serve();
+  await closed.close();
+  assertEquals(await closed.closed, { reason: "closed" });
+  await closed.close(); // once more does no harm
+
+  const other = make();
+  const destroyed = await other.serve();
+  other.kernel.remove("a");
+  assertEquals(await destroyed.closed, { reason: "destroyed" });
+  assertEquals(other.disk.closedCount, 1);
+  assertNothingLeft(other.kernel);
+});
+
+Deno.test("close() refuses while somebody has the disk open, and the disk goes on", async () => {
+  const { kernel, serve } = make();
+  const device = await serve();
+  const inside = kernel.devices.get("a");
+  assert(inside !== undefined);
+  inside.openCount = 1;
+  const error = await assertRejects(() => device.close(), DblockError, "Cannot destroy /dev/a: it is in use");
+  assertEquals(error.code, "EBUSY");
+  assertEquals(await kernel.submit("a", io(READ, new Uint8Array(512))), 0);
+  await device.close({ force: true });
+  assertEquals(await device.closed, { reason: "closed" });
+});
+
+Deno.test("close() that is forced while another one waits ends the device as this program's", async () => {
+  const { kernel, serve } = make();
+  const device = await serve();
+  const inside = kernel.devices.get("a");
+  assert(inside !== undefined);
+  inside.openCount = 1;
+  const patient = device.close();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await Promise.all([device.close({ force: true }), patient, device.close({ force: true })]);
+  assertEquals(await device.closed, { reason: "closed" });
+});
+
+Deno.test("dispose forces a disk that is open, and says so", async () => {
+  const { kernel, logged, serve } = make();
+  {
+    await using _device = await serve();
+    const inside = kernel.devices.get("a");
+    if (inside !== undefined) inside.openCount = 1;
+  }
+  assertEquals(logged.length, 1);
+  assertStringIncludes(logged[0] ?? "", "forcing it");
+  assertNothingLeft(kernel);
+});
+
+Deno.test("the signal ends the device", async () => {
+  const controller = new AbortController();
+  const { kernel, serve } = make({ signal: controller.signal });
+  const device = await serve();
+  controller.abort();
+  assertEquals(await device.closed, { reason: "closed" });
+  assertNothingLeft(kernel);
+});
+
+Deno.test("a signal that is aborted before the start leaves nothing behind", async () => {
+  const { kernel, disk, serve } = make({ signal: AbortSignal.abort(new Error("changed my mind")) });
+  await assertRejects(serve, Error, "changed my mind");
+  assertEquals(disk.closedCount, 1);
+  assertNothingLeft(kernel);
+});
+
+Deno.test("a signal ends the wait for a module that is never loaded", async () => {
+  const kernel = new FakeKernel();
+  const module = new URL("data:text/javascript,export default () => new Promise(() => {})");
+  const started = performance.now();
+  const error = await assertRejects(
+    () => serve({ module }, { name: "a", kernel, signal: AbortSignal.timeout(300), startTimeoutMs: 20_000 }),
+    DOMException,
+  );
+  assertEquals(error.name, "TimeoutError");
+  assert(performance.now() - started < 10_000);
+  assertNothingLeft(kernel);
+});
+
+Deno.test("a signal that is aborted during the start leaves nothing behind", async () => {
+  const controller = new AbortController();
+  const disk = new Disk();
+  disk.read = () => {
+    controller.abort(new Error("changed my mind"));
+    return new Promise(() => {}); // the partition table never comes
+  };
+  const { kernel, serve } = make({ signal: controller.signal }, disk);
+  await assertRejects(serve, Error, "changed my mind");
+  assertEquals(disk.closedCount, 1);
+  assertNothingLeft(kernel);
+});
+
+Deno.test("serve() gives up a disk that does not start", async () => {
+  const disk = new Disk();
+  disk.read = () => new Promise(() => {});
+  const { kernel, serve } = make({ startTimeoutMs: 50 }, disk);
+  const error = await assertRejects(serve, DblockError, "Cannot start /dev/a: it is not there after 0.05 s");
+  assertEquals(error.code, "ETIMEDOUT");
+  assertEquals(disk.closedCount, 1);
+  assertNothingLeft(kernel);
+});
+
+Deno.test("serve() waits for a disk without a bound when it is told to", async () => {
+  for (const startTimeoutMs of [Infinity, 2 ** 31]) {
+    const disk = new Disk();
+    disk.read = () => new Promise((resolve) => setTimeout(resolve, 100));
+    const { serve } = make({ startTimeoutMs }, disk);
+    await using device = await serve();
+    assertEquals(device.name, "a");
+  }
+});
+
+for (
+  const [what, request, errno] of [["CREATE", DBLOCK_IOC_CREATE, "EEXIST"], [
+    "START",
+    DBLOCK_IOC_START,
+    "ENOMEM",
+  ]] as const
+) {
+  Deno.test(`serve() leaves nothing behind when ${what} fails`, async () => {
+    const { kernel, disk, serve } = make();
+    kernel.refusedIoctls.set(request, ERRNO[errno]);
+    const error = await assertRejects(serve, DblockError, "/dev/a: ");
+    assertEquals(error.code, errno);
+    assertEquals(disk.closedCount, 1);
+    assertNothingLeft(kernel);
+  });
+}
+
+Deno.test("serve() says when the device is destroyed before it is there", async () => {
+  const disk = new Disk();
+  const { kernel, serve } = make({}, disk);
+  disk.read = () => kernel.remove("a");
+  const error = await assertRejects(serve, DblockError, "Cannot start /dev/a: it was destroyed meanwhile");
+  assertEquals(error.code, "ENODEV");
+  assertNothingLeft(kernel);
+});
+
+Deno.test("serve() refuses options out of range before it makes anything", async () => {
+  const { kernel, disk, serve } = make({ depth: 1025 });
+  await assertRejects(serve, DblockError, "depth is 1 to 1024, not 1025");
+  assertEquals(disk.closedCount, 1);
+  assertNothingLeft(kernel);
+});
+
+Deno.test("a channel that fails for good ends the device and says why", async () => {
+  const { kernel, disk, serve } = make();
+  const device = await serve();
+  const fd = [...kernel.files.entries()].find(([, file]) => file.queue !== undefined)?.[0];
+  const file = kernel.files.get(fd ?? -1);
+  assert(file !== undefined);
+  const queue = file.queue;
+  file.queue = undefined; // as after a detach: EXCHANGE fails and cannot say why
+  const request = kernel.submit("a", io(READ, new Uint8Array(512)));
+  if (queue !== undefined) kernel.wakeAll();
+  const ending = await device.closed;
+  assertEquals(ending.reason, "failed");
+  assertEquals(await request, ERRNO.EIO);
+  assertEquals(disk.closedCount, 1);
+  assertNothingLeft(kernel);
+});
+
+Deno.test("a disk that its policy keeps when its server fails is left for the next, also by close() and await using", async () => {
+  const controller = new AbortController();
+  const { kernel, disk, serve } = make({ onDeath: "hold", signal: controller.signal });
+  {
+    await using device = await serve();
+    for (const file of kernel.files.values()) file.queue = undefined; // EXCHANGE fails and cannot say why
+    kernel.devices.get("a")!.state = DBLOCK_STATE_HELD;
+    kernel.wakeAll();
+    assertEquals((await device.closed).reason, "failed");
+    await device.close({ force: true });
+    controller.abort();
+  }
+  assertEquals([kernel.devices.has("a"), disk.closedCount, kernel.files.size], [true, 1, 0]);
+});
+
+Deno.test("resize() of a device that has ended is refused, whoever has its name now", async () => {
+  const calls: string[] = [];
+  const resizable = () => Object.assign(new Disk(), { resize: (bytes: number) => void calls.push(`resize ${bytes}`) });
+  const { kernel, serve: serveFirst } = make({}, resizable());
+  const first = await serveFirst();
+  kernel.remove("a");
+  await first.closed;
+  await using second = await serve(resizable(), { name: "a", kernel });
+  const error = await assertRejects(() => first.resize(MIB / 2), DblockError, "Cannot resize /dev/a to 524288 bytes");
+  assertEquals([error.code, calls, (await second.info()).size_bytes], ["ENODEV", [], MIB]);
+});
+
+Deno.test("a backend whose close() fails hides nothing", async () => {
+  const disk = Object.assign(new Disk(), { close: () => Promise.reject(new Error("cannot close")) });
+  const { kernel, logged, serve } = make({}, disk);
+  kernel.refusedIoctls.set(DBLOCK_IOC_START, ERRNO.ENOMEM);
+  const error = await assertRejects(serve, DblockError, "Cannot start /dev/a");
+  assertEquals([error.code, logged], ["ENOMEM", ["/dev/a: close() of the backend threw Error: cannot close"]]);
+  kernel.refusedIoctls.clear();
+  const device = await serve();
+  await device.close();
+  assertEquals([(await device.closed).reason, logged.length], ["closed", 2]);
+});
+
+Deno.test("a log that fails, and errors without a description, cost their own requests and nothing else", async () => {
+  const disk = new Disk();
+  const things = [new Error("boom"), Object.create(null)];
+  let count = 0;
+  disk.read = (_, at) => {
+    if (at === 0) return;
+    const thing = things[(count >> 1) % 2];
+    if (count++ % 2 === 0) throw thing;
+    return Promise.reject(thing);
+  };
+  const log = () => {
+    throw new Error("No space left on device");
+  };
+  const { kernel, serve } = make({ log }, disk);
+  await using device = await serve();
+  for (let i = 0; i < 4; i++) assertEquals(await kernel.submit("a", io(READ, new Uint8Array(512))), ERRNO.EIO);
+  assertEquals(await kernel.submit("a", { ...io(READ, new Uint8Array(512)), offsetBytes: 0 }), 0);
+  assertEquals(device.name, "a");
+});
+
+Deno.test("a request that is never answered hurts no other", async () => {
+  const disk = new Disk();
+  let isFirst = false;
+  const read = disk.read.bind(disk);
+  disk.read = (buffer, at) => {
+    if (!isFirst) return read(buffer, at);
+    isFirst = false;
+    return new Promise(() => {});
+  };
+  const { kernel, serve } = make({}, disk);
+  const device = await serve();
+  isFirst = true;
+  const stuck = kernel.submit("a", io(READ, new Uint8Array(512)));
+  for (let i = 0; i < 300; i++) assertEquals(await kernel.submit("a", io(READ, new Uint8Array(512))), 0);
+  await device.close();
+  assertEquals(await stuck, ERRNO.EIO);
+});
+
+Deno.test("a backend that answers in microtasks does not keep timers waiting", async () => {
+  const disk = new Disk();
+  disk.write = async () => {
+    await null;
+  };
+  const { kernel, serve } = make({}, disk);
+  await using device = await serve();
+  let isOver = false;
+  let count = 0;
+  const again = () => {
+    count++;
+    // A client without any pause: the next request is there before this one's end is heard.
+    if (!isOver) kernel.send(kernel.queueOf("a"), { ...io(WRITE, new Uint8Array(512)), end: again });
+  };
+  for (let i = 0; i < 4; i++) again();
+  // More than once, for a machine that has other things to do.
+  for (let rounds = 0; rounds < 50 && count <= 10; rounds++) {
+    const began = performance.now();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const tookMs = performance.now() - began;
+    assert(tookMs < 500, `${count} requests, ${tookMs} ms`);
+  }
+  isOver = true;
+  assert(count > 10, `${count} requests`);
+  assertEquals(device.name, "a");
+});

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+// How a program waits for many files without their taking Deno's threads: on real files (FIFOs), with real system calls.
+import { assert, assertEquals } from "@std/assert";
+import { linux, O_NONBLOCK, O_RDWR } from "../../../src/system/libc.ts";
+import { blockingTurn } from "../../../src/system/waiting.ts";
+
+const COUNT = 40;
+
+/** Files that have nothing to read, and what gives one something. */
+async function fifos(count: number): Promise<AsyncDisposable & { fds: number[]; fill(index: number): void }> {
+  const folder = await Deno.makeTempDir();
+  const paths = Array.from({ length: count }, (_, i) => `${folder}/${i}`);
+  await new Deno.Command("mkfifo", { args: paths }).output();
+  const fds = paths.map((path) => linux.open(path, O_RDWR | O_NONBLOCK));
+  assert(fds.every((fd) => fd >= 0));
+  return {
+    fds,
+    fill: (index) => {
+      using file = Deno.openSync(paths[index] ?? "", { write: true });
+      file.writeSync(new Uint8Array(1));
+    },
+    [Symbol.asyncDispose]: async () => await Deno.remove(folder, { recursive: true }),
+  };
+}
+
+function within(ms: number, work: Promise<unknown>): Promise<boolean> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<boolean>((resolve) => timer = setTimeout(resolve, ms, false));
+  return Promise.race([work.then(() => true), late]).finally(() => clearTimeout(timer));
+}
+
+Deno.test(`${COUNT} files that are waited for leave threads to all else`, async () => {
+  await using files = await fifos(COUNT);
+  const waits = files.fds.map((fd) => linux.pollAsync(fd));
+  assert(await within(1_000, Deno.readTextFile("/proc/self/stat")));
+  assert(await within(1_000, linux.ioctlAsync(files.fds[0] ?? -1, 0, new Uint8Array(8))));
+  assertEquals(await within(50, Promise.race(waits)), false);
+  for (const i of waits.keys()) files.fill(i);
+  assert(await within(1_000, Promise.all(waits)));
+  // Ready files are ready again; and only they.
+  assert(await within(1_000, Promise.all(files.fds.map((fd) => linux.pollAsync(fd)))));
+  for (const fd of files.fds) linux.close(fd);
+});
+
+Deno.test("a wait ends when its file is closed, and the number is another file's at once", async () => {
+  await using files = await fifos(2);
+  const [first = -1, second = -1] = files.fds;
+  for (let i = 0; i < 20; i++) {
+    const closed = linux.pollAsync(first);
+    const other = linux.pollAsync(second);
+    linux.close(first);
+    assert(await within(1_000, closed));
+    // The lowest number is taken: that of the file that was closed.
+    const again = linux.open("/dev/zero", O_RDWR);
+    assertEquals(again, first);
+    linux.close(again);
+    assertEquals(linux.open(`/proc/self/fd/${second}`, O_RDWR | O_NONBLOCK), first);
+    const reopened = linux.pollAsync(first);
+    assertEquals(await within(10, Promise.race([reopened, other])), false);
+    files.fill(1);
+    assert(await within(1_000, Promise.all([reopened, other])));
+    using file = Deno.openSync(`/proc/self/fd/${second}`);
+    file.readSync(new Uint8Array(1));
+  }
+  for (const fd of files.fds) linux.close(fd);
+});
+
+Deno.test("nothing is left open when all files that were waited for are closed, at whatever moment", async () => {
+  await using files = await fifos(3);
+  const count = () => [...Deno.readDirSync("/proc/self/fd")].length;
+  const before = count();
+  const [first = -1, second = -1, third = -1] = files.fds;
+  files.fill(0);
+  await linux.pollAsync(first);
+  assertEquals(count(), before + 2);
+  linux.close(first);
+  assertEquals(count(), before - 1); // nobody waits: at once
+  const wait = linux.pollAsync(second);
+  linux.close(second);
+  await wait;
+  const again = linux.pollAsync(third); // while the thread is on its way back
+  files.fill(2);
+  assert(await within(1_000, again));
+  linux.close(third);
+  for (let i = 0; i < 100 && count() !== before - 3; i++) await new Promise((resolve) => setTimeout(resolve, 10));
+  assertEquals(count(), before - 3);
+});
+
+Deno.test("a program ends when it waits for nothing any more", async () => {
+  await using files = await fifos(0);
+  assertEquals(files.fds, []);
+  const code = `
+    import { linux, O_RDWR } from "${new URL("../../../src/system/libc.ts", import.meta.url).href}";
+    const path = await Deno.makeTempFile();
+    await Deno.remove(path);
+    await new Deno.Command("mkfifo", { args: [path] }).output();
+    const fds = [1, 2].map(() => linux.open(path, O_RDWR));
+    const waits = fds.map((fd) => linux.pollAsync(fd));
+    setTimeout(() => fds.forEach((fd) => linux.close(fd)), 50);
+    await Promise.all(waits);
+    await Deno.remove(path);
+    console.log("ended");
+  `;
+  const args = ["run", "-A", "--no-check", `data:text/javascript,${encodeURIComponent(code)}`];
+  const child = new Deno.Command(Deno.execPath(), { args, stdout: "piped" }).spawn();
+  const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
+  const { success, stdout } = await child.output();
+  clearTimeout(timer);
+  assertEquals([success, new TextDecoder().decode(stdout)], [true, "ended\n"]);
+});
+
+Deno.test("blockingTurn() lets half the pool wait, and the others in line", async () => {
+  const turns = await Promise.all(Array.from({ length: 16 }, () => blockingTurn()));
+  const order: number[] = [];
+  const late = [1, 2].map(async (which) => {
+    const turn = await blockingTurn();
+    order.push(which);
+    return turn;
+  });
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  assertEquals(order, []);
+  turns.pop()?.[Symbol.dispose]();
+  await late[0];
+  assertEquals(order, [1]);
+  for (const turn of turns) turn[Symbol.dispose]();
+  for (const turn of await Promise.all(late)) turn[Symbol.dispose]();
+  assertEquals(order, [1, 2]);
+});
