@@ -15,13 +15,14 @@ export type {
 } from "./disk/backend.ts";
 export { FileBackend, type FileBackendOptions } from "./backends/file.ts";
 export { MemoryBackend, type MemoryBackendOptions } from "./backends/memory.ts";
-export { Control, type DeviceInfo, type ModuleVersion } from "./module/control.ts";
 export { destroy, type DestroyOptions } from "./module/destroy.ts";
 export type { Device, Ending } from "./module/device.ts";
 export { DblockError, type DblockErrorOptions, ERRNO, type ErrnoName } from "./disk/errors.ts";
 export type { Existing, Origin } from "./module/existing.ts";
+export { type DeviceInfo, info, list, type ModuleVersion, moduleVersion, type RequestCount } from "./module/info.ts";
 export { intercept, type InterceptedRequest } from "./filters/intercept.ts";
 export { type PowerCut, type PowerOffOptions, WriteCache, type WriteCacheOptions } from "./filters/write_cache.ts";
 export { holdersOf } from "./system/holders.ts";
 export type { DeviceOptions } from "./module/plan.ts";
 export { type AnyBackend, serve, type ServeOptions } from "./module/serve.ts";
+export type { DeviceState, OnDeath } from "./module/words.ts";

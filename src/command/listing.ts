@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** What `dblock-ramdisk --list` prints of each device: for people as text, for programs as JSON. */
 import { formatSize } from "./cli.ts";
-import { type DeviceInfo, devicePath } from "../module/control.ts";
+import { devicePath, type RawInfo as DeviceInfo } from "../module/control.ts";
 
 const STATES = ["created", "starting", "live", "held", "failed", "removing", "gone"];
 const ON_DEATH = ["remove", "fail", "hold"];

@@ -17,13 +17,13 @@ import {
   UsageError,
   VERSION,
 } from "./cli.ts";
-import { Control, type DeviceInfo, devicePath, whyBadName } from "../module/control.ts";
+import { Control, devicePath, type RawInfo as DeviceInfo, whyBadName } from "../module/control.ts";
 import { destroy } from "../module/destroy.ts";
 import type { Device, Ending } from "../module/device.ts";
 import { DblockError, describe, quietly } from "../disk/errors.ts";
 import { hasLostItsServer, settle } from "../module/existing.ts";
 import { PAGE_BYTES } from "../system/libc.ts";
-import { counted, formatDevice, jsonOf, onDeathName } from "./listing.ts";
+import { counted, formatDevice, jsonOf } from "./listing.ts";
 import { serve } from "../module/serve.ts";
 
 const COMMAND = "dblock-ramdisk";
@@ -261,9 +261,9 @@ async function greeting(device: Device, name: string): Promise<string> {
   const what = `${formatSize(sizeBytes)}, ${counted(queueCount, "queue")}`;
   const end = `to end it: ${command("-d", name)}, or Ctrl-C`;
   if (origin === "created") return `${path} is ready: ${what}. Next: mkfs.ext4 ${path}; ${end}`;
-  const { death_count, on_death } = await device.info();
-  return `${path} is ${origin}: ${what}, on death ${onDeathName(on_death)}, ` +
-    `${counted(death_count, "server")} died so far. It goes on as it was; ${end}`;
+  const { counts, onDeath } = await device.info();
+  return `${path} is ${origin}: ${what}, on death ${onDeath}, ` +
+    `${counted(counts.deaths, "server")} died so far. It goes on as it was; ${end}`;
 }
 
 async function report({ name, path }: Device, ending: Ending, store: string | undefined): Promise<void> {

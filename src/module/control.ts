@@ -23,10 +23,10 @@ import { DblockError, ERRNO, errnoName } from "../disk/errors.ts";
 import { type Kernel, linux, O_RDWR } from "../system/libc.ts";
 import { decode, type Decoded, encode, type Struct } from "../system/struct.ts";
 
-/** Everything about a device: struct dblock_info, explained in the header. */
-export type DeviceInfo = Decoded<typeof dblock_info>;
+/** Everything about a device as the module says it: struct dblock_info. In words: info.ts. */
+export type RawInfo = Decoded<typeof dblock_info>;
 /** What the module speaks: struct dblock_version. */
-export type ModuleVersion = Decoded<typeof dblock_version>;
+export type RawVersion = Decoded<typeof dblock_version>;
 /** What a device is made with: struct dblock_create. */
 export type CreateOptions = Partial<Decoded<typeof dblock_create>> & {
   readonly name: string;
@@ -183,7 +183,7 @@ export class Control implements Disposable {
   /** What the loaded module speaks and can do. */
   async version(
     attempted = "Cannot ask the module for its version",
-  ): Promise<ModuleVersion> {
+  ): Promise<RawVersion> {
     const { errno, out } = await this.#ioctl(
       DBLOCK_IOC_VERSION,
       dblock_version,
@@ -276,7 +276,7 @@ export class Control implements Disposable {
    *
    * @throws {DblockError} ENOENT (no such device), EPERM.
    */
-  async info(name: string): Promise<DeviceInfo> {
+  async info(name: string): Promise<RawInfo> {
     const attempted = `Cannot ask about ${devicePath(name)}`;
     const { errno, out } = await this.#ioctl(
       DBLOCK_IOC_INFO,
@@ -292,7 +292,7 @@ export class Control implements Disposable {
   }
 
   /** Everything about every device. */
-  async list(): Promise<DeviceInfo[]> {
+  async list(): Promise<RawInfo[]> {
     const attempted = "Cannot list the devices";
     for (let capacity = 16;;) {
       const infos = new Uint8Array(

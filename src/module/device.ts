@@ -2,12 +2,13 @@
 /**
  * A served disk: what a program holds while its device is there, and how that ends. How it begins is in serve.ts.
  */
-import { Control, type DeviceInfo, devicePath } from "./control.ts";
+import { Control, devicePath } from "./control.ts";
 import { resize } from "./channel.ts";
 import { destroy } from "./destroy.ts";
 import type { Geometry } from "../disk/dispatch.ts";
 import { DblockError, describe } from "../disk/errors.ts";
 import type { Origin } from "./existing.ts";
+import { type DeviceInfo, infoOn } from "./info.ts";
 import type { Kernel } from "../system/libc.ts";
 import { type ServedQueue, settleWithin, STOP_MS } from "./queue.ts";
 
@@ -171,8 +172,7 @@ export class ServedDevice implements Device {
   }
 
   async info(): Promise<DeviceInfo> {
-    using control = await Control.open(`Cannot ask about ${this.path}`, this.#life.kernel);
-    return await control.info(this.name);
+    return await infoOn(this.#life.kernel, this.name);
   }
 
   async close(options: { readonly force?: boolean } = {}): Promise<void> {

@@ -15,7 +15,7 @@ import {
   DBLOCK_STATE_LIVE,
   DBLOCK_STATE_REMOVING,
 } from "./abi.ts";
-import { type Control, type CreateOptions, type DeviceInfo, devicePath } from "./control.ts";
+import { type Control, type CreateOptions, devicePath, type RawInfo } from "./control.ts";
 import { DblockError } from "../disk/errors.ts";
 import type { Decoded } from "../system/struct.ts";
 
@@ -40,7 +40,7 @@ export type Origin = "created" | "recovered" | "taken over";
  * What is there once it is not changing by itself: undefined if the name is free. A device that is being removed, and one
  * whose server has been killed and is not gone yet, are waited for, for a limited time.
  */
-export async function settle(control: Control, name: string): Promise<DeviceInfo | undefined> {
+export async function settle(control: Control, name: string): Promise<RawInfo | undefined> {
   const givenUpMs = performance.now() + SETTLE_MS;
   for (;;) {
     const info = await infoIfThere(control, name);
@@ -50,7 +50,7 @@ export async function settle(control: Control, name: string): Promise<DeviceInfo
 }
 
 /** Undefined if the name is free. */
-export async function infoIfThere(control: Control, name: string): Promise<DeviceInfo | undefined> {
+export async function infoIfThere(control: Control, name: string): Promise<RawInfo | undefined> {
   try {
     return await control.info(name);
   } catch (error) {
@@ -59,14 +59,14 @@ export async function infoIfThere(control: Control, name: string): Promise<Devic
   }
 }
 
-function isChanging(info: DeviceInfo): boolean {
+function isChanging(info: RawInfo): boolean {
   if (info.state >= DBLOCK_STATE_REMOVING) return true;
   if (hasLostItsServer(info)) return info.attached_count > 0;
   return info.server_pid !== 0 && isDying(info.server_pid);
 }
 
 /** Its server died, and it waits for another one. */
-export function hasLostItsServer({ state }: Pick<DeviceInfo, "state">): boolean {
+export function hasLostItsServer({ state }: Pick<RawInfo, "state">): boolean {
   return state === DBLOCK_STATE_HELD || state === DBLOCK_STATE_FAILED;
 }
 
@@ -94,7 +94,7 @@ export async function findExisting(
   control: Control,
   name: string,
   existing: Existing,
-): Promise<{ readonly info: DeviceInfo; readonly origin: Origin } | undefined> {
+): Promise<{ readonly info: RawInfo; readonly origin: Origin } | undefined> {
   if (existing === "refuse") return undefined; // CREATE will say it
   const info = await settle(control, name);
   if (info === undefined) return undefined;
@@ -124,7 +124,7 @@ export async function createWhenFree(
   }
 }
 
-function inUse(info: DeviceInfo): DblockError {
+function inUse(info: RawInfo): DblockError {
   const attempted = `Cannot create ${devicePath(info.name)}`;
   const hint = hasLostItsServer(info)
     ? "its server died: recover it, or destroy it first"
@@ -149,7 +149,7 @@ const FIXED: readonly [flag: number, is: string, isNot: string][] = [
  * @param options.grow the backend may be larger than the device
  * @throws {DblockError} EINVAL with the first thing that does not fit.
  */
-export function checkFits(info: DeviceInfo, request: CreateOptions, options: { readonly grow: boolean }): void {
+export function checkFits(info: RawInfo, request: CreateOptions, options: { readonly grow: boolean }): void {
   const attempted = `Cannot serve ${devicePath(info.name)}, which is there already`;
   const sizeBytes = request.size_bytes ?? 0;
   if (sizeBytes < info.size_bytes || sizeBytes > info.size_bytes && !options.grow) {

@@ -20,7 +20,7 @@ Deno.test("a disk served by serve() grows under a mounted ext4, and shrinks when
   await sh(`mkfs.ext4 -q ${device.path} && mount ${device.path} /mnt`);
   try {
     await device.resize(64 * MIB);
-    assertEquals([await sizeOf(), device.sizeBytes, (await device.info()).size_bytes], [64 * MIB, 64 * MIB, 64 * MIB]);
+    assertEquals([await sizeOf(), device.sizeBytes, (await device.info()).sizeBytes], [64 * MIB, 64 * MIB, 64 * MIB]);
     await sh(`resize2fs ${device.path} && head -c 40M /dev/urandom >/tmp/grown && cp /tmp/grown /mnt && sync`);
     await sh("umount /mnt");
     await sh(`fsck.ext4 -fn ${device.path} && mount ${device.path} /mnt && cmp /tmp/grown /mnt/grown`);

@@ -140,7 +140,7 @@ Deno.test("serve() makes a device as large as its backend when it may, with what
     const large = Object.assign(new Disk(new Uint8Array(2 * MIB)), { sizeBytes: 2 * MIB });
     await using device = await start(kernel, large, { existing, grow: true });
     assertEquals(await open, 0);
-    assertEquals([device.sizeBytes, (await device.info()).size_bytes], [2 * MIB, 2 * MIB]);
+    assertEquals([device.sizeBytes, (await device.info()).sizeBytes], [2 * MIB, 2 * MIB]);
     const end = { ...io(WRITE, filled(3)), offsetBytes: 2 * MIB - 512 };
     assertEquals([await kernel.submit("a", end), large.store.at(-1)], [0, 3]);
   }

@@ -30,7 +30,7 @@ Deno.test("resize() grows the backend before the disk, and shrinks it after", as
   assertEquals(await readAt(MIB), ERRNO.EIO);
   await Promise.all([device.resize(2 * MIB), device.resize(512)]); // one after the other
   assertEquals(seen, [[2 * MIB, MIB], [512, 512]]);
-  assertEquals([device.sizeBytes, (await device.info()).size_bytes], [512, 512]);
+  assertEquals([device.sizeBytes, (await device.info()).sizeBytes], [512, 512]);
   assertEquals([await readAt(0), await readAt(512)], [0, ERRNO.EIO]);
   await device.resize(MIB);
   assertEquals(await readAt(MIB - 512), 0);

@@ -273,7 +273,7 @@ Deno.test("resize() of a device that has ended is refused, whoever has its name 
   await first.closed;
   await using second = await serve(resizable(), { name: "a", kernel });
   const error = await assertRejects(() => first.resize(MIB / 2), DblockError, "Cannot resize /dev/a to 524288 bytes");
-  assertEquals([error.code, calls, (await second.info()).size_bytes], ["ENODEV", [], MIB]);
+  assertEquals([error.code, calls, (await second.info()).sizeBytes], ["ENODEV", [], MIB]);
 });
 
 Deno.test("a backend whose close() fails hides nothing", async () => {
