@@ -236,9 +236,9 @@ async function prepare<T>(title: string, rerun: string, make: () => Promise<T>):
 
 function recordDevice(result: FileResult): void {
   const name = result.path.replace("tests/", "").replace("_test.ts", "");
-  console.log(
-    `  ${name.padEnd(34)} ${result.verdict.padEnd(5)} ${describe(result.counts)} (${result.seconds.toFixed(1)} s)`,
-  );
+  const pace = result.seconds / result.pacedSeconds;
+  const time = `${result.seconds.toFixed(1)} s${pace >= 1.2 ? `, the machine ${pace.toFixed(1)} times slower` : ""}`;
+  console.log(`  ${name.padEnd(34)} ${result.verdict.padEnd(5)} ${describe(result.counts)} (${time})`);
   for (const problem of result.problems.slice(0, 5)) console.log(`      ${problem}`);
 }
 

@@ -6,7 +6,7 @@
 // stalls nobody for 30 s. Hard cases E1 and E2. `--scale 5` makes minutes of it.
 import { assert, assertEquals } from "@std/assert";
 import { fio, fioErrors, slowestMs } from "./fio.ts";
-import { assertWithin, figure, requires, scaled, sh, slowness } from "./harness.ts";
+import { assertWithin, figure, kernelSlowness, requires, scaled, sh } from "./harness.ts";
 import { Ramdisk } from "./ramdisk.ts";
 import { PAGE_BYTES } from "./syscall.ts";
 import { ioFlushers } from "./threads.ts";
@@ -28,7 +28,7 @@ function vmstat(pattern: RegExp): number {
 /** How often somebody had to free memory before there was some for him. */
 const directReclaims = () => vmstat(/^allocstall_\w+ (\d+)$/gm);
 
-const ignore = !requires("a kernel that does not take the memory itself, for its checks", slowness === 1) ||
+const ignore = !requires("a kernel that does not take the memory itself, for its checks", kernelSlowness === 1) ||
   !requires("pages of 4 KiB: larger ones take more memory than this machine has", PAGE_BYTES === 4096);
 
 Deno.test("ext4 on a ramdisk goes on while memory is short", { ignore }, async () => {

@@ -4,7 +4,7 @@
 // has to wait for a poll to end.
 import { assert, assertEquals } from "@std/assert";
 import { fio, fioErrors } from "./fio.ts";
-import { assertWithin, figure, requires, sh, slowness, waitFor } from "./harness.ts";
+import { assertWithin, figure, kernelSlowness, requires, sh, waitFor } from "./harness.ts";
 import { Ramdisk } from "./ramdisk.ts";
 import { destroyDevice, infoOf } from "./server.ts";
 
@@ -66,7 +66,7 @@ Deno.test({
   name: "where polling is on, one reader's requests find the server awake",
   ignore: !requires(
     "a second CPU, and a reader as fast as the poll is long",
-    navigator.hardwareConcurrency > 1 && slowness === 1,
+    navigator.hardwareConcurrency > 1 && kernelSlowness === 1,
   ),
   async fn() {
     const before = (await Deno.readTextFile(parameter)).trim();

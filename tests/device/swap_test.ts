@@ -4,7 +4,7 @@
 // kernel needs nothing that it would have to get by swapping.
 import { assert, assertEquals } from "@std/assert";
 import { ControlGroup } from "./cgroup.ts";
-import { requires, sh, slowness } from "./harness.ts";
+import { kernelSlowness, requires, sh } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
 import { PAGE_BYTES } from "./syscall.ts";
 
@@ -26,7 +26,7 @@ const hog = (mib: number) => `
   for my $round (1..2) { for (1..${mib}) { $wrong++ if $memory[$_ - 1] ne chr($_ % 251) x 2**20 } }
   print $wrong;`;
 
-const ignore = !requires("a kernel that does not take the memory itself, for its checks", slowness === 1) ||
+const ignore = !requires("a kernel that does not take the memory itself, for its checks", kernelSlowness === 1) ||
   !requires("pages of 4 KiB: larger ones take more memory than this machine has", PAGE_BYTES === 4096);
 
 Deno.test("programs whose memory is on a ramdisk find it there again", { ignore }, async () => {

@@ -5,7 +5,8 @@
 import { join } from "node:path";
 import { projectDir } from "./host.ts";
 import type { Kernel } from "./kernels.ts";
-import { addCounts, type Counts, type PlannedFile, type ReportLine } from "./report.ts";
+import { PacedClock } from "./pace.ts";
+import { addCounts, type Counts, type Plan, type PlannedFile, type ReportLine } from "./report.ts";
 import { isEmulatorFault, runVm, type VmResult } from "./vm.ts";
 
 const defaultLimitMs = 120_000;
@@ -24,6 +25,8 @@ export interface FileResult {
   /** A file that is lost, or whose kernel complained, counts as one failed test more. */
   readonly counts: Counts;
   readonly seconds: number;
+  /** As many seconds would have passed on a machine with nothing else to do. */
+  readonly pacedSeconds: number;
   /** Why it is not a pass, one line each. */
   readonly problems: readonly string[];
   readonly output: string;
@@ -158,18 +161,24 @@ async function runRound(
 ): Promise<Round> {
   const watch = new Watch(options, files);
   const { slowness } = options.kernel;
-  const environment = `DBLOCK_TEST_SLOWNESS=${slowness} DBLOCK_TEST_SCALE=${options.scale ?? 1}`;
+  const plan: Plan = { kernelSlowness: slowness, files, filter: options.filter };
+  const limitsMs = files.reduce((sum, file) => sum + file.limitMs + overheadMs * slowness, overheadMs * slowness);
   const vm = await runVm({
     kernel: options.kernel,
-    command: `${environment} exec deno run --allow-all --no-check tests/vm/guest.ts /plan.json`,
-    files: { "/plan.json": JSON.stringify({ files, filter: options.filter }) },
-    timeoutMs: files.reduce((sum, file) => sum + file.limitMs + overheadMs * slowness, overheadMs * slowness),
+    command: `DBLOCK_TEST_SCALE=${
+      options.scale ?? 1
+    } exec deno run --allow-all --no-check tests/vm/guest.ts /plan.json`,
+    files: { "/plan.json": JSON.stringify(plan) },
+    // The watch, which knows how slow the processor is, gives it up long before.
+    timeoutMs: limitsMs * 10,
     moduleFile: options.moduleFile,
     programFile: options.programFile,
     memoryMiB: options.memoryMiB,
     smp: options.smp,
     extraCmdline: options.extraCmdline,
     signal: watch.signal,
+    tellsPace: true,
+    onPace: (slowness) => watch.pace(slowness),
     onReport: (line) => watch.hear(JSON.parse(line) as ReportLine),
     onOutput: options.onOutput,
   });
@@ -184,8 +193,12 @@ class Watch {
   readonly #abort = new AbortController();
   readonly #results: { readonly path: string; readonly line: ReportLine & { type: "end" } }[] = [];
   readonly #timer: ReturnType<typeof setInterval>;
-  #heardAt = performance.now();
-  #begunAt: number | undefined;
+  readonly #clock = new PacedClock();
+  #processor = 1;
+  /** The last report, and the beginning of the file that runs, both on the clock. */
+  #heardMs = 0;
+  #begunMs: number | undefined;
+  #begunAt = 0;
 
   constructor(options: DeviceOptions, files: readonly PlannedFile[]) {
     this.#options = options;
@@ -197,30 +210,38 @@ class Watch {
     return this.#abort.signal;
   }
 
+  /** The machine's pace from now on. */
+  pace(slowness: number): void {
+    this.#clock.tick();
+    this.#clock.slowness = slowness;
+  }
+
   hear(line: ReportLine): void {
-    this.#heardAt = performance.now();
-    if (line.type === "begin") this.#begunAt = this.#heardAt;
+    this.#heardMs = this.#clock.tick();
+    if (line.type === "begin") [this.#begunMs, this.#begunAt] = [this.#heardMs, performance.now()];
+    if (line.type === "processor") this.#processor = line.slowness;
     if (line.type !== "end") return;
-    this.#begunAt = undefined;
+    this.#begunMs = undefined;
     this.#results.push({ path: line.path, line });
     this.#options.onResult?.(this.#toResult(line, ""));
   }
 
   #check(): void {
-    const now = performance.now();
+    const now = this.#clock.tick();
     const file = this.#files[this.#results.length];
-    const { slowness } = this.#options.kernel;
+    const slowness = this.#options.kernel.slowness * this.#processor;
     const overhead = overheadMs * slowness;
-    if (this.#begunAt === undefined) {
+    if (this.#begunMs === undefined) {
       // Booting, or between two files: nothing there takes long.
-      if (now - this.#heardAt > overhead) this.#abort.abort(`no test begun within ${overhead / 1000} s`);
+      if (now - this.#heardMs > overhead) this.#abort.abort(`no test begun within ${overhead / 1000} s`);
       return;
     }
     const silenceMs = (this.#options.silenceMs ?? defaultSilenceMs) * slowness;
-    if (now - this.#heardAt > silenceMs) this.#abort.abort(`silent for ${silenceMs / 1000} s`);
-    else if (file !== undefined && now - this.#begunAt > file.limitMs + overhead) {
-      this.#abort.abort(`no end within ${(file.limitMs + overhead) / 1000} s`);
-    }
+    if (now - this.#heardMs > silenceMs) this.#abort.abort(`silent for ${silenceMs / 1000} s`);
+    if (file === undefined) return;
+    // The runner in the VM may put the limit off once more; this is for one that does not end the file at all.
+    const limitMs = 2 * file.limitMs * this.#processor + overhead;
+    if (now - this.#begunMs > limitMs) this.#abort.abort(`no end within ${limitMs / 1000} s`);
   }
 
   stop(): void {
@@ -240,7 +261,8 @@ class Watch {
       kernel: this.#options.kernel.version,
       verdict: "lost",
       counts: { passed: 0, failed: 1, skipped: 0 },
-      seconds: this.#begunAt === undefined ? 0 : (performance.now() - this.#begunAt) / 1000,
+      seconds: this.#begunMs === undefined ? 0 : (performance.now() - this.#begunAt) / 1000,
+      pacedSeconds: this.#begunMs === undefined ? 0 : (this.#clock.tick() - this.#begunMs) / 1000,
       problems: [`the VM was lost: ${vm.reason || "its test runner ended early"}`],
       output: `${vm.output.slice(-4000)}\n--- the kernel's last words ---\n${lastWords(vm.consoleLog)}`,
       runDir: vm.runDir,
@@ -269,6 +291,7 @@ class Watch {
       verdict,
       counts,
       seconds: line.seconds,
+      pacedSeconds: line.pacedSeconds,
       problems: [...problems, ...skips],
       output: line.output,
       runDir,

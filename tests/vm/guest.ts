@@ -4,12 +4,22 @@
  */
 import { badKernelLines } from "./dmesg.ts";
 import { findLeaks, hasKmemleak, scanForLeaks } from "./kmemleak.ts";
+import { measureProcessor, PacedClock, pacedMs, pacePort, type PaceSample, uptimeSeconds, writePace } from "./pace.ts";
 import { type Counts, parseTestSummary, type Plan, type PlannedFile, type ReportLine } from "./report.ts";
 
 const moduleFile = "kmod/dblock.ko";
 const aliveIntervalMs = 1_000;
-/** How long a killed test, its servers and its devices may take to be gone. */
-const settleLimitMs = 8_000 * Number(Deno.env.get("DBLOCK_TEST_SLOWNESS") ?? 1);
+/** How long a killed test, its servers and its devices may take to be gone, as an idle machine counts time. */
+const settleLimitMs = 8_000;
+/** A file that is over its limit, and has said nothing for so long or for this part of the limit, is killed. */
+const quietLimitMs = 30_000;
+const quietPart = 1 / 4;
+/** And at the latest after so many times its limit. */
+const extensionMax = 2;
+/** Samples older than this are of no use to a test. */
+const paceKeptSeconds = 900;
+/** What vm.ts has the kernel begin with. */
+const stallSeconds = 60;
 const maxOutputChars = 100_000;
 
 const reportPort = Deno.openSync("/dev/virtio-ports/report", { write: true });
@@ -21,17 +31,70 @@ function report(line: ReportLine): void {
 
 async function main(): Promise<void> {
   const plan = JSON.parse(Deno.readTextFileSync(Deno.args[0]!)) as Plan;
+  const processor = measureProcessor();
+  report({ type: "processor", slowness: processor });
+  kernelSlowness = plan.kernelSlowness;
+  slowness = kernelSlowness * processor;
+  Deno.env.set("DBLOCK_TEST_KERNEL_SLOWNESS", `${plan.kernelSlowness}`);
+  Deno.env.set("DBLOCK_TEST_SLOWNESS", `${slowness}`);
+  void followPace();
   const alive = setInterval(() => report({ type: "alive" }), aliveIntervalMs);
   for (const file of plan.files) {
     report({ type: "begin", path: file.path });
     const started = performance.now();
     const { counts, output, problems, isDirty } = await runFile(file, plan.filter, file === plan.files.at(-1));
     const seconds = (performance.now() - started) / 1000;
-    report({ type: "end", path: file.path, ...(counts && { counts }), problems, seconds, output, isDirty });
+    const pacedSeconds = pacedMs(seconds * 1000) / 1000;
+    report({
+      type: "end",
+      path: file.path,
+      ...(counts && { counts }),
+      problems,
+      seconds,
+      pacedSeconds,
+      output,
+      isDirty,
+    });
     // A kernel that is not as before would blame the next file for what this one did.
     if (isDirty) break;
   }
   clearInterval(alive);
+}
+
+let kernelSlowness = 1;
+/** What the machine that is idle is multiplied by: the kernel's slowness and the processor's. */
+let slowness = 1;
+/** What the host said last: how much other work slows the VM just now. */
+let pace = 1;
+
+/** Keeps what the host says of the machine's pace where tests find it, and lets the kernel's own limits follow it. */
+async function followPace(): Promise<void> {
+  const path = `/dev/virtio-ports/${pacePort}`;
+  if (!exists(path)) return;
+  let samples: PaceSample[] = [];
+  let patience = 1;
+  const file = await Deno.open(path);
+  let rest = "";
+  for await (const text of file.readable.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop()!;
+    const now = uptimeSeconds();
+    const sample = { atSeconds: now, slowness: Math.max(1, Number(lines.at(-1) ?? 1)) };
+    if (lines.length === 0) continue;
+    pace = sample.slowness;
+    samples = [...samples.filter((old) => old.atSeconds > now - paceKeptSeconds), sample];
+    writePace(samples);
+    if (pace > patience) setKernelLimits((patience = Math.ceil(pace)) * slowness);
+  }
+}
+
+/** How long the kernel waits before it takes a task or a processor for stuck. */
+function setKernelLimits(factor: number): void {
+  Deno.writeTextFileSync("/proc/sys/kernel/hung_task_timeout_secs", `${Math.ceil(stallSeconds * factor)}`);
+  Deno.writeTextFileSync(
+    "/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout",
+    `${Math.min(300, Math.ceil(stallSeconds * factor))}`,
+  );
 }
 
 interface FileOutcome {
@@ -76,23 +139,67 @@ async function runTest(
     stderr: "piped",
   }).spawn();
   let output = "";
+  const limit = new FileLimit(file.limitMs * slowness / kernelSlowness);
   const collect = async (stream: ReadableStream<Uint8Array>) => {
     const decoder = new TextDecoder();
     for await (const chunk of stream) {
+      limit.hear();
       output += decoder.decode(chunk, { stream: true });
       Deno.stdout.writeSync(chunk);
     }
   };
   // A server that outlives the test keeps these pipes open, so their end is not waited for.
   const streams = Promise.all([collect(test.stdout), collect(test.stderr)]);
-  if (await within(test.status, file.limitMs) === undefined) {
-    problems.push(`no end within ${file.limitMs / 1000} s`);
+  if (!await limit.holds(test.status)) {
+    problems.push(`no end within ${limit.describe()}`);
     output += await describeTasks();
     await new Deno.Command("kill", { args: ["-KILL", "--", `-${test.pid}`] }).output();
-    if (await within(test.status, settleLimitMs) === undefined) return { output, isStuck: true };
+    if (await within(test.status, settleLimitMs * slowness * pace) === undefined) return { output, isStuck: true };
   }
   await within(streams, 200);
   return { output, isStuck: false };
+}
+
+/** A file's time limit: it follows the machine's pace, and is put off while the file still says something. */
+class FileLimit {
+  readonly #limitMs: number;
+  readonly #clock = new PacedClock();
+  readonly #startedAt = performance.now();
+  #heardMs = 0;
+
+  constructor(limitMs: number) {
+    this.#limitMs = limitMs;
+  }
+
+  /** The file said something. */
+  hear(): void {
+    this.#heardMs = this.#clock.tick();
+  }
+
+  /** Waits for the end of a process; false if the limit comes first. */
+  async holds(status: Promise<unknown>): Promise<boolean> {
+    let hasEnded = false;
+    const ended = status.then(() => hasEnded = true);
+    while (!hasEnded) {
+      this.#clock.slowness = pace;
+      if (this.#isOver(this.#clock.tick())) return false;
+      await within(ended, 200);
+    }
+    return true;
+  }
+
+  #isOver(nowMs: number): boolean {
+    if (nowMs <= this.#limitMs) return false;
+    const quietMs = Math.min(quietLimitMs * slowness, this.#limitMs * quietPart);
+    return nowMs - this.#heardMs > quietMs || nowMs > this.#limitMs * extensionMax;
+  }
+
+  describe(): string {
+    const seconds = (performance.now() - this.#startedAt) / 1000;
+    const paced = this.#clock.ms / 1000;
+    const note = seconds > 1.2 * paced ? `; these were ${seconds.toFixed(0)} s on a machine with other work` : "";
+    return `${this.#limitMs / 1000} s${note}`;
+  }
 }
 
 /** What every process waits for: what one wants to know of a test that hangs. */
@@ -184,9 +291,10 @@ async function command(words: readonly string[]): Promise<string[]> {
 }
 
 async function poll(condition: () => boolean): Promise<boolean> {
-  const deadline = performance.now() + settleLimitMs;
+  const clock = new PacedClock();
   while (!condition()) {
-    if (performance.now() > deadline) return false;
+    clock.slowness = pace;
+    if (clock.tick() > settleLimitMs * slowness) return false;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   return true;

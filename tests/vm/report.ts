@@ -14,12 +14,14 @@ export interface Counts {
 export interface PlannedFile {
   /** Relative to the project. */
   readonly path: string;
-  /** The whole file must end within this. */
+  /** The whole file must end within this, as an idle machine counts time; twice that while it still says something. */
   readonly limitMs: number;
 }
 
 /** What the VM is to do. */
 export interface Plan {
+  /** How much slower than others the kernel is by nature. */
+  readonly kernelSlowness: number;
   readonly files: readonly PlannedFile[];
   /** Names of tests to run, as `deno test --filter` takes them. Undefined: all. */
   readonly filter?: string | undefined;
@@ -28,6 +30,8 @@ export interface Plan {
 /** One line on the report port, as JSON. */
 export type ReportLine =
   | { readonly type: "alive" }
+  /** The processor is so many times slower than the limits were made for. */
+  | { readonly type: "processor"; readonly slowness: number }
   | { readonly type: "begin"; readonly path: string }
   | {
     readonly type: "end";
@@ -37,6 +41,8 @@ export type ReportLine =
     /** What was wrong besides failed tests: dmesg, leftovers, the time limit. */
     readonly problems: readonly string[];
     readonly seconds: number;
+    /** As many seconds would have passed on an idle machine. */
+    readonly pacedSeconds: number;
     readonly output: string;
     /** The kernel is not as it was before; what comes next needs a fresh one. */
     readonly isDirty: boolean;

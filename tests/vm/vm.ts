@@ -6,16 +6,17 @@
  */
 import { join } from "node:path";
 import { machineOf } from "./architecture.ts";
-import { buildDir, exists } from "./host.ts";
+import { buildDir, exists, run } from "./host.ts";
 import { modulesImage, programImage, userlandImage, writeInitramfs } from "./image.ts";
 import type { Kernel } from "./kernels.ts";
+import { Contention, PacedClock, paceIntervalMs, pacePort } from "./pace.ts";
 
 /** Options of {@linkcode runVm}. */
 export interface VmOptions {
   readonly kernel: Kernel;
   /** Shell commands, run by bash as root in /project. */
   readonly command: string;
-  /** After this long the VM is lost. */
+  /** After this long the VM is lost; time in which the machine does something else hardly counts. */
   readonly timeoutMs: number;
   /** Emulated processors. @default 2 */
   readonly smp?: number | undefined;
@@ -33,6 +34,10 @@ export interface VmOptions {
   readonly files?: Readonly<Record<string, Uint8Array | string>> | undefined;
   /** Connects the terminal to a shell in the VM instead of collecting output. @default false */
   readonly interactive?: boolean | undefined;
+  /** Called each second with how much slower than an idle machine this one runs the VM. */
+  readonly onPace?: ((slowness: number) => void) | undefined;
+  /** Tells the VM the same, on a port that something in the VM has to read. @default false */
+  readonly tellsPace?: boolean | undefined;
   /** Called with each line of the report port. */
   readonly onReport?: ((line: string) => void) | undefined;
   /** Called with what the command prints. */
@@ -108,6 +113,7 @@ export async function runVm(options: VmOptions): Promise<VmResult> {
   const initramfs = join(runDir, "initramfs");
   await writeInitramfs({ ...options, files }, initramfs);
 
+  using pacePipe = options.tellsPace ? await PacePipe.make(runDir) : undefined;
   const started = performance.now();
   const [program, ...args] = await qemuCommand(options, runDir, initramfs, images);
   // --pdeathsig: no QEMU outlives this process, however it ends.
@@ -137,13 +143,22 @@ export async function runVm(options: VmOptions): Promise<VmResult> {
   const qemuEnd = qemu.status.then(() => ended = true);
   const output = new Tail(join(runDir, "output.log"), (text) => options.onOutput?.(text));
   const report = new Tail(join(runDir, "report.jsonl"), lineSplitter((line) => options.onReport?.(line)));
-  const deadline = started + options.timeoutMs;
+  // setpriv becomes QEMU: its process is QEMU's.
+  const contention = new Contention(qemu.pid);
+  const clock = new PacedClock();
+  let sampledAt = started;
   try {
     while (!ended) {
       await Promise.race([qemuEnd, sleep(pollIntervalMs)]);
       output.poll();
       report.poll();
-      timedOut = performance.now() > deadline;
+      timedOut = clock.tick() > options.timeoutMs;
+      if (performance.now() - sampledAt >= paceIntervalMs) {
+        sampledAt = performance.now();
+        clock.slowness = contention.sample();
+        options.onPace?.(clock.slowness);
+        pacePipe?.tell(clock.slowness);
+      }
       if (timedOut || options.signal?.aborted) break;
     }
   } finally {
@@ -231,6 +246,7 @@ async function qemuCommand(
     ...port("output", "output.log"),
     ...port("report", "report.jsonl"),
     ...port("exit", "exit"),
+    ...(options.tellsPace ? PacePipe.qemuArgs(runDir) : []),
     ...images.flatMap(disk),
   ];
 }
@@ -243,6 +259,42 @@ async function makeRunDir(kernel: Kernel): Promise<string> {
   for (const name of names.slice(0, -keptRuns)) await Deno.remove(join(runsDir, name), { recursive: true });
   const time = new Date().toISOString().replace(/[-:]|\..*/g, "");
   return await Deno.makeTempDir({ dir: runsDir, prefix: `${time}-${kernel.version}-` });
+}
+
+/** The way of {@linkcode VmOptions.tellsPace} into the VM: a pipe that is a port there. */
+class PacePipe implements Disposable {
+  readonly #file: Deno.FsFile;
+  #isWriting = false;
+
+  private constructor(file: Deno.FsFile) {
+    this.#file = file;
+  }
+
+  static async make(runDir: string): Promise<PacePipe> {
+    // QEMU wants two, one for each direction.
+    await run(["mkfifo", join(runDir, `${pacePort}.in`), join(runDir, `${pacePort}.out`)]);
+    // Open for both, so that neither this nor QEMU waits for the other.
+    return new PacePipe(await Deno.open(join(runDir, `${pacePort}.in`), { read: true, write: true }));
+  }
+
+  static qemuArgs(runDir: string): string[] {
+    return [
+      ...["-chardev", `pipe,id=${pacePort},path=${join(runDir, pacePort)}`],
+      ...["-device", `virtserialport,chardev=${pacePort},name=${pacePort}`],
+    ];
+  }
+
+  /** Writes a line, unless the VM has not read those before. */
+  tell(slowness: number): void {
+    if (this.#isWriting) return;
+    this.#isWriting = true;
+    const done = () => this.#isWriting = false;
+    this.#file.write(new TextEncoder().encode(`${slowness.toFixed(2)}\n`)).then(done, done);
+  }
+
+  [Symbol.dispose](): void {
+    this.#file.close();
+  }
 }
 
 /** Follows a file that grows. */
