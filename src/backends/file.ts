@@ -3,8 +3,11 @@
  * A disk in a file that is mapped into memory: fast as a ramdisk on tmpfs or hugetlbfs, and still there for the next
  * server when this one dies.
  */
-import type { MappedBackend, Mapping } from "../disk/backend.ts";
+import type { Backend, Extent, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError, ERRNO, errnoOf } from "../disk/errors.ts";
+import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
+import type { MappedBackend, Mapping } from "../disk/servable.ts";
+import { extentsOf, readAt, writeAt } from "../system/file.ts";
 import {
   adviseMemory,
   fileSystemOf,
@@ -16,6 +19,7 @@ import {
   PAGE_BYTES,
   unmapMemory,
 } from "../system/libc.ts";
+import { discardMapped, syncMapped, zeroMapped } from "../system/mapping.ts";
 
 // From linux/magic.h.
 const TMPFS_MAGIC = 0x01021994;
@@ -58,15 +62,24 @@ export interface FileBackendOptions {
  */
 export class FileBackend implements MappedBackend {
   readonly path: string;
+  readonly sizeBytes: number;
+  readonly limits: Limits;
   readonly mapping: Mapping & { readonly fd: number };
+  /** The page cache is the kernel's. */
+  readonly cacheSurvives = true;
+  /** Waits until the file's disk has everything; absent where the file is in memory and nowhere else. */
+  readonly flush?: NonNullable<Backend["flush"]>;
   #locked: boolean;
   #closed = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  private constructor(path: string, mapping: Mapping & { readonly fd: number }, locked: boolean) {
+  private constructor(path: string, mapping: Mapping & { readonly fd: number }, locked: boolean, flushes: boolean) {
     this.path = path;
+    this.sizeBytes = mapping.sizeBytes;
+    this.limits = { discardGranularityBytes: mapping.pageBytes ?? PAGE_BYTES };
     this.mapping = mapping;
     this.#locked = locked;
+    if (flushes) this.flush = () => this.#flush();
     if (!locked) this.#lockLater();
   }
 
@@ -106,7 +119,7 @@ export class FileBackend implements MappedBackend {
     undo.move();
     file.close();
     const flushes = !MEMORY_FILE_SYSTEMS.includes(type);
-    return new FileBackend(path, { address, sizeBytes, kind: "file", fd, pageBytes, flushes }, locked);
+    return new FileBackend(path, { address, sizeBytes, kind: "file", fd, pageBytes }, locked, flushes);
   }
 
   /** No other process serves the file. False only for a `shared` one, until the other has ended. */
@@ -120,6 +133,52 @@ export class FileBackend implements MappedBackend {
       if (!this.#locked) this.#lockLater();
     }, LOCK_LATER_MS);
     Deno.unrefTimer(Number(this.#timer));
+  }
+
+  /**
+   * Fills `buffer` with what the file has at `offsetBytes`, by a system call: what a program that touches the mapping would
+   * die of is an error here.
+   *
+   * @throws {DblockError} EIO and what else read(2) says.
+   */
+  read(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): void {
+    readAt(this.mapping.fd, buffer, offsetBytes);
+  }
+
+  /**
+   * Puts `buffer` into the file at `offsetBytes`, likewise.
+   *
+   * @throws {DblockError} ENOSPC, EDQUOT, EIO and what else write(2) says.
+   */
+  write(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): void {
+    writeAt(this.mapping.fd, buffer, offsetBytes);
+  }
+
+  /** Makes a hole. */
+  discard(offsetBytes: number, lengthBytes: number): void {
+    this.#requireRoom(discardMapped(this.mapping, offsetBytes, lengthBytes));
+  }
+
+  /** Makes a hole, or zeroes that have their space. */
+  writeZeroes(
+    offsetBytes: number,
+    lengthBytes: number,
+    { keepAllocated }: Pick<RequestOptions, "keepAllocated"> = { keepAllocated: false },
+  ): void {
+    this.#requireRoom(zeroMapped(this.mapping, offsetBytes, lengthBytes, { keepAllocated }));
+  }
+
+  /** Data and holes, as the file system knows them. */
+  extents(offsetBytes: number, lengthBytes: number): readonly Extent[] {
+    return extentsOf(this.mapping.fd, offsetBytes, lengthBytes, BLOCK_BYTES_MIN);
+  }
+
+  #requireRoom(isDone: boolean): void {
+    if (!isDone) throw new DblockError("ENOSPC", `Cannot zero a range of ${this.path}`, "its file system is full");
+  }
+
+  #flush(): void {
+    if (!syncMapped(this.mapping)) throw new DblockError("EIO", `Cannot flush ${this.path}`, "its disk has failed");
   }
 
   /** Lets go of the file, which stays. Nothing may serve it any more. */

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 /** A disk in memory: one sparse anonymous mapping that the kernel copies from and to. */
-import { DBLOCK_SIZE_BYTES_MAX } from "../module/abi.ts";
-import type { MappedBackend, Mapping } from "../disk/backend.ts";
+import type { RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
+import { SIZE_BYTES_MAX } from "../disk/limits.ts";
+import type { MappedBackend, Mapping } from "../disk/servable.ts";
 import { adviseMemory, MADV_DONTFORK, MADV_HUGEPAGE, mapMemory, PAGE_BYTES, unmapMemory } from "../system/libc.ts";
+import { discardMapped, zeroMapped } from "../system/mapping.ts";
+import { copyFromMemory, copyToMemory } from "../system/memory.ts";
 
 /** Options of a `MemoryBackend`. */
 export interface MemoryBackendOptions {
@@ -21,11 +24,13 @@ export interface MemoryBackendOptions {
  * import { MemoryBackend } from "./memory.ts";
  *
  * const disk = new MemoryBackend({ sizeBytes: 64 * 2 ** 20 });
+ * disk.write(new TextEncoder().encode("hello"), 4096);
  * console.assert(disk.mapping.sizeBytes === 67108864);
  * disk.close();
  * ```
  */
 export class MemoryBackend implements MappedBackend {
+  readonly sizeBytes: number;
   readonly mapping: Mapping;
   #closed = false;
 
@@ -35,10 +40,10 @@ export class MemoryBackend implements MappedBackend {
    */
   constructor(options: MemoryBackendOptions) {
     const { sizeBytes, hugePages = false } = options;
-    if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % PAGE_BYTES !== 0) {
+    if (!(sizeBytes > 0 && sizeBytes <= SIZE_BYTES_MAX) || sizeBytes % PAGE_BYTES !== 0) {
       throw new RangeError(`a disk's size is a positive multiple of ${PAGE_BYTES}, not ${sizeBytes}`);
     }
-    const address = sizeBytes > DBLOCK_SIZE_BYTES_MAX ? undefined : mapMemory(sizeBytes);
+    const address = mapMemory(sizeBytes);
     if (address === undefined) {
       throw new DblockError("ENOMEM", `Cannot map ${sizeBytes} bytes`, "there is no room for them", {
         hint: "take a smaller size, or see ulimit -v and sysctl vm.overcommit_memory",
@@ -47,7 +52,46 @@ export class MemoryBackend implements MappedBackend {
     // A child could keep every page alive, or make the first write after fork() copy it.
     adviseMemory(address, sizeBytes, MADV_DONTFORK);
     if (hugePages) adviseMemory(address, sizeBytes, MADV_HUGEPAGE);
+    this.sizeBytes = sizeBytes;
     this.mapping = { address, sizeBytes, kind: "anonymous" };
+  }
+
+  /**
+   * Fills `buffer` with what is at `offsetBytes`: any offset and length inside the disk.
+   *
+   * @throws {RangeError} if the range is not inside the disk, or the disk is closed.
+   */
+  read(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): void {
+    copyFromMemory(buffer, this.#addressOf(offsetBytes, buffer.length));
+  }
+
+  /** Puts `buffer` at `offsetBytes`, likewise. */
+  write(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): void {
+    copyToMemory(this.#addressOf(offsetBytes, buffer.length), buffer);
+  }
+
+  /** Gives the memory of a range back; it reads as zeroes afterwards. */
+  discard(offsetBytes: number, lengthBytes: number): void {
+    this.#addressOf(offsetBytes, lengthBytes);
+    discardMapped(this.mapping, offsetBytes, lengthBytes);
+  }
+
+  /** Makes a range read as zeroes. */
+  writeZeroes(
+    offsetBytes: number,
+    lengthBytes: number,
+    { keepAllocated }: Pick<RequestOptions, "keepAllocated"> = { keepAllocated: false },
+  ): void {
+    this.#addressOf(offsetBytes, lengthBytes);
+    zeroMapped(this.mapping, offsetBytes, lengthBytes, { keepAllocated });
+  }
+
+  #addressOf(offsetBytes: number, lengthBytes: number): number {
+    if (this.#closed) throw new RangeError("the disk is closed, and its memory given back");
+    if (!(offsetBytes >= 0 && lengthBytes >= 0 && offsetBytes + lengthBytes <= this.sizeBytes)) {
+      throw new RangeError(`${lengthBytes} bytes at ${offsetBytes} are not inside a disk of ${this.sizeBytes} bytes`);
+    }
+    return this.mapping.address + offsetBytes;
   }
 
   /** Gives the memory back. Nothing may serve it any more. */

@@ -1,39 +1,98 @@
 // SPDX-License-Identifier: MIT
 /**
- * What a disk is made of: the interfaces a program implements. `Backend` answers
- * requests with code; `MappedBackend` is memory that the kernel copies from and to.
+ * What a disk is: the interface that a program implements. A `Backend` answers requests with code. It knows no kernel and
+ * no protocol: a transport brings it to whoever uses the disk.
  */
+import type { Priority } from "./operation.ts";
 
-/** What else a request says. The same few objects are used again and again. */
-export interface RequestOptions {
-  /**
-   * Force unit access: answer only when the data is durable. Set only for a
-   * backend with `fua: true`; others are flushed after the write instead.
-   */
-  readonly fua: boolean;
+/** What every call of a backend is told besides its range. Valid until the backend has answered that call. */
+export interface CallOptions {
   /** A server that died may have done this already: do it again. */
   readonly replayed: boolean;
-  /** writeZeroes(): keep the space allocated. */
-  readonly keepAllocated: boolean;
+  /**
+   * Aborted when nobody waits for the answer any more: the request has timed out, or the disk is gone. The signal is made
+   * when it is first read, so it costs nothing where it is not used.
+   */
+  readonly signal: AbortSignal;
 }
 
-/** What a callback may return: nothing, or how many bytes it did. */
-export type Done = void | number;
+/** What a request says besides its range. Valid until the backend has answered the request. */
+export interface RequestOptions extends CallOptions {
+  /**
+   * Force unit access: answer only when the data is durable. Set only for a backend with `fua: true`; dispatch flushes
+   * after such a write for every other backend.
+   */
+  readonly fua: boolean;
+  /** writeZeroes(): keep the space allocated, so that a later write of it cannot find the store full. */
+  readonly keepAllocated: boolean;
+  /** Hint: the data is a file system's metadata. */
+  readonly metadata: boolean;
+  /** Hint: nobody waits for this read yet. */
+  readonly readAhead: boolean;
+  /** Hint: the kernel swaps. */
+  readonly swap: boolean;
+  /** Hint: how urgent the request is. */
+  readonly priority: Priority;
+}
+
+/** What a callback returns: nothing, or how many bytes it did (any other number than the request's length is EIO). */
+export type Completed = void | number;
 
 /**
- * A disk that answers with code. Only `sizeBytes`, `read` and `write` are
- * required.
+ * Why a backend is closed.
  *
- * - Offsets and lengths are bytes, multiples of the logical block size, inside
- *   the disk: dispatch has checked them, so a backend need not.
- * - `buffer` belongs to the backend until it has answered, and not after that.
- * - Any callback may return a promise. Requests then overlap and may be answered
- *   in any order.
- * - A callback that throws (or rejects) fails its request and no other: with the
- *   errno in the error's `code` ("ENOSPC", as in `DblockError` and in Deno's own
- *   errors), or else with EIO and one line in the log.
- * - A callback may return how many bytes it did, as `Deno.FsFile` does. Any
- *   number but the request's length is an I/O error.
+ * - `destroyed`: the disk is gone for good.
+ * - `left`: the disk, or a next server of it, goes on with this content: it was taken over, held or failed over by its
+ *   `onDeath` policy. Everything that was answered has to be there for the next server.
+ * - `unused`: the disk never began; nothing was asked.
+ */
+export type CloseReason = "destroyed" | "left" | "unused";
+
+/** A piece of a disk, as `extents()` reports it. */
+export interface Extent {
+  /** A positive multiple of the block size. */
+  readonly lengthBytes: number;
+  /**
+   * `data`: it was written. `zero`: it reads as zeroes and takes space. `hole`: it reads as zeroes and takes no space.
+   */
+  readonly kind: "data" | "zero" | "hole";
+}
+
+/**
+ * What a disk is like: sizes in bytes, each optional. `serve()` has the same options and they win; what neither says gets
+ * the default.
+ */
+export interface Limits {
+  /** What every offset and length is a multiple of: 512, 1024, 2048 or 4096. @default 512 */
+  readonly blockBytes?: number;
+  /** What the store writes at once without reading first: a power of two, `blockBytes` to 1 MiB. @default 4096 */
+  readonly physicalBlockBytes?: number;
+  /** The preferred size of a request: a multiple of `physicalBlockBytes` up to 16 MiB; 0: none. @default 0 */
+  readonly optimalIoBytes?: number;
+  /** The largest read and write: 4096 (or a page, where pages are larger) to 16 MiB. @default 512 KiB; 1 MiB for memory */
+  readonly maxIoBytes?: number;
+  /** What can be given back at once: a power of two, `blockBytes` to 1 GiB. @default 4096, or `blockBytes` if larger */
+  readonly discardGranularityBytes?: number;
+  /** The largest discard: up to 2 GiB. @default 2 GiB */
+  readonly maxDiscardBytes?: number;
+  /** The largest writeZeroes: up to 2 GiB. @default 2 GiB; 4 MiB where dispatch writes the zeroes */
+  readonly maxWriteZeroesBytes?: number;
+  /** Seeks are slow. @default false */
+  readonly rotational?: boolean;
+}
+
+/**
+ * A disk that answers with code. Only `sizeBytes`, `read` and `write` are required.
+ *
+ * - Offsets and lengths are bytes, multiples of `limits.blockBytes`, inside the disk: dispatch has checked them, so a
+ *   backend need not.
+ * - `buffer` belongs to the backend until it has answered, and not after that. It is a window into a larger buffer:
+ *   use the buffer itself, never `buffer.buffer`. It cannot be transferred to a Worker; a copy (`slice()`) can.
+ * - Any callback may return a promise. Requests then overlap and may be answered in any order.
+ * - A callback that throws (or rejects) fails its request and no other. The errno is in the error's `code`
+ *   (`new DblockError("ENOSPC")`, or an error of Deno's own); without one it is EIO and one line in the log.
+ * - A callback may return how many bytes it did, as `Deno.FsFile` does. Any number but the request's length is an I/O
+ *   error.
  *
  * ```ts
  * import type { Backend } from "./backend.ts";
@@ -49,164 +108,70 @@ export type Done = void | number;
  * ```
  */
 export interface Backend {
-  /** Size of the disk: a multiple of the logical block size, below 2^53. */
+  /** Size of the disk: a multiple of the block size, below 2^53. */
   readonly sizeBytes: number;
-  /** Refuse every write. @default false */
+  /** What the disk is like, where the defaults do not fit. */
+  readonly limits?: Limits;
+  /** Refuse everything that would change the disk. @default false */
   readonly readOnly?: boolean;
   /** `write` and `writeZeroes` heed `options.fua` by themselves. @default false */
   readonly fua?: boolean;
+  /**
+   * What was answered survives this process, although it was not flushed: a file's page cache does, an array does not.
+   * Matters to a disk that outlives its server (`onDeath`): the first flush after a death fails where this is false and
+   * there is a `flush`. @default false
+   */
+  readonly cacheSurvives?: boolean;
 
   /** Fills `buffer` with what is at `offsetBytes`. */
   read(
     buffer: Uint8Array<ArrayBuffer>,
     offsetBytes: number,
     options: RequestOptions,
-  ): Done | Promise<Done>;
+  ): Completed | Promise<Completed>;
 
-  /** Puts `buffer` at `offsetBytes`. */
+  /** Puts `buffer` at `offsetBytes`. Never called with `readOnly`. */
   write(
     buffer: Uint8Array<ArrayBuffer>,
     offsetBytes: number,
     options: RequestOptions,
-  ): Done | Promise<Done>;
+  ): Completed | Promise<Completed>;
 
   /**
-   * Makes every write answered so far durable. Without it, an answered write
-   * has to be durable already.
+   * Makes every write answered so far durable. Without it, an answered write has to be durable already.
    */
-  flush?(): Done | Promise<Done>;
+  flush?(options: CallOptions): Completed | Promise<Completed>;
 
   /** The range is not needed any more: its content is undefined from now on. */
   discard?(
     offsetBytes: number,
     lengthBytes: number,
     options: RequestOptions,
-  ): Done | Promise<Done>;
+  ): Completed | Promise<Completed>;
 
-  /** The range reads as zeroes from now on. Without it, zeroes are written. */
+  /** The range reads as zeroes from now on. Without it, dispatch writes zeroes. */
   writeZeroes?(
     offsetBytes: number,
     lengthBytes: number,
     options: RequestOptions,
-  ): Done | Promise<Done>;
+  ): Completed | Promise<Completed>;
 
   /**
-   * `device.resize()` gives the disk another size: called before it grows, and after it has become smaller, when requests
-   * of before may still be open. Without it, the size stays. Not in a `BackendModule`: its Workers would not hear of it.
+   * Gives the disk another size: called before it grows, and after it has become smaller, when requests of before may
+   * still be open. Without it, the size stays. Not in a `BackendModule`: its Workers would not hear of it.
    */
   resize?(sizeBytes: number): void | Promise<void>;
 
-  /** The device is gone and nothing will be asked any more. */
-  close?(): void | Promise<void>;
-}
-
-/** Memory of this process that is a disk's content. */
-export interface Mapping {
-  /** Its address, a multiple of 4096. */
-  readonly address: number;
-  /** Its size, a multiple of 4096. */
-  readonly sizeBytes: number;
   /**
-   * `anonymous`: private memory; a discarded page is given back and reads as
-   * zeroes, and there is nothing to flush.
-   * `file`: a shared mapping of a file; a discard punches a hole, a flush waits
-   * until the file has everything.
+   * What the range consists of: the extents from `offsetBytes` on, without gaps. The last may end before or behind the
+   * range's end; at least one is returned. Without it, everything is data.
    */
-  readonly kind: "anonymous" | "file";
-  /** The file that is mapped, from its beginning: holes are punched in it. Without it, the memory is asked to. */
-  readonly fd?: number;
-  /** What can be given back at once: a power of two, larger than usual on hugetlbfs. @default 4096 */
-  readonly pageBytes?: number;
-  /** A flush has something to wait for; false for a file on tmpfs. @default true for a `file` */
-  readonly flushes?: boolean;
-}
+  extents?(
+    offsetBytes: number,
+    lengthBytes: number,
+    options: CallOptions,
+  ): readonly Extent[] | Promise<readonly Extent[]>;
 
-/**
- * A disk that is memory: the kernel copies between a request's pages and
- * `mapping` by itself, and one Worker per queue only names addresses.
- */
-export interface MappedBackend {
-  readonly mapping: Mapping;
-  /** Refuse every write. @default false */
-  readonly readOnly?: boolean;
-  /**
-   * The device is gone and no Worker runs any more: the memory may be given
-   * back. Not called before that.
-   */
-  close?(): void | Promise<void>;
-}
-
-/**
- * A `Backend` in a module of its own, served by one Worker per queue. The module's
- * default export is a `BackendFactory`. Each Worker calls it and has a backend of
- * its own: what they share goes through `data` (a SharedArrayBuffer, a path).
- *
- * What it throws outside of a callback ends its Worker, and so do `self.close()`
- * and `Deno.exit()`: that is the disk's death (`onDeath`).
- * Where `onDeath` keeps the disk then, the other Workers end without closing
- * their backends: they are in the kernel, which goes on with the disk.
- */
-export interface BackendModule {
-  /** The module: `new URL("./my-backend.ts", import.meta.url)`. */
-  readonly module: URL;
-  /** Given to the factory; anything `structuredClone` can copy. */
-  readonly data?: unknown;
-}
-
-/** What a `BackendModule` exports as its default. */
-export type BackendFactory = (data: unknown) => Backend | Promise<Backend>;
-
-/** What the kernel is told about a disk when it is created. */
-export interface Profile {
-  readonly sizeBytes: number;
-  /** It is memory: completions name addresses and nothing is delivered. */
-  readonly direct: boolean;
-  readonly readOnly: boolean;
-  /** It has something to flush: FLUSH is sent. */
-  readonly writeCache: boolean;
-  /** FUA is sent as a flag; otherwise the kernel flushes after such a write. */
-  readonly fua: boolean;
-  readonly discard: boolean;
-  /** It zeroes by itself; otherwise dispatch writes zeroes. */
-  readonly writeZeroes: boolean;
-}
-
-/** True for a disk that is memory. */
-export function isMapped(
-  backend: Backend | MappedBackend | BackendModule,
-): backend is MappedBackend {
-  return "mapping" in backend;
-}
-
-/** True for a disk that is a module. */
-export function isModule(
-  backend: Backend | MappedBackend | BackendModule,
-): backend is BackendModule {
-  return "module" in backend;
-}
-
-/** What a backend can do, seen from which callbacks it has. */
-export function profileOf(backend: Backend | MappedBackend): Profile {
-  if (isMapped(backend)) {
-    return {
-      sizeBytes: backend.mapping.sizeBytes,
-      direct: true,
-      readOnly: backend.readOnly ?? false,
-      writeCache: backend.mapping.kind === "file" && backend.mapping.flushes !== false,
-      // The kernel copies a write's data while it ends the request: there is no moment to make it durable before.
-      fua: false,
-      discard: true,
-      writeZeroes: true,
-    };
-  }
-  return {
-    sizeBytes: backend.sizeBytes,
-    direct: false,
-    readOnly: backend.readOnly ?? false,
-    writeCache: backend.flush !== undefined,
-    // Dispatch flushes after the write by itself: one round trip instead of two.
-    fua: backend.flush !== undefined,
-    discard: backend.discard !== undefined,
-    writeZeroes: backend.writeZeroes !== undefined,
-  };
+  /** Nothing will be asked any more. Called exactly once, also when the disk never began. */
+  close?(reason: CloseReason): void | Promise<void>;
 }

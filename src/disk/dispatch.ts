@@ -1,44 +1,41 @@
 // SPDX-License-Identifier: MIT
 /**
- * From a request to its answer: the only place that checks a request, the only
- * place that calls a backend. Pure: it knows neither the kernel nor the ring.
+ * From a request to its answer: the only place that checks a request, the only place that calls a backend. Pure: it knows
+ * neither a kernel nor a protocol.
  */
-import {
-  DBLOCK_OPERATION_DISCARD,
-  DBLOCK_OPERATION_FLUSH,
-  DBLOCK_OPERATION_READ,
-  DBLOCK_OPERATION_WRITE,
-  DBLOCK_OPERATION_WRITE_ZEROES,
-  DBLOCK_REQUEST_FUA,
-  DBLOCK_REQUEST_NO_UNMAP,
-  DBLOCK_REQUEST_REPLAYED,
-} from "../module/abi.ts";
-import type { Backend, Done, RequestOptions } from "./backend.ts";
-import { describe, ERRNO, errnoName, errnoOf } from "./errors.ts";
+import type { Backend, Completed } from "./backend.ts";
+import { DblockError, describe, ERRNO, errnoName, errnoOf } from "./errors.ts";
+import type { Operation } from "./operation.ts";
+import { REQUEST_FUA } from "./operation.ts";
+import { OpenRequest } from "./request.ts";
 
-/** The limits a device was created with, all in bytes. */
+/** What requests of a disk are checked against, all in bytes. */
 export interface Geometry {
   readonly sizeBytes: number;
-  readonly logicalBlockBytes: number;
-  /** Largest READ and WRITE. */
+  readonly blockBytes: number;
+  /** Largest read and write. */
   readonly maxIoBytes: number;
-  /** Largest DISCARD; 0: not supported. */
+  /** Largest discard; 0: not supported. */
   readonly maxDiscardBytes: number;
-  /** Largest WRITE_ZEROES; 0: not supported. */
+  /** Largest writeZeroes; 0: not supported. */
   readonly maxWriteZeroesBytes: number;
   readonly readOnly: boolean;
+  /** After this time nobody waits for an answer any more, in ms; 0: somebody always does. */
+  readonly timeoutMs: number;
 }
 
-/** Where the data of requests lives: one slot of `maxIoBytes` per request. */
-export interface Slots {
-  /** The first `lengthBytes` of a slot. */
+/** Who brings requests and takes their answers: a queue of dblock.ko, a connection of NBD. */
+export interface Transport {
+  /** The first `lengthBytes` of the memory where a request's data is: its slot, of `maxIoBytes`. */
   view(slot: number, lengthBytes: number): Uint8Array<ArrayBuffer>;
+  /** Takes the answer to a request for which `dispatch()` has returned `LATER`: 0 or an errno. Must not throw. */
+  answer(slot: number, errno: number): void;
 }
 
-const KNOWN_FLAGS = DBLOCK_REQUEST_FUA | DBLOCK_REQUEST_REPLAYED |
-  DBLOCK_REQUEST_NO_UNMAP;
+/** What `dispatch()` returns for a request that the backend answers later. */
+export const LATER = -1;
+
 const LOGGED_MAX = 64;
-const OPERATION_NAMES = ["read", "write", "flush", "discard", "writeZeroes"];
 
 /**
  * What is wrong with a request: 0 or an errno. The kernel has checked all of this; a server that believes it blindly
@@ -46,164 +43,135 @@ const OPERATION_NAMES = ["read", "write", "flush", "discard", "writeZeroes"];
  */
 export function checkRequest(
   geometry: Geometry,
-  operation: number,
-  flags: number,
+  operation: Operation,
   offsetBytes: number,
   lengthBytes: number,
 ): number {
-  if ((flags & ~KNOWN_FLAGS) !== 0) return ERRNO.EOPNOTSUPP;
   let longest = geometry.maxIoBytes;
   let pastTheEnd: number = ERRNO.ENOSPC;
   switch (operation) {
-    case DBLOCK_OPERATION_FLUSH:
+    case "flush":
       return offsetBytes === 0 && lengthBytes === 0 ? 0 : ERRNO.EINVAL;
-    case DBLOCK_OPERATION_READ:
+    case "read":
       pastTheEnd = ERRNO.EIO;
       break;
-    case DBLOCK_OPERATION_WRITE:
+    case "write":
       break;
-    case DBLOCK_OPERATION_DISCARD:
+    case "discard":
       longest = geometry.maxDiscardBytes;
       pastTheEnd = ERRNO.EIO;
       break;
-    case DBLOCK_OPERATION_WRITE_ZEROES:
+    case "writeZeroes":
       longest = geometry.maxWriteZeroesBytes;
       break;
-    default:
-      return ERRNO.EOPNOTSUPP;
   }
   if (longest === 0) return ERRNO.EOPNOTSUPP;
-  if (operation !== DBLOCK_OPERATION_READ && geometry.readOnly) return ERRNO.EROFS;
+  if (operation !== "read" && geometry.readOnly) return ERRNO.EROFS;
   if (lengthBytes === 0 || lengthBytes > longest) return ERRNO.EINVAL;
   // Block sizes are powers of two, and & looks at the low 32 bits of a large offset only: exact, and faster than %.
-  if (((offsetBytes | lengthBytes) & (geometry.logicalBlockBytes - 1)) !== 0) return ERRNO.EINVAL;
+  if (((offsetBytes | lengthBytes) & (geometry.blockBytes - 1)) !== 0) return ERRNO.EINVAL;
   return offsetBytes + lengthBytes > geometry.sizeBytes ? pastTheEnd : 0;
 }
 
-/** Answers requests with a backend: 0 or an errno for each, now or later. */
+/**
+ * Answers the requests of one transport with a backend: 0 or an errno for each, at once or later. A transport names a
+ * request by its slot, a small number; a slot has one open request.
+ */
 export class Dispatcher {
   readonly #backend: Backend;
   readonly #geometry: Geometry;
+  readonly #transport: Transport;
   readonly #log: (message: string) => void;
   readonly #logged = new Set<string>();
-  /** By request flags: nothing is allocated per request. */
-  readonly #options: readonly RequestOptions[];
+  /** By slot, made at its first request and used again: nothing is allocated per request. */
+  readonly #requests: OpenRequest[] = [];
+  /** Writes with FUA are followed by a flush. */
+  readonly #flushesAfterFua: boolean;
+  readonly #onDone = (request: OpenRequest, done: Completed) => this.#settle(request, done);
+  readonly #onFailed = (request: OpenRequest, error: unknown) => this.#fail(request, error);
 
-  constructor(
-    backend: Backend,
-    geometry: Geometry,
-    log: (message: string) => void,
-  ) {
+  constructor(backend: Backend, geometry: Geometry, transport: Transport, log: (message: string) => void) {
     this.#backend = backend;
     this.#geometry = geometry;
+    this.#transport = transport;
     this.#log = log;
-    this.#options = Array.from({ length: KNOWN_FLAGS + 1 }, (_, flags) =>
-      Object.freeze({
-        fua: (flags & DBLOCK_REQUEST_FUA) !== 0 && backend.fua === true,
-        replayed: (flags & DBLOCK_REQUEST_REPLAYED) !== 0,
-        keepAllocated: (flags & DBLOCK_REQUEST_NO_UNMAP) !== 0,
-      }));
+    this.#flushesAfterFua = backend.fua !== true && backend.flush !== undefined;
   }
 
   /**
-   * Does what a request asks for. Never throws and never rejects: whatever the
-   * backend does becomes an errno.
+   * Does what a request asks for. Never throws: whatever the backend does becomes an errno.
    *
-   * @param operation enum dblock_operation
-   * @param flags DBLOCK_REQUEST_*
-   * @returns 0 when all of it is done, else an errno; a promise of that only if
-   * the backend returned a promise
+   * @param flags REQUEST_* of operation.ts
+   * @returns 0 when all of it is done, else an errno; or `LATER`, if the backend has returned a promise:
+   * `Transport.answer()` is called once then, and not before this has returned
    */
-  dispatch(
-    operation: number,
-    flags: number,
-    offsetBytes: number,
-    lengthBytes: number,
-    slot: number,
-    slots: Slots,
-  ): number | Promise<number> {
-    const refused = checkRequest(this.#geometry, operation, flags, offsetBytes, lengthBytes);
+  dispatch(operation: Operation, flags: number, offsetBytes: number, lengthBytes: number, slot: number): number {
+    const refused = checkRequest(this.#geometry, operation, offsetBytes, lengthBytes);
     if (refused !== 0) return refused;
+    const request = this.#requests[slot] ?? this.#makeRequest(slot);
+    if (request.isOpen) return ERRNO.EBUSY; // a transport's mistake: the slot's memory is in use
+    const flushes = this.#flushesAfterFua && (flags & REQUEST_FUA) !== 0 && operation !== "read";
+    request.begin(operation, flags, lengthBytes, flushes);
     try {
-      const done = this.#call(
-        operation,
-        flags,
-        offsetBytes,
-        lengthBytes,
-        slot,
-        slots,
-      );
-      const fua = (flags & DBLOCK_REQUEST_FUA) !== 0;
-      const flush = fua && operation !== DBLOCK_OPERATION_READ &&
-        this.#backend.fua !== true && this.#backend.flush !== undefined;
-      if (isThenable(done)) {
-        return this.#later(operation, lengthBytes, done, flush);
+      const done = this.#call(request, offsetBytes, lengthBytes);
+      if (isThenable(done)) return this.#later(request, done);
+      let errno = this.#judge(request, done);
+      if (errno === 0 && flushes && operation !== "flush") {
+        const flushed = this.#backend.flush?.(request);
+        request.flushing();
+        if (isThenable(flushed)) return this.#later(request, flushed);
+        errno = 0;
       }
-      const errno = this.#judge(operation, lengthBytes, done);
-      if (errno !== 0 || !flush) return errno;
-      const flushed = this.#backend.flush?.();
-      if (isThenable(flushed)) {
-        return this.#later(DBLOCK_OPERATION_FLUSH, 0, flushed, false);
-      }
-      return 0;
+      request.end();
+      return errno;
     } catch (error) {
-      return this.#failed(operation, error);
+      request.end();
+      return this.#errnoOf(request.operation, error);
     }
   }
 
-  #call(
-    operation: number,
-    flags: number,
-    offsetBytes: number,
-    lengthBytes: number,
-    slot: number,
-    slots: Slots,
-  ): Done | Promise<Done> {
+  /** The disk is gone: aborts the signals of what is open. Answers may still come; nobody waits for them. */
+  abort(reason: unknown = new DblockError("ENODEV", "Cannot answer", "the disk is gone")): void {
+    for (const request of this.#requests) request?.abort(reason);
+  }
+
+  #makeRequest(slot: number): OpenRequest {
+    const heedsFua = this.#backend.fua === true;
+    const { timeoutMs } = this.#geometry;
+    return this.#requests[slot] = new OpenRequest(slot, { heedsFua, timeoutMs }, this.#onDone, this.#onFailed);
+  }
+
+  #call(request: OpenRequest, offsetBytes: number, lengthBytes: number): Completed | Promise<Completed> {
     const backend = this.#backend;
-    const options = this.#options[flags];
-    switch (operation) {
-      case DBLOCK_OPERATION_READ:
-        return backend.read(
-          slots.view(slot, lengthBytes),
-          offsetBytes,
-          options,
-        );
-      case DBLOCK_OPERATION_WRITE:
-        return backend.write(
-          slots.view(slot, lengthBytes),
-          offsetBytes,
-          options,
-        );
-      case DBLOCK_OPERATION_FLUSH:
-        return backend.flush?.();
-      case DBLOCK_OPERATION_DISCARD:
-        return backend.discard?.(offsetBytes, lengthBytes, options);
-      default:
+    switch (request.operation) {
+      case "read":
+        return backend.read(this.#transport.view(request.slot, lengthBytes), offsetBytes, request);
+      case "write":
+        return backend.write(this.#transport.view(request.slot, lengthBytes), offsetBytes, request);
+      case "flush":
+        return backend.flush?.(request);
+      case "discard":
+        return backend.discard?.(offsetBytes, lengthBytes, request);
+      case "writeZeroes":
         return backend.writeZeroes === undefined
-          ? this.#writeZeroes(offsetBytes, lengthBytes, options, slot, slots)
-          : backend.writeZeroes(offsetBytes, lengthBytes, options);
+          ? this.#writeZeroes(request, offsetBytes, lengthBytes)
+          : backend.writeZeroes(offsetBytes, lengthBytes, request);
     }
   }
 
   /**
-   * Zeroes for a backend that cannot zero: writes of what fits the request's own
-   * slot, which is cleared for each, as a backend may scribble on it.
+   * Zeroes for a backend that cannot zero: writes of what fits the request's own slot, which is cleared for each, as a
+   * backend may scribble on it.
    */
-  #writeZeroes(
-    offsetBytes: number,
-    lengthBytes: number,
-    options: RequestOptions,
-    slot: number,
-    slots: Slots,
-  ): Done | Promise<Done> {
+  #writeZeroes(request: OpenRequest, offsetBytes: number, lengthBytes: number): Completed | Promise<Completed> {
     let done = 0;
-    const next = (): Done | Promise<Done> => {
+    const next = (): Completed | Promise<Completed> => {
       while (done < lengthBytes) {
         const chunk = Math.min(lengthBytes - done, this.#geometry.maxIoBytes);
-        const zeroes = slots.view(slot, chunk).fill(0);
+        const zeroes = this.#transport.view(request.slot, chunk).fill(0);
         const at = offsetBytes + done;
         done += chunk;
-        const written = this.#backend.write(zeroes, at, options);
+        const written = this.#backend.write(zeroes, at, request);
         if (isThenable(written)) {
           return written.then((count) => count === undefined || count === chunk ? next() : 0);
         }
@@ -214,40 +182,48 @@ export class Dispatcher {
     return next();
   }
 
-  async #later(
-    operation: number,
-    lengthBytes: number,
-    done: Promise<Done>,
-    flush: boolean,
-  ): Promise<number> {
-    try {
-      const errno = this.#judge(operation, lengthBytes, await done);
-      if (errno === 0 && flush) await this.#backend.flush?.();
-      return errno;
-    } catch (error) {
-      return this.#failed(operation, error);
+  /** One `then` and no promise of ours: an answer that comes later costs little more than one that comes at once. */
+  #later(request: OpenRequest, done: Promise<Completed>): number {
+    // Something that is only like a promise could call both functions, or one of them now.
+    const promise = done.constructor === Promise ? done : Promise.resolve(done);
+    promise.then(request.onDone, request.onFailed);
+    request.isOpen = true;
+    return LATER;
+  }
+
+  #settle(request: OpenRequest, done: Completed): void {
+    let errno = this.#judge(request, done);
+    if (errno === 0 && request.flushesAfter) {
+      request.flushing();
+      try {
+        const flushed = this.#backend.flush?.(request);
+        if (isThenable(flushed)) return void this.#later(request, flushed);
+      } catch (error) {
+        errno = this.#errnoOf("flush", error);
+      }
     }
+    request.end();
+    this.#transport.answer(request.slot, errno);
+  }
+
+  #fail(request: OpenRequest, error: unknown): void {
+    const errno = this.#errnoOf(request.operation, error);
+    request.end();
+    this.#transport.answer(request.slot, errno);
   }
 
   /** The errno for what a callback returned. */
-  #judge(operation: number, lengthBytes: number, done: Done): number {
-    if (done === undefined || operation === DBLOCK_OPERATION_FLUSH) return 0;
-    if (done === lengthBytes) return 0;
-    this.#logOnce(
-      `${OPERATION_NAMES[operation]}() of the backend did ${done} of ` +
-        `${lengthBytes} bytes: answered EIO`,
-    );
+  #judge({ operation, lengthBytes }: OpenRequest, done: Completed): number {
+    if (done === undefined || done === lengthBytes || operation === "flush") return 0;
+    this.#logOnce(`${operation}() of the backend did ${done} of ${lengthBytes} bytes: answered EIO`);
     return ERRNO.EIO;
   }
 
   /** The errno for what a callback threw. */
-  #failed(operation: number, error: unknown): number {
+  #errnoOf(operation: Operation, error: unknown): number {
     const errno = errnoOf(error);
     if (errno !== undefined) return errno;
-    this.#logOnce(
-      `${OPERATION_NAMES[operation]}() of the backend threw ${describe(error)}: ` +
-        `answered ${errnoName(ERRNO.EIO)}`,
-    );
+    this.#logOnce(`${operation}() of the backend threw ${describe(error)}: answered ${errnoName(ERRNO.EIO)}`);
     return ERRNO.EIO;
   }
 
@@ -259,6 +235,6 @@ export class Dispatcher {
   }
 }
 
-function isThenable(done: Done | Promise<Done>): done is Promise<Done> {
+function isThenable(done: Completed | Promise<Completed>): done is Promise<Completed> {
   return typeof done === "object" && done !== null && "then" in done;
 }

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT
 /** A function that sees each request before the backend does: to log it, to let it wait, or to refuse it. */
-import type { Backend, Done, RequestOptions } from "../disk/backend.ts";
+import type { Operation } from "../disk/operation.ts";
+import type { Backend, CallOptions, Completed, RequestOptions } from "../disk/backend.ts";
 
 /** A request that a backend is about to be asked. */
 export interface InterceptedRequest {
-  readonly operation: "read" | "write" | "flush" | "discard" | "writeZeroes";
+  readonly operation: Operation;
   /** 0 for a flush. */
   readonly offsetBytes: number;
   /** 0 for a flush. */
   readonly lengthBytes: number;
-  /** A flush has none. */
-  readonly options: RequestOptions | undefined;
+  /** A flush has only those of every call. */
+  readonly options: CallOptions & Partial<RequestOptions>;
 }
 
 /**
@@ -33,22 +34,24 @@ export interface InterceptedRequest {
  */
 export function intercept(
   backend: Backend,
-  before: (request: InterceptedRequest) => void | Promise<void>,
+  before: (request: InterceptedRequest) => unknown,
 ): Backend {
   const ask = (
     operation: InterceptedRequest["operation"],
     offsetBytes: number,
     lengthBytes: number,
-    options: RequestOptions | undefined,
-    then: () => Done | Promise<Done>,
-  ): Done | Promise<Done> => {
+    options: CallOptions & Partial<RequestOptions>,
+    then: () => Completed | Promise<Completed>,
+  ): Completed | Promise<Completed> => {
     const waiting = before({ operation, offsetBytes, lengthBytes, options });
-    return waiting === undefined ? then() : waiting.then(then);
+    return waiting instanceof Promise ? waiting.then(then) : then();
   };
   return {
     get sizeBytes() {
       return backend.sizeBytes;
     },
+    ...(backend.limits === undefined ? {} : { limits: backend.limits }),
+    ...(backend.cacheSurvives === undefined ? {} : { cacheSurvives: backend.cacheSurvives }),
     ...(backend.readOnly === undefined ? {} : { readOnly: backend.readOnly }),
     ...(backend.fua === undefined ? {} : { fua: backend.fua }),
     read: (buffer, offset, options) =>
@@ -56,7 +59,7 @@ export function intercept(
     write: (buffer, offset, options) =>
       ask("write", offset, buffer.length, options, () => backend.write(buffer, offset, options)),
     // What the backend has not, the filter must not have either: a disk is made of what is there.
-    ...(backend.flush && { flush: () => ask("flush", 0, 0, undefined, () => backend.flush?.()) }),
+    ...(backend.flush && { flush: (options) => ask("flush", 0, 0, options, () => backend.flush?.(options)) }),
     ...(backend.discard && {
       discard: (offset, length, options) =>
         ask("discard", offset, length, options, () => backend.discard?.(offset, length, options)),
@@ -66,6 +69,7 @@ export function intercept(
         ask("writeZeroes", offset, length, options, () => backend.writeZeroes?.(offset, length, options)),
     }),
     ...(backend.resize && { resize: (sizeBytes) => backend.resize?.(sizeBytes) }),
-    ...(backend.close && { close: () => backend.close?.() }),
+    ...(backend.extents && { extents: (...range) => backend.extents?.(...range) ?? [] }),
+    ...(backend.close && { close: (reason) => backend.close?.(reason) }),
   };
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /** A write cache that can lose its power: what file systems and databases have to survive, and when. */
-import type { Backend, Done, RequestOptions } from "../disk/backend.ts";
+import type { Backend, CallOptions, CloseReason, Completed, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
+import { requestOptions } from "../disk/request.ts";
 
 /** Options of a `WriteCache`. */
 export interface WriteCacheOptions {
@@ -32,6 +33,7 @@ export interface PowerCut {
  *
  * ```ts
  * import type { Backend } from "../disk/backend.ts";
+ * import { requestOptions } from "../disk/request.ts";
  * import { WriteCache } from "./write_cache.ts";
  *
  * const store = new Uint8Array(4096);
@@ -41,8 +43,7 @@ export interface PowerCut {
  *   write: (buffer, offset) => store.set(buffer, offset),
  * };
  * const cache = new WriteCache(disk);
- * const options = { fua: false, replayed: false, keepAllocated: false };
- * await cache.write(new Uint8Array(512).fill(1), 0, options);
+ * await cache.write(new Uint8Array(512).fill(1), 0, requestOptions());
  * console.assert(store[0] === 0 && cache.dirtyBytes === 512);
  * console.assert((await cache.powerOff({ survival: 0 })).lost === 1);
  * ```
@@ -77,6 +78,10 @@ export class WriteCache implements Backend {
     return this.#backend.sizeBytes;
   }
 
+  get limits(): Limits {
+    return this.#backend.limits ?? {};
+  }
+
   get readOnly(): boolean {
     return this.#backend.readOnly ?? false;
   }
@@ -87,7 +92,7 @@ export class WriteCache implements Backend {
   }
 
   /** From both disks: the other one's content, and what is newer here. */
-  async read(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number, options: RequestOptions): Promise<Done> {
+  async read(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number, options: RequestOptions): Promise<Completed> {
     this.#requirePower();
     const blocks = this.#blocksOf(offsetBytes, buffer.length);
     // Those that are written back while the other disk reads are gone from here when it has read what was there before.
@@ -107,21 +112,21 @@ export class WriteCache implements Backend {
     for (const [i, block] of blocks.entries()) {
       this.#dirty.set(block, buffer.slice(i * this.#blockBytes, (i + 1) * this.#blockBytes));
     }
-    if (options.fua) await this.#alone(() => this.#writeBack(blocks));
+    if (options.fua) await this.#alone(() => this.#writeBack(blocks, options));
   }
 
   /** Everything that was written before is on the other disk, and flushed there, when this ends. */
-  async flush(): Promise<void> {
+  async flush(options: CallOptions = requestOptions()): Promise<void> {
     this.#requirePower();
-    await this.#alone(() => this.#writeBack([...this.#dirty.keys()]));
+    await this.#alone(() => this.#writeBack([...this.#dirty.keys()], options));
   }
 
   /** Writes what is still here, if the power is on, and closes the other disk. */
-  async close(): Promise<void> {
+  async close(reason: CloseReason): Promise<void> {
     try {
       if (!this.#isOff) await this.flush();
     } finally {
-      await this.#backend.close?.();
+      await this.#backend.close?.(reason);
     }
   }
 
@@ -168,7 +173,7 @@ export class WriteCache implements Backend {
     return done;
   }
 
-  async #writeBack(blocks: readonly number[]): Promise<void> {
+  async #writeBack(blocks: readonly number[], options: CallOptions): Promise<void> {
     for (const block of blocks) {
       this.#requirePower();
       const bytes = this.#dirty.get(block);
@@ -178,18 +183,17 @@ export class WriteCache implements Backend {
       if (this.#dirty.get(block) === bytes) this.#dirty.delete(block);
     }
     this.#requirePower();
-    await this.#backend.flush?.();
+    await this.#backend.flush?.(options);
   }
 
   async #writeBlock(block: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
-    const options = { fua: false, replayed: false, keepAllocated: false };
     // A copy: a backend may scribble on what it is given.
-    const done = await this.#backend.write(bytes.slice(), block * this.#blockBytes, options);
+    const done = await this.#backend.write(bytes.slice(), block * this.#blockBytes, requestOptions());
     if (done === undefined || done === bytes.length) return;
     throw new DblockError("EIO", `Cannot write block ${block}`, `the disk took ${done} of ${bytes.length} bytes`);
   }
 
-  async #discard(offsetBytes: number, lengthBytes: number, options: RequestOptions): Promise<Done> {
+  async #discard(offsetBytes: number, lengthBytes: number, options: RequestOptions): Promise<Completed> {
     this.#requirePower();
     return await this.#alone(async () => {
       const end = offsetBytes + lengthBytes;

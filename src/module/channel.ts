@@ -20,7 +20,6 @@ import {
   DBLOCK_STATUS_BAD_LENGTH,
 } from "./abi.ts";
 import { addressOf, devicePath, ioctlError, openNode } from "./control.ts";
-import type { Slots } from "../disk/dispatch.ts";
 import { DblockError, ERRNO } from "../disk/errors.ts";
 import { type Kernel, linux, O_NONBLOCK, O_RDWR, PAGE_BYTES } from "../system/libc.ts";
 import { Ring } from "./request.ts";
@@ -57,7 +56,7 @@ export interface ChannelOptions {
 }
 
 /** One queue of a device. */
-export class Channel implements Slots, Disposable {
+export class Channel implements Disposable {
   readonly name: string;
   readonly queue: number;
   readonly ring: Ring;
@@ -251,6 +250,7 @@ export class Channel implements Slots, Disposable {
     return this.#kernel.now();
   }
 
+  /** The first `lengthBytes` of a slot of the buffer. */
   view(slot: number, lengthBytes: number): Uint8Array<ArrayBuffer> {
     const view = this.#views[slot];
     // Most requests of a slot are as long as the one before: no new object then.

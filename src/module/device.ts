@@ -43,7 +43,7 @@ export interface Device extends AsyncDisposable {
   /**
    * Gives the disk another size, also while it is mounted: what lies past a smaller end is lost.
    *
-   * @param sizeBytes a multiple of the logical block size
+   * @param sizeBytes a multiple of the block size
    * @throws {DblockError} EOPNOTSUPP (the backend has no `resize`), EINVAL, ENODEV (the device has ended), or what the backend's `resize` throws;
    * the disk has the size of before then, unless that happens when it has become smaller already.
    */
@@ -139,9 +139,9 @@ export class ServedDevice implements Device {
     const resizer = this.#resizer;
     const attempted = `Cannot resize ${this.path} to ${sizeBytes} bytes`;
     if (resizer === undefined) throw new DblockError("EOPNOTSUPP", attempted, "its backend cannot be resized");
-    const { logicalBlockBytes } = this.#geometry;
-    if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % logicalBlockBytes !== 0) {
-      throw new DblockError("EINVAL", attempted, `that is not a positive multiple of ${logicalBlockBytes}`);
+    const { blockBytes } = this.#geometry;
+    if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % blockBytes !== 0) {
+      throw new DblockError("EINVAL", attempted, `that is not a positive multiple of ${blockBytes}`);
     }
     const resized = this.#resized.then(() => this.#resizeTo(sizeBytes, resizer));
     this.#resized = resized.catch(() => {});

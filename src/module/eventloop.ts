@@ -7,7 +7,10 @@
  * else that is due between them; after one that brought none, another thread waits (poll), which takes far longer.
  */
 import { type Channel, GONE } from "./channel.ts";
-import type { Dispatcher } from "../disk/dispatch.ts";
+import type { Backend } from "../disk/backend.ts";
+import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispatch.ts";
+import { ERRNO } from "../disk/errors.ts";
+import { UNKNOWN } from "./request.ts";
 
 /** How long a turn may keep timers, signals and other promises waiting. */
 const TURN_MS = 2;
@@ -20,9 +23,12 @@ function immediate(): Promise<void> {
 }
 
 /** One queue, served by the thread that calls `run()`. */
-export class EventLoop {
+export class EventLoop implements Transport {
   readonly #channel: Channel;
   readonly #dispatcher: Dispatcher;
+  /** By slot, of the requests that are answered later. */
+  readonly #generations: Uint32Array;
+  readonly #lengths: Uint32Array;
   /** Requests whose backend call has returned a promise that is not settled. */
   #openCount = 0;
   #commitScheduled = false;
@@ -34,9 +40,11 @@ export class EventLoop {
   /** Ends the wait of run(). */
   #wake: () => void = () => {};
 
-  constructor(channel: Channel, dispatcher: Dispatcher) {
+  constructor(channel: Channel, backend: Backend, geometry: Geometry, log: (message: string) => void) {
     this.#channel = channel;
-    this.#dispatcher = dispatcher;
+    this.#dispatcher = new Dispatcher(backend, geometry, this, log);
+    this.#generations = new Uint32Array(channel.ring.depth);
+    this.#lengths = new Uint32Array(channel.ring.depth);
   }
 
   /**
@@ -107,32 +115,34 @@ export class EventLoop {
 
   #answerAll(count: number): void {
     this.#isBusy ||= count > 0;
-    const channel = this.#channel;
-    const ring = channel.ring;
+    const ring = this.#channel.ring;
     for (let i = 0; i < count; i++) {
+      const operation = ring.operation(i);
+      const flags = ring.flags(i);
       const slot = ring.slot(i);
       const generation = ring.generation(i);
       const lengthBytes = ring.lengthBytes(i);
-      const answer = this.#dispatcher.dispatch(
-        ring.operation(i),
-        ring.flags(i),
-        ring.offsetBytes(i),
-        lengthBytes,
-        slot,
-        channel,
-      );
-      if (typeof answer === "number") ring.complete(slot, generation, lengthBytes, 0, answer);
-      else this.#answerLater(answer, slot, generation, lengthBytes);
+      const errno = operation === undefined || flags === UNKNOWN
+        ? ERRNO.EOPNOTSUPP
+        : this.#dispatcher.dispatch(operation, flags, ring.offsetBytes(i), lengthBytes, slot);
+      if (errno === LATER) {
+        this.#openCount++;
+        this.#generations[slot] = generation;
+        this.#lengths[slot] = lengthBytes;
+      } else ring.complete(slot, generation, lengthBytes, 0, errno);
     }
   }
 
-  /** dispatch() never rejects, so nothing is lost when this promise is not waited for. */
-  async #answerLater(answer: Promise<number>, slot: number, generation: number, lengthBytes: number): Promise<void> {
-    this.#openCount++;
-    const errno = await answer;
+  /** The memory of a slot. */
+  view(slot: number, lengthBytes: number): Uint8Array<ArrayBuffer> {
+    return this.#channel.view(slot, lengthBytes);
+  }
+
+  /** Completes a request that was dispatched before. */
+  answer(slot: number, errno: number): void {
     this.#openCount--;
     if (this.#ended) return;
-    this.#channel.ring.complete(slot, generation, lengthBytes, 0, errno);
+    this.#channel.ring.complete(slot, this.#generations[slot], this.#lengths[slot], 0, errno);
     if (this.#commitScheduled) return;
     this.#commitScheduled = true;
     queueMicrotask(() => {
@@ -158,6 +168,7 @@ export class EventLoop {
   #stop(failure?: unknown): void {
     this.#ended = true;
     this.#failure = failure;
+    this.#dispatcher.abort();
     this.#wake();
   }
 }

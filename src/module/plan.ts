@@ -4,9 +4,7 @@
  * the value when one is out of range. The kernel checks again, but can only say EINVAL.
  */
 import {
-  DBLOCK_BLOCK_BYTES_MAX,
-  DBLOCK_BLOCK_BYTES_MIN,
-  dblock_create,
+  type dblock_create,
   DBLOCK_DEVICE_DIRECT,
   DBLOCK_DEVICE_DISCARD,
   DBLOCK_DEVICE_FUA,
@@ -14,36 +12,25 @@ import {
   DBLOCK_DEVICE_ROTATIONAL,
   DBLOCK_DEVICE_WRITE_CACHE,
   DBLOCK_DEVICE_WRITE_ZEROES,
-  DBLOCK_IO_BYTES_MAX,
-  DBLOCK_IO_BYTES_MIN,
   DBLOCK_ON_DEATH_FAIL,
   DBLOCK_ON_DEATH_HOLD,
   DBLOCK_ON_DEATH_REMOVE,
   DBLOCK_QUEUE_COUNT_MAX,
   DBLOCK_QUEUE_DEPTH_MAX,
-  DBLOCK_RANGE_BYTES_MAX,
-  DBLOCK_SIZE_BYTES_MAX,
   DBLOCK_TIMEOUT_MS_MAX,
   DBLOCK_TIMEOUT_MS_MIN,
 } from "./abi.ts";
-import type { Profile } from "../disk/backend.ts";
 import { type CreateOptions, devicePath, whyBadName } from "./control.ts";
+import type { Limits } from "../disk/backend.ts";
 import type { Geometry } from "../disk/dispatch.ts";
 import { DblockError } from "../disk/errors.ts";
-import { PAGE_BYTES, systemPageBytes } from "../system/libc.ts";
+import { checkedLimits, type DecidedLimits, LIMIT_NAMES, whyBadLimits, whyOutside } from "../disk/limits.ts";
+import type { Profile } from "../disk/profile.ts";
+import { systemPageBytes } from "../system/libc.ts";
 import type { Decoded } from "../system/struct.ts";
 
-const KIB = 2 ** 10;
-const MIB = 2 ** 20;
 const DEFAULT_DEPTH = 128;
 const DEFAULT_TIMEOUT_MS = 30_000;
-/** As the kernel's own queues are: larger requests than this gain little and wait longer for each other. */
-const DEFAULT_IO_BYTES = 512 * KIB;
-/** Without a copy in the server, a large request costs it no more than a small one. */
-const DEFAULT_DIRECT_IO_BYTES = MIB;
-/** A backend that cannot zero gets writes instead: few enough of them to end before any timeout. */
-const EMULATED_ZEROES_BYTES = 4 * MIB;
-const PHYSICAL_BLOCK_BYTES_MAX = MIB;
 
 const ON_DEATH = {
   remove: DBLOCK_ON_DEATH_REMOVE,
@@ -51,10 +38,12 @@ const ON_DEATH = {
   hold: DBLOCK_ON_DEATH_HOLD,
 } as const;
 
-/** What a device is like. */
-export interface DeviceOptions {
+/** What a device is like. The limits are the backend's own where nothing is said here: see `Limits`. */
+export interface DeviceOptions extends Limits {
   /** The disk becomes /dev/NAME: a letter or digit, then letters, digits, '.', '_', '-', at most 31 in all. */
   readonly name: string;
+  /** Refuse everything that would change the disk, also where the backend would do it. @default what the backend says */
+  readonly readOnly?: boolean;
   /** 1 to 64, lowered to what the kernel has CPUs for. @default one per CPU up to 4; 1 for a `Backend` object */
   readonly queues?: number;
   /**
@@ -63,20 +52,20 @@ export interface DeviceOptions {
    * @default 128
    */
   readonly depth?: number;
-  /** 512, 1024, 2048 or 4096. @default 512 */
-  readonly logicalBlockBytes?: number;
-  /** A power of two, `logicalBlockBytes` to 1 MiB. @default 4096 */
-  readonly physicalBlockBytes?: number;
-  /** Preferred size of an I/O, a multiple of `physicalBlockBytes` up to 16 MiB; 0: none. @default 0 */
-  readonly ioOptBytes?: number;
-  /** Largest READ and WRITE: one page to 16 MiB, a multiple of 4096. @default 1 MiB for a `MappedBackend`, else 512 KiB */
-  readonly maxIoBytes?: number;
-  /** After this time a request ends with EIO: 0 (never) or 1,000 to 1,200,000. @default 30,000 */
+  /** After this time a request ends with EIO, in ms: 0 (never) or 1,000 to 1,200,000. @default 30,000 */
   readonly timeoutMs?: number;
   /** What becomes of the device when this process dies. @default "remove" */
-  readonly onDeath?: "remove" | "fail" | "hold";
-  /** Tell the block layer that seeks are slow. @default false */
-  readonly rotational?: boolean;
+  readonly onDeath?: keyof typeof ON_DEATH;
+}
+
+/**
+ * Checks what can be checked before the backend is known.
+ *
+ * @throws {DblockError} EINVAL, with the value that is out of range and the range.
+ */
+export function checkOptions(options: DeviceOptions): void {
+  const wrong = whyBadOptions(options) ?? whyBadLimits(limitsOf(options), { pageBytes: systemPageBytes() });
+  if (wrong !== undefined) throw new DblockError("EINVAL", `Cannot create ${devicePath(options.name)}`, wrong);
 }
 
 /**
@@ -85,83 +74,76 @@ export interface DeviceOptions {
  * @throws {DblockError} EINVAL, with the value that is out of range and the range.
  */
 export function planDevice(profile: Profile, options: DeviceOptions & { readonly queues: number }): CreateOptions {
-  const logicalBlockBytes = options.logicalBlockBytes ?? DBLOCK_BLOCK_BYTES_MIN;
-  const maxIoBytes = options.maxIoBytes ?? (profile.direct ? DEFAULT_DIRECT_IO_BYTES : DEFAULT_IO_BYTES);
-  const request = {
+  checkOptions(options);
+  const readOnly = profile.readOnly || options.readOnly === true;
+  const limits = checkedLimits(`Cannot create ${devicePath(options.name)}`, { ...profile, readOnly }, {
+    ...limitsOf(options),
+    pageBytes: systemPageBytes(),
+  });
+  return {
     name: options.name,
-    flags: flagsOf(profile, options),
+    flags: flagsOf({ ...profile, readOnly }, limits),
     size_bytes: profile.sizeBytes,
-    logical_block_bytes: logicalBlockBytes,
-    physical_block_bytes: options.physicalBlockBytes ?? Math.max(PAGE_BYTES, logicalBlockBytes),
-    io_opt_bytes: options.ioOptBytes ?? 0,
-    max_io_bytes: maxIoBytes,
+    logical_block_bytes: limits.blockBytes,
+    physical_block_bytes: limits.physicalBlockBytes,
+    io_opt_bytes: limits.optimalIoBytes,
+    max_io_bytes: limits.maxIoBytes,
     queue_count: options.queues,
     queue_depth: options.depth ?? DEFAULT_DEPTH,
     timeout_ms: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
     on_death: ON_DEATH[options.onDeath ?? "remove"],
-    discard_granularity_bytes: profile.discard ? Math.max(PAGE_BYTES, logicalBlockBytes) : 0,
-    max_discard_bytes: profile.discard ? DBLOCK_RANGE_BYTES_MAX : 0,
-    max_write_zeroes_bytes: profile.writeZeroes ? DBLOCK_RANGE_BYTES_MAX : EMULATED_ZEROES_BYTES,
+    discard_granularity_bytes: limits.maxDiscardBytes === 0 ? 0 : limits.discardGranularityBytes,
+    max_discard_bytes: limits.maxDiscardBytes,
+    max_write_zeroes_bytes: limits.maxWriteZeroesBytes,
   };
-  const wrong = whyBadRequest(request);
-  if (wrong !== undefined) throw new DblockError("EINVAL", `Cannot create ${devicePath(options.name)}`, wrong);
-  return request;
 }
 
-function flagsOf(profile: Profile, options: DeviceOptions): number {
+/** The limits among the options, and nothing else. */
+function limitsOf(options: DeviceOptions): Limits {
+  return Object.fromEntries(LIMIT_NAMES.map((name) => [name, options[name]]));
+}
+
+function flagsOf(profile: Profile, limits: DecidedLimits): number {
   return (profile.readOnly ? DBLOCK_DEVICE_READ_ONLY : 0) |
     (profile.writeCache ? DBLOCK_DEVICE_WRITE_CACHE : 0) |
     (profile.fua ? DBLOCK_DEVICE_FUA : 0) |
-    (profile.discard ? DBLOCK_DEVICE_DISCARD : 0) |
-    DBLOCK_DEVICE_WRITE_ZEROES | // by the backend, or by dispatch with writes
-    (options.rotational ? DBLOCK_DEVICE_ROTATIONAL : 0) |
+    (limits.maxDiscardBytes > 0 ? DBLOCK_DEVICE_DISCARD : 0) |
+    (limits.maxWriteZeroesBytes > 0 ? DBLOCK_DEVICE_WRITE_ZEROES : 0) | // by the backend, or by dispatch with writes
+    (limits.rotational ? DBLOCK_DEVICE_ROTATIONAL : 0) |
     (profile.direct ? DBLOCK_DEVICE_DIRECT : 0);
 }
 
-/** What is out of range in a CREATE, in words, or undefined. */
-function whyBadRequest(request: Required<Omit<CreateOptions, "error" | "minor" | "reserved">>): string | undefined {
-  const badName = whyBadName(request.name);
-  if (badName !== undefined) return `"${request.name}" is not a name: ${badName}`;
-  const logical = request.logical_block_bytes;
-  const physical = request.physical_block_bytes;
-  const sizeMax = Math.min(DBLOCK_SIZE_BYTES_MAX, Number.MAX_SAFE_INTEGER);
-  const ioBytesMin = Math.max(DBLOCK_IO_BYTES_MIN, systemPageBytes());
-  return whyNotPower("logicalBlockBytes", logical, DBLOCK_BLOCK_BYTES_MIN, DBLOCK_BLOCK_BYTES_MAX) ??
-    whyNotPower("physicalBlockBytes", physical, logical, PHYSICAL_BLOCK_BYTES_MAX) ??
-    whyOutside("sizeBytes", request.size_bytes, logical, sizeMax, logical) ??
-    whyOutside("ioOptBytes", request.io_opt_bytes, 0, DBLOCK_IO_BYTES_MAX, physical) ??
-    whyOutside("maxIoBytes", request.max_io_bytes, ioBytesMin, DBLOCK_IO_BYTES_MAX, PAGE_BYTES) ??
-    whyOutside("queues", request.queue_count, 1, DBLOCK_QUEUE_COUNT_MAX, 1) ??
-    whyOutside("depth", request.queue_depth, 1, DBLOCK_QUEUE_DEPTH_MAX, 1) ??
-    (request.timeout_ms === 0
-      ? undefined
-      : whyOutside("timeoutMs", request.timeout_ms, DBLOCK_TIMEOUT_MS_MIN, DBLOCK_TIMEOUT_MS_MAX, 1));
-}
-
-function whyOutside(what: string, value: number, min: number, max: number, multipleOf: number): string | undefined {
-  if (Number.isSafeInteger(value) && value >= min && value <= max && value % multipleOf === 0) return undefined;
-  const step = multipleOf === 1 ? "" : `, a multiple of ${multipleOf}`;
-  return `${what} is ${min} to ${max}${step}, not ${value}`;
-}
-
-function whyNotPower(what: string, value: number, min: number, max: number): string | undefined {
-  if (Number.isInteger(Math.log2(value)) && value >= min && value <= max) return undefined;
-  return `${what} is a power of two from ${min} to ${max}, not ${value}`;
+/** What is wrong with the options that are no limits, in words, or undefined. */
+function whyBadOptions(options: DeviceOptions): string | undefined {
+  const { name, onDeath = "remove", timeoutMs } = options;
+  const badName = whyBadName(name);
+  if (badName !== undefined) return `"${name}" is not a name: ${badName}`;
+  if (!Object.hasOwn(ON_DEATH, onDeath)) return `onDeath is remove, fail or hold, not ${onDeath}`;
+  return whyOutside("queues", options.queues, 1, DBLOCK_QUEUE_COUNT_MAX, 1) ??
+    whyOutside("depth", options.depth, 1, DBLOCK_QUEUE_DEPTH_MAX, 1) ??
+    (timeoutMs === 0 ? undefined : whyOutside("timeoutMs", timeoutMs, DBLOCK_TIMEOUT_MS_MIN, DBLOCK_TIMEOUT_MS_MAX, 1));
 }
 
 /** The limits that requests of a device keep: struct dblock_create or struct dblock_info. */
 export function geometryOf(
   created: Pick<
     Decoded<typeof dblock_create>,
-    "size_bytes" | "logical_block_bytes" | "max_io_bytes" | "max_discard_bytes" | "max_write_zeroes_bytes" | "flags"
+    | "size_bytes"
+    | "logical_block_bytes"
+    | "max_io_bytes"
+    | "max_discard_bytes"
+    | "max_write_zeroes_bytes"
+    | "flags"
+    | "timeout_ms"
   >,
 ): Geometry & { sizeBytes: number } {
   return {
     sizeBytes: created.size_bytes,
-    logicalBlockBytes: created.logical_block_bytes,
+    blockBytes: created.logical_block_bytes,
     maxIoBytes: created.max_io_bytes,
     maxDiscardBytes: created.max_discard_bytes,
     maxWriteZeroesBytes: created.max_write_zeroes_bytes,
     readOnly: (created.flags & DBLOCK_DEVICE_READ_ONLY) !== 0,
+    timeoutMs: created.timeout_ms,
   };
 }

@@ -3,10 +3,12 @@
  * One served queue as the main program sees it: an event loop here, or a Worker. Both are told what to serve, say when
  * they have attached, and end when the device is gone.
  */
-import type { BackendModule, Mapping, Profile } from "../disk/backend.ts";
+import type { Backend } from "../disk/backend.ts";
 import { Channel, openQueue } from "./channel.ts";
-import type { Dispatcher, Geometry } from "../disk/dispatch.ts";
+import type { Geometry } from "../disk/dispatch.ts";
 import { DblockError } from "../disk/errors.ts";
+import type { Profile } from "../disk/profile.ts";
+import type { BackendModule, Mapping } from "../disk/servable.ts";
 import { EventLoop } from "./eventloop.ts";
 import type { Kernel } from "../system/libc.ts";
 import type { FromWorker, ToWorker } from "./worker.ts";
@@ -42,12 +44,12 @@ export class LocalQueue implements ServedQueue {
   readonly #attached: Promise<void>;
 
   /** Opens the queue's file, and attaches; `stop()` ends the wait of a take-over. */
-  constructor(plan: QueuePlan, dispatcher: Dispatcher, kernel: Kernel) {
+  constructor(plan: QueuePlan, backend: Backend, kernel: Kernel, log: (message: string) => void) {
     const { name, queue, depth, geometry, takeOver = false } = plan;
     const channel = new Channel({ name, queue, depth, slotBytes: geometry.maxIoBytes, nonblocking: true, kernel });
     this.#channel = channel;
     this.#attached = (async () => takeOver ? await channel.attachAsync({ takeOver }) : channel.attach())();
-    this.left = this.#attached.then(() => new EventLoop(channel, dispatcher).run({ mayBlock: false }))
+    this.left = this.#attached.then(() => new EventLoop(channel, backend, geometry, log).run({ mayBlock: false }))
       .finally(() => channel[Symbol.dispose]());
     this.left.catch(() => {}); // whoever waits for it hears of it
     this.ended = this.left;
@@ -105,7 +107,7 @@ export class QueueWorker implements ServedQueue {
 
   /** Imports a backend into the Worker and returns what it can do. */
   async load(module: BackendModule): Promise<Profile> {
-    this.#send({ kind: "load", href: module.module.href, data: module.data });
+    this.#send({ kind: "load", href: String(module.module), data: module.data });
     return await this.#loaded.promise;
   }
 

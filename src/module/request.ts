@@ -3,7 +3,21 @@
  * A queue's ring as plain words: what the kernel asks and what is answered.
  * Nothing here allocates per request; nothing here checks or decides.
  */
-import { dblock_completion, dblock_request, DBLOCK_RING_BYTES, dblock_ring_header } from "./abi.ts";
+import {
+  dblock_completion,
+  DBLOCK_OPERATION_DISCARD,
+  DBLOCK_OPERATION_FLUSH,
+  DBLOCK_OPERATION_READ,
+  DBLOCK_OPERATION_WRITE,
+  DBLOCK_OPERATION_WRITE_ZEROES,
+  dblock_request,
+  DBLOCK_REQUEST_FUA,
+  DBLOCK_REQUEST_NO_UNMAP,
+  DBLOCK_REQUEST_REPLAYED,
+  DBLOCK_RING_BYTES,
+  dblock_ring_header,
+} from "./abi.ts";
+import { type Operation, REQUEST_FUA, REQUEST_KEEP_ALLOCATED, REQUEST_REPLAYED } from "../disk/operation.ts";
 
 const WORD_BYTES = 4;
 const HEADER = dblock_ring_header.fields;
@@ -31,6 +45,39 @@ const COMPLETION_GENERATION = COMPLETION.generation.offset / WORD_BYTES;
 const COMPLETION_SLOT = COMPLETION.slot.offset / WORD_BYTES;
 const COMPLETION_ERROR = COMPLETION.error.offset / WORD_BYTES;
 const TWO_32 = 2 ** 32;
+
+/** A request's operation or flags are none that this server knows: to be answered with EOPNOTSUPP. */
+export const UNKNOWN = -1;
+
+/** A disk's words by the numbers of enum dblock_operation. */
+const OPERATIONS: readonly (Operation | undefined)[] = Array.from({ length: 256 }, (_, number) => operationOf(number));
+/** A disk's flags by DBLOCK_REQUEST_*; UNKNOWN where one is not known. */
+const FLAGS: readonly number[] = Array.from({ length: 256 }, (_, flags) => flagsOf(flags));
+
+function operationOf(number: number): Operation | undefined {
+  switch (number) {
+    case DBLOCK_OPERATION_READ:
+      return "read";
+    case DBLOCK_OPERATION_WRITE:
+      return "write";
+    case DBLOCK_OPERATION_FLUSH:
+      return "flush";
+    case DBLOCK_OPERATION_DISCARD:
+      return "discard";
+    case DBLOCK_OPERATION_WRITE_ZEROES:
+      return "writeZeroes";
+    default:
+      return undefined;
+  }
+}
+
+function flagsOf(flags: number): number {
+  const known = DBLOCK_REQUEST_FUA | DBLOCK_REQUEST_REPLAYED | DBLOCK_REQUEST_NO_UNMAP;
+  if ((flags & ~known) !== 0) return UNKNOWN;
+  return ((flags & DBLOCK_REQUEST_FUA) === 0 ? 0 : REQUEST_FUA) |
+    ((flags & DBLOCK_REQUEST_REPLAYED) === 0 ? 0 : REQUEST_REPLAYED) |
+    ((flags & DBLOCK_REQUEST_NO_UNMAP) === 0 ? 0 : REQUEST_KEEP_ALLOCATED);
+}
 
 /**
  * The ring of one queue: header, requests, completions, in memory of ours that
@@ -104,13 +151,13 @@ export class Ring {
   slot(index: number): number {
     return this.#words[this.#request(index) + REQUEST_SLOT] & 0xffff;
   }
-  /** enum dblock_operation. */
-  operation(index: number): number {
-    return (this.#words[this.#request(index) + REQUEST_SLOT] >>> 16) & 0xff;
+  /** In the words of a disk; undefined if the number is unknown. */
+  operation(index: number): Operation | undefined {
+    return OPERATIONS[(this.#words[this.#request(index) + REQUEST_SLOT] >>> 16) & 0xff];
   }
-  /** DBLOCK_REQUEST_*. */
+  /** REQUEST_* of a disk; UNKNOWN if one of DBLOCK_REQUEST_* is unknown. */
   flags(index: number): number {
-    return this.#words[this.#request(index) + REQUEST_SLOT] >>> 24;
+    return FLAGS[this.#words[this.#request(index) + REQUEST_SLOT] >>> 24];
   }
 
   #completion(index: number): number {

@@ -4,16 +4,16 @@
  * fails, nothing is left of it.
  */
 import { DBLOCK_ON_DEATH_REMOVE } from "./abi.ts";
-import type { Backend, BackendModule, MappedBackend, Profile } from "../disk/backend.ts";
-import { isMapped, isModule, profileOf } from "../disk/backend.ts";
+import type { CloseReason } from "../disk/backend.ts";
 import { resize, start } from "./channel.ts";
 import { Control, devicePath } from "./control.ts";
 import { destroyLeftover, type Device, type Life, type Resizer, ServedDevice, stopQueues } from "./device.ts";
-import { Dispatcher } from "../disk/dispatch.ts";
 import { DblockError, describe, quietly } from "../disk/errors.ts";
+import { type Profile, profileOf } from "../disk/profile.ts";
+import { type BackendModule, isMapped, isModule, type MappedBackend, type Servable } from "../disk/servable.ts";
 import { checkFits, createWhenFree, type Existing, findExisting, infoIfThere } from "./existing.ts";
 import { type Kernel, linux } from "../system/libc.ts";
-import { type DeviceOptions, geometryOf, planDevice } from "./plan.ts";
+import { checkOptions, type DeviceOptions, geometryOf, planDevice } from "./plan.ts";
 import { LocalQueue, type QueuePlan, QueueWorker } from "./queue.ts";
 
 const DEFAULT_START_TIMEOUT_MS = 60_000;
@@ -41,9 +41,6 @@ export interface ServeOptions extends DeviceOptions {
   readonly kernel?: Kernel;
 }
 
-/** Anything that can be served. */
-export type AnyBackend = Backend | MappedBackend | BackendModule;
-
 /**
  * Makes /dev/NAME, or goes on with one that is there (`options.existing`), and serves it until `close()`, the signal, or
  * somebody else's `destroy()` or take-over.
@@ -63,7 +60,7 @@ export type AnyBackend = Backend | MappedBackend | BackendModule;
  * @throws {DblockError} with what was tried, what is wrong and what to do: ENOENT (module not loaded), EACCES and EPERM
  * (not root), EEXIST (name in use), EBUSY (another server has it), EINVAL (an option), ETIMEDOUT (the disk does not start).
  */
-export async function serve(backend: AnyBackend, options: ServeOptions): Promise<Device> {
+export async function serve(backend: Servable, options: ServeOptions): Promise<Device> {
   const { name, signal, existing = "refuse", grow = false, kernel = linux } = options;
   const log = quietly(options.log ?? console.error);
   const beganMs = performance.now();
@@ -83,13 +80,14 @@ export async function serve(backend: AnyBackend, options: ServeOptions): Promise
   };
   undo.defer(() => closeBackend(backend, life));
 
+  checkOptions(options);
   signal?.throwIfAborted();
   using control = await Control.open(`Cannot create ${devicePath(name)}`, kernel);
   const { queue_count_max } = await control.version();
   const found = await findExisting(control, name, existing);
   const queues = found?.info.queue_count ?? Math.min(options.queues ?? defaultQueues(backend), queue_count_max);
   const workerCount = isMapped(backend) || isModule(backend) ? queues : 0;
-  // Checked before Workers are started: a mistake is reported at once.
+  // Checked before Workers are started: a mistake is reported at once. What a module says is not known yet.
   if (!isModule(backend)) planDevice(profileOf(backend), { ...options, queues });
   const workers = Array.from({ length: workerCount }, () => new QueueWorker(log, kernel));
   undo.defer(() => Promise.all(workers.map((worker) => worker.close())).then(() => {}));
@@ -121,32 +119,37 @@ export async function serve(backend: AnyBackend, options: ServeOptions): Promise
 }
 
 /** Workers, which are in the kernel, would not learn of another size. */
-function resizerOf(backend: AnyBackend, geometry: Resizer["geometry"]): Resizer | undefined {
+function resizerOf(backend: Servable, geometry: Resizer["geometry"]): Resizer | undefined {
   if (isMapped(backend) || isModule(backend) || backend.resize === undefined) return undefined;
   return { geometry, resize: backend.resize.bind(backend) };
 }
 
-function defaultQueues(backend: AnyBackend): number {
+function defaultQueues(backend: Servable): number {
   if (!isMapped(backend) && !isModule(backend)) return 1; // one event loop is not faster with two queues
   return Math.min(navigator.hardwareConcurrency, DEFAULT_QUEUES_MAX);
 }
 
-async function closeBackend(backend: AnyBackend, life: Life): Promise<void> {
+async function closeBackend(backend: Servable, life: Life): Promise<void> {
   if (isModule(backend)) return; // each Worker closes its own
   if (life.abandoned && isMapped(backend)) return;
   try {
-    await backend.close?.();
+    await backend.close?.(closeReasonOf(life));
   } catch (error) {
     // Why serve() has failed, if it has, is what its caller is to hear.
     life.log(`${devicePath(life.name)}: close() of the backend threw ${describe(error)}`);
   }
 }
 
+function closeReasonOf({ gone, ours, replaced, queues }: Life): CloseReason {
+  if (queues.length === 0) return "unused";
+  return gone && ours && !replaced ? "destroyed" : "left";
+}
+
 async function loadAll(workers: readonly QueueWorker[], backend: BackendModule): Promise<Profile> {
   const [first, ...others] = await Promise.all(workers.map((worker) => worker.load(backend)));
   if (first === undefined) throw new RangeError("a device has at least one queue");
   if (others.some((other) => JSON.stringify(other) !== JSON.stringify(first))) {
-    throw new DblockError("EINVAL", `Cannot serve ${backend.module.href}`, "its Workers disagree about the disk", {
+    throw new DblockError("EINVAL", `Cannot serve ${backend.module}`, "its Workers disagree about the disk", {
       hint: "sizeBytes and the callbacks must be the same in each",
     });
   }
@@ -155,7 +158,7 @@ async function loadAll(workers: readonly QueueWorker[], backend: BackendModule):
 
 /** Resolves when the disk is there. The kernel reads its partition table before: the queues are served by then. */
 async function attachAndStart(
-  backend: AnyBackend,
+  backend: Servable,
   plans: readonly QueuePlan[],
   workers: readonly QueueWorker[],
   life: Life,
@@ -165,7 +168,7 @@ async function attachAndStart(
   else {
     if (!kernel.ensureIoFlusher()) sayNoIoFlusher(life);
     for (const plan of plans) {
-      const queue = new LocalQueue(plan, new Dispatcher(backend, plan.geometry, log), kernel);
+      const queue = new LocalQueue(plan, backend, kernel, log);
       life.queues.push(queue);
       await queue.attached();
     }

@@ -4,11 +4,12 @@
  * until the device is gone: it hears no more messages, and only the kernel can release it. The queue's file is the main
  * program's, which opens and closes it.
  */
-import type { Backend, BackendFactory, Mapping, Profile } from "../disk/backend.ts";
-import { profileOf } from "../disk/backend.ts";
+import type { Backend, CloseReason } from "../disk/backend.ts";
 import { Channel } from "./channel.ts";
-import { Dispatcher, type Geometry } from "../disk/dispatch.ts";
+import type { Geometry } from "../disk/dispatch.ts";
 import { DblockError, describe } from "../disk/errors.ts";
+import { type Profile, profileOf } from "../disk/profile.ts";
+import type { BackendFactory, Mapping } from "../disk/servable.ts";
 import { EventLoop } from "./eventloop.ts";
 import { linux, setBatchScheduling } from "../system/libc.ts";
 import { serveMapped } from "./mapped.ts";
@@ -114,7 +115,7 @@ async function serve(message: ServeMessage): Promise<void> {
     return;
   }
   if (backend === undefined) throw new Error("serve came before load");
-  await new EventLoop(channel, new Dispatcher(backend, geometry, log)).run({ mayBlock: true });
+  await new EventLoop(channel, backend, geometry, log).run({ mayBlock: true });
 }
 
 async function failureOf(message: ToWorker): Promise<Failure | undefined> {
@@ -130,13 +131,18 @@ async function failureOf(message: ToWorker): Promise<Failure | undefined> {
   }
 }
 
+function closeReason({ kind }: ToWorker, failure: Failure | undefined): CloseReason {
+  if (kind !== "serve") return "unused";
+  return failure === undefined ? "destroyed" : "left";
+}
+
 scope.addEventListener("message", async ({ data }) => {
   const failure = await failureOf(data);
   if (data.kind === "load" && failure === undefined) return; // what to do with it comes next
   // Before the backend is closed, which may take its time or fail: whose the disk is depends on this and nothing else.
   send({ kind: "left", failure });
   try {
-    await backend?.close?.();
+    await backend?.close?.(closeReason(data, failure));
   } catch (error) {
     log(`close() of the backend threw ${describe(error)}`);
   }

@@ -89,6 +89,15 @@ const SYMBOLS = {
   flock: { parameters: ["i32", "i32"], result: "i32" },
   // ssize_t read(int fd, void *address, size_t length)
   read: { parameters: ["i32", "usize", "usize"], result: "isize" },
+  // ssize_t pread(int fd, void *buffer, size_t length, off_t offset)
+  pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
+  // ssize_t pwrite(int fd, const void *buffer, size_t length, off_t offset)
+  pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
+  // void *memcpy(void *to, const void *from, size_t length)
+  copyFromMemory: { name: "memcpy", parameters: ["buffer", "usize", "usize"], result: "usize" },
+  copyToMemory: { name: "memcpy", parameters: ["usize", "buffer", "usize"], result: "usize" },
+  // off_t lseek(int fd, off_t offset, int whence)
+  lseek: { parameters: ["i32", "i64", "i32"], result: "i64" },
   // void *memset(void *address, int byte, size_t length)
   memset: { parameters: ["usize", "i32", "usize"], result: "usize" },
   // int prctl(int option, unsigned long, unsigned long, unsigned long,
@@ -106,7 +115,8 @@ const SYMBOLS = {
 type Library = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 let library: Library | undefined;
 
-function load(): Library {
+/** The functions of libc, for the other files of this room: what they do is theirs to explain. */
+export function libc(): Library {
   if (library !== undefined) return library;
   const { os, arch } = Deno.build;
   const littleEndian = new Uint8Array(new Uint16Array([1]).buffer, 0, 1)[0] === 1;
@@ -177,12 +187,12 @@ export const linux: Kernel = {
   now: () => performance.now(),
   ensureIoFlusher: () => isIoFlusher() || setIoFlusher(),
   open(path: string, flags: number): number {
-    const fd = load().open(cString(path), flags | O_CLOEXEC, 0);
+    const fd = libc().open(cString(path), flags | O_CLOEXEC, 0);
     return fd >= 0 ? fd : -whyNotOpened(path);
   },
   close(fd: number): void {
     linux.forget(fd);
-    load().close(fd);
+    libc().close(fd);
   },
   forget(fd: number): void {
     poller?.forget(fd);
@@ -190,18 +200,18 @@ export const linux: Kernel = {
   abandon(fd: number): void {
     const nothing = linux.open("/dev/null", O_RDWR);
     if (nothing < 0) return linux.close(fd);
-    load().dup3(nothing, fd, O_CLOEXEC);
+    libc().dup3(nothing, fd, O_CLOEXEC);
     linux.close(nothing);
   },
   setNonblocking(fd: number): void {
     // F_SETFL ignores the access mode, and close-on-exec is not a status flag.
-    load().fcntl(fd, F_SETFL, O_NONBLOCK);
+    libc().fcntl(fd, F_SETFL, O_NONBLOCK);
   },
   get ioctlNumber() {
-    return load().ioctlNumber;
+    return libc().ioctlNumber;
   },
   ioctl(fd: number, request: number, structure: Uint8Array): number {
-    return load().ioctl(fd, BigInt(request), structure as BufferSource);
+    return libc().ioctl(fd, BigInt(request), structure as BufferSource);
   },
   async ioctlAsync(
     fd: number,
@@ -210,11 +220,11 @@ export const linux: Kernel = {
   ): Promise<number> {
     return await keep(
       structure,
-      load().ioctlAsync(fd, BigInt(request), structure as BufferSource),
+      libc().ioctlAsync(fd, BigInt(request), structure as BufferSource),
     );
   },
   async pollAsync(fd: number): Promise<void> {
-    poller ??= new Poller(load());
+    poller ??= new Poller(libc());
     await poller.wait(fd);
   },
 };
@@ -267,19 +277,19 @@ export function mapFile(fd: number, sizeBytes: number): number | undefined {
 }
 
 function map(sizeBytes: number, flags: number, fd: number): number | undefined {
-  const address = load().mmap(0n, BigInt(sizeBytes), PROT_READ | PROT_WRITE, flags, fd, 0n);
+  const address = libc().mmap(0n, BigInt(sizeBytes), PROT_READ | PROT_WRITE, flags, fd, 0n);
   // MAP_FAILED is -1; user addresses are below 2^53 on both machines.
   return address > BigInt(Number.MAX_SAFE_INTEGER) ? undefined : Number(address);
 }
 
 /** Gives back what `mapMemory` gave. Nobody may touch it any more. */
 export function unmapMemory(address: number, sizeBytes: number): boolean {
-  return load().munmap(BigInt(address), BigInt(sizeBytes)) === 0;
+  return libc().munmap(BigInt(address), BigInt(sizeBytes)) === 0;
 }
 
 /** The kernel's page: 4 KiB on x86_64, up to 64 KiB on aarch64. Less cannot be given back: madvise(2) rounds up. */
 export function systemPageBytes(): number {
-  return Number(load().sysconf(SC_PAGESIZE));
+  return Number(libc().sysconf(SC_PAGESIZE));
 }
 
 /** madvise(2) on whole pages; false if the kernel refuses. */
@@ -288,22 +298,22 @@ export function adviseMemory(
   lengthBytes: number,
   advice: number,
 ): boolean {
-  return load().madvise(BigInt(address), BigInt(lengthBytes), advice) === 0;
+  return libc().madvise(BigInt(address), BigInt(lengthBytes), advice) === 0;
 }
 
 /** Keeps the pages of a range in memory, from their first use on; false if the kernel refuses. */
 export function lockMemoryOnFault(address: number, lengthBytes: number): boolean {
-  return load().mlock2(BigInt(address), BigInt(lengthBytes), MLOCK_ONFAULT) === 0;
+  return libc().mlock2(BigInt(address), BigInt(lengthBytes), MLOCK_ONFAULT) === 0;
 }
 
 /** msync(2), waiting until the pages are on the file; false if that failed. */
 export function syncMemory(address: number, lengthBytes: number): boolean {
-  return load().msync(BigInt(address), BigInt(lengthBytes), MS_SYNC) === 0;
+  return libc().msync(BigInt(address), BigInt(lengthBytes), MS_SYNC) === 0;
 }
 
 /** Fills memory with zeroes. The range must be mapped and writable. */
 export function zeroMemory(address: number, lengthBytes: number): void {
-  load().memset(BigInt(address), 0, BigInt(lengthBytes));
+  libc().memset(BigInt(address), 0, BigInt(lengthBytes));
 }
 
 let devZero: number | undefined;
@@ -315,7 +325,7 @@ let devZero: number | undefined;
 export function zeroMappedFile(address: number, lengthBytes: number): boolean {
   devZero ??= linux.open("/dev/zero", O_RDWR);
   for (let done = 0; done < lengthBytes;) {
-    const count = Number(load().read(devZero, BigInt(address + done), BigInt(lengthBytes - done)));
+    const count = Number(libc().read(devZero, BigInt(address + done), BigInt(lengthBytes - done)));
     if (count <= 0) return false;
     done += count;
   }
@@ -333,7 +343,7 @@ export function zeroRange(fd: number, offsetBytes: number, lengthBytes: number):
 }
 
 function allocate(fd: number, mode: number, offsetBytes: number, lengthBytes: number): boolean {
-  return load().fallocate(fd, mode, BigInt(offsetBytes), BigInt(lengthBytes)) === 0;
+  return libc().fallocate(fd, mode, BigInt(offsetBytes), BigInt(lengthBytes)) === 0;
 }
 
 /** The file system that a file is on. */
@@ -348,13 +358,13 @@ export interface FileSystem {
 export function fileSystemOf(fd: number): FileSystem {
   // struct statfs { long f_type; long f_bsize; ... }, 120 bytes
   const words = new BigInt64Array(15);
-  load().fstatfs(fd, new Uint8Array(words.buffer));
+  libc().fstatfs(fd, new Uint8Array(words.buffer));
   return { type: Number(words[0]), blockBytes: Number(words[1]) };
 }
 
 /** Locks a file for this open file alone, until it is closed; false if another one has it. */
 export function lockFile(fd: number): boolean {
-  return load().flock(fd, LOCK_EX_NB) === 0;
+  return libc().flock(fd, LOCK_EX_NB) === 0;
 }
 
 /**
@@ -362,12 +372,12 @@ export function lockFile(fd: number): boolean {
  * device: its allocations must not wait for one. Needs CAP_SYS_RESOURCE.
  */
 export function setIoFlusher(): boolean {
-  return load().prctl(PR_SET_IO_FLUSHER, 1n, 0n, 0n, 0n) === 0;
+  return libc().prctl(PR_SET_IO_FLUSHER, 1n, 0n, 0n, 0n) === 0;
 }
 
 /** Whether this very thread is an I/O flusher. */
 export function isIoFlusher(): boolean {
-  return load().prctl(PR_GET_IO_FLUSHER, 0n, 0n, 0n, 0n) === 1;
+  return libc().prctl(PR_GET_IO_FLUSHER, 0n, 0n, 0n, 0n) === 1;
 }
 
 /**
@@ -376,9 +386,9 @@ export function isIoFlusher(): boolean {
  */
 export function setBatchScheduling(): void {
   const thisThread = 0;
-  if (load().sched_getscheduler(thisThread) !== SCHED_OTHER) return;
+  if (libc().sched_getscheduler(thisThread) !== SCHED_OTHER) return;
   // struct sched_param { int priority; }: 0 for this policy. Refused or not, serving works.
-  load().sched_setscheduler(thisThread, SCHED_BATCH, new Uint8Array(4));
+  libc().sched_setscheduler(thisThread, SCHED_BATCH, new Uint8Array(4));
 }
 
 /** Becomes another program with the same environment; returns only to fail. */
@@ -388,5 +398,5 @@ export function execute(path: string, args: readonly string[]): void {
   strings.forEach((string, i) => {
     argv[i] = Deno.UnsafePointer.value(Deno.UnsafePointer.of(string));
   });
-  load().execv(cString(path), new Uint8Array(argv.buffer));
+  libc().execv(cString(path), new Uint8Array(argv.buffer));
 }

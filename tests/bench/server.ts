@@ -2,7 +2,7 @@
  * A program that serves disks for the bench, as a user of the SDK would write it. Its argument is a ServerOptions as
  * JSON; it prints a line when the disks are there.
  */
-import { type AnyBackend, MemoryBackend, serve } from "../../src/mod.ts";
+import { MemoryBackend, type Servable, serve } from "../../src/mod.ts";
 import type { OwnKind } from "./disks.ts";
 import type { MemoryModuleData } from "./memory_module.ts";
 
@@ -15,7 +15,7 @@ export interface ServerOptions {
   readonly queues?: number;
 }
 
-function makeBackend({ kind, sizeBytes }: ServerOptions): AnyBackend {
+function makeBackend({ kind, sizeBytes }: ServerOptions): Servable {
   switch (kind) {
     case "direct":
       return new MemoryBackend({ sizeBytes });

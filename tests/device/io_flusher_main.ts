@@ -3,7 +3,7 @@
  * all of itself an I/O flusher before it does anything else. Prints a line when the disk is there; runs until it is gone.
  */
 import { becomeIoFlusher } from "../../src/command/cli.ts";
-import { type AnyBackend, type Backend, MemoryBackend, serve } from "../../src/mod.ts";
+import { type Backend, MemoryBackend, type Servable, serve } from "../../src/mod.ts";
 
 const sizeBytes = 2 ** 20;
 
@@ -17,7 +17,7 @@ export default function make(): Backend {
   };
 }
 
-const backends: Readonly<Record<string, () => AnyBackend>> = {
+const backends: Readonly<Record<string, () => Servable>> = {
   "event loop": make,
   module: () => ({ module: new URL(import.meta.url) }),
   mapped: () => new MemoryBackend({ sizeBytes }),

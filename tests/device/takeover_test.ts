@@ -3,7 +3,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import * as abi from "../../src/module/abi.ts";
 import { ERRNO } from "../../src/disk/errors.ts";
-import { type AnyBackend, DblockError, serve } from "../../src/mod.ts";
+import { DblockError, type Servable, serve } from "../../src/mod.ts";
 import { TestDisk } from "./disk.ts";
 import { fioLoop } from "./fio.ts";
 import { assertWithin, sh, waitFor } from "./harness.ts";
@@ -159,7 +159,7 @@ for (const kind of ["an object", "a module"] as const) {
     await old.untilHeld(1);
     const { size_bytes: sizeBytes } = old.info();
     let closedCount = 0;
-    const backend: AnyBackend = kind === "a module"
+    const backend: Servable = kind === "a module"
       ? { module, data: { sizeBytes } }
       : { sizeBytes, read() {}, write() {}, close: () => void closedCount++ };
     const serving = serve(backend, { name: "over9", existing: "take-over", startTimeoutMs: 2_000 });

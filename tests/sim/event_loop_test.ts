@@ -14,10 +14,9 @@ import {
   DBLOCK_OPERATION_WRITE,
   DBLOCK_OPERATION_WRITE_ZEROES,
 } from "../../src/module/abi.ts";
-import type { Backend, Done } from "../../src/disk/backend.ts";
+import type { Backend, Completed } from "../../src/disk/backend.ts";
 import { start } from "../../src/module/channel.ts";
 import { Control } from "../../src/module/control.ts";
-import { Dispatcher } from "../../src/disk/dispatch.ts";
 import { DblockError, ERRNO } from "../../src/disk/errors.ts";
 import { geometryOf } from "../../src/module/plan.ts";
 import { LocalQueue } from "../../src/module/queue.ts";
@@ -69,10 +68,10 @@ const CALM: Temper = { throws: 0, rejects: 0, short: 0, delays: 0, never: 0, the
 
 /** A store behind a backend that behaves as badly as it is told to. */
 function moodyBackend(store: Uint8Array, temper: Temper, random: Random, scheduler: Scheduler): Backend {
-  const answer = (lengthBytes: number, work: () => void): Done | Promise<Done> => {
+  const answer = (lengthBytes: number, work: () => void): Completed | Promise<Completed> => {
     scheduler.advance(random.next());
     if (random.chance(temper.throws)) throw new Error("moody");
-    if (random.chance(temper.never)) return new Promise<Done>(() => {});
+    if (random.chance(temper.never)) return new Promise<Completed>(() => {});
     if (random.chance(temper.rejects)) return Promise.reject(new DblockError("ENOSPC", "Cannot write", "no mood"));
     if (random.chance(temper.short)) return lengthBytes - 1;
     if (random.chance(temper.delays)) return scheduler.sleep(random.below(20)).then(work);
@@ -121,10 +120,10 @@ async function simulate(random: Random, run: Run): Promise<ModelDisk> {
     queue_depth: 1 + random.below(8),
   }));
   const geometry = geometryOf(created);
-  const dispatcher = new Dispatcher(backend, geometry, () => {});
   const queues = Array.from(
     { length: created.queue_count },
-    (_, queue) => new LocalQueue({ name: NAME, queue, depth: created.queue_depth, geometry }, dispatcher, kernel),
+    (_, queue) =>
+      new LocalQueue({ name: NAME, queue, depth: created.queue_depth, geometry }, backend, kernel, () => {}),
   );
   const timeouts = new Timeouts(kernel, scheduler, random, run.timeouts);
   await scheduler.until(start(NAME, kernel));

@@ -2,13 +2,14 @@
 // A WriteCache in front of a disk that answers late and in any order, used by several tasks at once until its power is cut.
 // Whatever the seed: what was flushed is there, what is there was written, and a read never sees what is older than answered.
 import { assert } from "@std/assert";
-import type { Backend, RequestOptions } from "../../src/disk/backend.ts";
+import type { Backend } from "../../src/disk/backend.ts";
+import { requestOptions } from "../../src/disk/request.ts";
 import { WriteCache } from "../../src/filters/write_cache.ts";
 import { forEachSeed, type Random } from "./random.ts";
 
 const blockBytes = 512;
 const blocks = 12;
-const plain: RequestOptions = { fua: false, replayed: false, keepAllocated: false };
+const plain = requestOptions();
 
 /** Blocks hold a number, the version that was written last. */
 function put(bytes: Uint8Array, version: number): Uint8Array {

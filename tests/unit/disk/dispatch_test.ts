@@ -1,33 +1,63 @@
 // SPDX-License-Identifier: MIT
 import { assert, assertEquals } from "@std/assert";
-import {
-  DBLOCK_OPERATION_DISCARD as DISCARD,
-  DBLOCK_OPERATION_FLUSH as FLUSH,
-  DBLOCK_OPERATION_READ as READ,
-  DBLOCK_OPERATION_WRITE as WRITE,
-  DBLOCK_OPERATION_WRITE_ZEROES as WRITE_ZEROES,
-  DBLOCK_REQUEST_FUA as FUA,
-  DBLOCK_REQUEST_NO_UNMAP as NO_UNMAP,
-  DBLOCK_REQUEST_REPLAYED as REPLAYED,
-} from "../../../src/module/abi.ts";
 import type { Backend } from "../../../src/disk/backend.ts";
-import { checkRequest, Dispatcher, type Geometry, type Slots } from "../../../src/disk/dispatch.ts";
+import { checkRequest, Dispatcher, type Geometry, LATER, type Transport } from "../../../src/disk/dispatch.ts";
 import { DblockError, ERRNO } from "../../../src/disk/errors.ts";
+import {
+  type Operation,
+  REQUEST_FUA as FUA,
+  REQUEST_KEEP_ALLOCATED as KEEP_ALLOCATED,
+  REQUEST_REPLAYED as REPLAYED,
+} from "../../../src/disk/operation.ts";
 
 const KIB = 1024;
 const geometry: Geometry = {
   sizeBytes: 1024 * KIB,
-  logicalBlockBytes: 512,
+  blockBytes: 512,
   maxIoBytes: 64 * KIB,
   maxDiscardBytes: 256 * KIB,
   maxWriteZeroesBytes: 128 * KIB,
   readOnly: false,
+  timeoutMs: 0,
 };
 const end = geometry.sizeBytes;
 
-function slots(): Slots & { readonly memory: Uint8Array<ArrayBuffer> } {
-  const memory = new Uint8Array(geometry.maxIoBytes).fill(0xaa);
-  return { memory, view: (_slot, length) => memory.subarray(0, length) };
+/** A transport of one slot, whose answers can be waited for. */
+class OneSlot implements Transport {
+  readonly memory = new Uint8Array(geometry.maxIoBytes).fill(0xaa);
+  #answered = Promise.withResolvers<number>();
+
+  view(_slot: number, lengthBytes: number): Uint8Array<ArrayBuffer> {
+    return this.memory.subarray(0, lengthBytes);
+  }
+
+  answer(_slot: number, errno: number): void {
+    this.#answered.resolve(errno);
+  }
+
+  /** The next answer that comes later. */
+  later(): Promise<number> {
+    this.#answered = Promise.withResolvers<number>();
+    return this.#answered.promise;
+  }
+}
+
+/** A dispatcher as a function of a request: its answer, or a promise of that. */
+function dispatcherOf(backend: Backend, log: (message: string) => void = () => {}, limits: Partial<Geometry> = {}) {
+  const transport = new OneSlot();
+  const dispatcher = new Dispatcher(backend, { ...geometry, ...limits }, transport, log);
+  return {
+    dispatcher,
+    ask(
+      operation: Operation,
+      options: { flags?: number; at?: number; length?: number } = {},
+    ): number | Promise<number> {
+      const { flags = 0, at = 0, length = operation === "flush" ? 0 : 4096 } = options;
+      const later = transport.later();
+      const errno = dispatcher.dispatch(operation, flags, at, length, 0);
+      return errno === LATER ? later : errno;
+    },
+  };
 }
 
 /** A backend that writes down what it is asked; each callback does what `answer` says. */
@@ -44,58 +74,56 @@ function backendOf(answer: Partial<Backend> = {}): { backend: Backend; calls: st
 
 function dispatch(
   backend: Backend,
-  operation: number,
+  operation: Operation,
   options: { flags?: number; at?: number; length?: number; log?: (message: string) => void } = {},
 ): number | Promise<number> {
-  const { flags = 0, at = 0, length = operation === FLUSH ? 0 : 4096, log = () => {} } = options;
-  return new Dispatcher(backend, geometry, log).dispatch(operation, flags, at, length, 0, slots());
+  return dispatcherOf(backend, options.log).ask(operation, options);
 }
 
-const cases: [what: string, operation: number, flags: number, at: number, length: number, errno: number][] = [
-  ["the smallest read", READ, 0, 0, 512, 0],
-  ["the largest read", READ, 0, 0, 64 * KIB, 0],
-  ["a read that is one block too long", READ, 0, 0, 64 * KIB + 512, ERRNO.EINVAL],
-  ["a read of nothing", READ, 0, 0, 0, ERRNO.EINVAL],
-  ["a read up to the end", READ, 0, end - 4096, 4096, 0],
-  ["a read that ends one block past the end", READ, 0, end - 4096 + 512, 4096, ERRNO.EIO],
-  ["a read from the end on", READ, 0, end, 512, ERRNO.EIO],
-  ["a read far past the end", READ, 0, 2 ** 53 - 512, 512, ERRNO.EIO],
-  ["a read between blocks", READ, 0, 256, 512, ERRNO.EINVAL],
-  ["a read of half a block", READ, 0, 0, 256, ERRNO.EINVAL],
-  ["the largest write", WRITE, 0, 0, 64 * KIB, 0],
-  ["a write that is one block too long", WRITE, 0, 0, 64 * KIB + 512, ERRNO.EINVAL],
-  ["a write up to the end", WRITE, 0, end - 512, 512, 0],
-  ["a write that ends one block past the end", WRITE, 0, end - 512, 1024, ERRNO.ENOSPC],
-  ["a write between blocks", WRITE, 0, 1, 512, ERRNO.EINVAL],
-  ["a flush", FLUSH, 0, 0, 0, 0],
-  ["a flush with a length", FLUSH, 0, 0, 512, ERRNO.EINVAL],
-  ["a flush with an offset", FLUSH, 0, 512, 0, ERRNO.EINVAL],
-  ["the largest discard", DISCARD, 0, 0, 256 * KIB, 0],
-  ["a discard that is one block too long", DISCARD, 0, 0, 256 * KIB + 512, ERRNO.EINVAL],
-  ["a discard that ends past the end", DISCARD, 0, end - 512, 1024, ERRNO.EIO],
-  ["the largest write of zeroes", WRITE_ZEROES, 0, 0, 128 * KIB, 0],
-  ["a write of zeroes that is one block too long", WRITE_ZEROES, 0, 0, 128 * KIB + 512, ERRNO.EINVAL],
-  ["a write of zeroes that ends past the end", WRITE_ZEROES, 0, end - 512, 1024, ERRNO.ENOSPC],
-  ["every known flag", WRITE, FUA | REPLAYED | NO_UNMAP, 0, 512, 0],
-  ["an unknown flag", WRITE, 8, 0, 512, ERRNO.EOPNOTSUPP],
-  ["an unknown operation", 5, 0, 0, 512, ERRNO.EOPNOTSUPP],
+const cases: [what: string, operation: Operation, at: number, length: number, errno: number][] = [
+  ["the smallest read", "read", 0, 512, 0],
+  ["the largest read", "read", 0, 64 * KIB, 0],
+  ["a read that is one block too long", "read", 0, 64 * KIB + 512, ERRNO.EINVAL],
+  ["a read of nothing", "read", 0, 0, ERRNO.EINVAL],
+  ["a read up to the end", "read", end - 4096, 4096, 0],
+  ["a read that ends one block past the end", "read", end - 4096 + 512, 4096, ERRNO.EIO],
+  ["a read from the end on", "read", end, 512, ERRNO.EIO],
+  ["a read far past the end", "read", 2 ** 53 - 512, 512, ERRNO.EIO],
+  ["a read between blocks", "read", 256, 512, ERRNO.EINVAL],
+  ["a read of half a block", "read", 0, 256, ERRNO.EINVAL],
+  ["the largest write", "write", 0, 64 * KIB, 0],
+  ["a write that is one block too long", "write", 0, 64 * KIB + 512, ERRNO.EINVAL],
+  ["a write up to the end", "write", end - 512, 512, 0],
+  ["a write that ends one block past the end", "write", end - 512, 1024, ERRNO.ENOSPC],
+  ["a write between blocks", "write", 1, 512, ERRNO.EINVAL],
+  ["a flush", "flush", 0, 0, 0],
+  ["a flush with a length", "flush", 0, 512, ERRNO.EINVAL],
+  ["a flush with an offset", "flush", 512, 0, ERRNO.EINVAL],
+  ["the largest discard", "discard", 0, 256 * KIB, 0],
+  ["a discard that is one block too long", "discard", 0, 256 * KIB + 512, ERRNO.EINVAL],
+  ["a discard that ends past the end", "discard", end - 512, 1024, ERRNO.EIO],
+  ["the largest write of zeroes", "writeZeroes", 0, 128 * KIB, 0],
+  ["a write of zeroes that is one block too long", "writeZeroes", 0, 128 * KIB + 512, ERRNO.EINVAL],
+  ["a write of zeroes that ends past the end", "writeZeroes", end - 512, 1024, ERRNO.ENOSPC],
 ];
-for (const [what, operation, flags, at, length, errno] of cases) {
+for (const [what, operation, at, length, errno] of cases) {
   Deno.test(`checkRequest() answers ${errno} to ${what}`, () => {
-    assertEquals(checkRequest(geometry, operation, flags, at, length), errno);
+    assertEquals(checkRequest(geometry, operation, at, length), errno);
   });
 }
 
 Deno.test("checkRequest() answers EROFS to everything that would change a read-only disk", () => {
   const readOnly = { ...geometry, readOnly: true };
-  const errnos = [READ, WRITE, DISCARD, WRITE_ZEROES].map((operation) => checkRequest(readOnly, operation, 0, 0, 512));
+  const errnos = (["read", "write", "discard", "writeZeroes"] as const).map((operation) =>
+    checkRequest(readOnly, operation, 0, 512)
+  );
   assertEquals(errnos, [0, ERRNO.EROFS, ERRNO.EROFS, ERRNO.EROFS]);
-  assertEquals(checkRequest(readOnly, FLUSH, 0, 0, 0), 0);
+  assertEquals(checkRequest(readOnly, "flush", 0, 0), 0);
 });
 
 Deno.test("checkRequest() answers EOPNOTSUPP to ranges that were not advertised", () => {
   const poor = { ...geometry, maxDiscardBytes: 0, maxWriteZeroesBytes: 0 };
-  assertEquals([DISCARD, WRITE_ZEROES].map((operation) => checkRequest(poor, operation, 0, 0, 512)), [
+  assertEquals((["discard", "writeZeroes"] as const).map((operation) => checkRequest(poor, operation, 0, 512)), [
     ERRNO.EOPNOTSUPP,
     ERRNO.EOPNOTSUPP,
   ]);
@@ -103,20 +131,20 @@ Deno.test("checkRequest() answers EOPNOTSUPP to ranges that were not advertised"
 
 Deno.test("dispatch() answers at once, without a promise, when the backend does", () => {
   const { backend, calls } = backendOf();
-  assertEquals(dispatch(backend, READ, { at: 8192 }), 0);
-  assertEquals(dispatch(backend, WRITE, { at: 512, length: 512 }), 0);
+  assertEquals(dispatch(backend, "read", { at: 8192 }), 0);
+  assertEquals(dispatch(backend, "write", { at: 512, length: 512 }), 0);
   assertEquals(calls, ["read 8192 4096", "write 512 512"]);
 });
 
 Deno.test("dispatch() does not ask the backend what it refuses", () => {
   const { backend, calls } = backendOf();
-  assertEquals(dispatch(backend, WRITE, { at: end }), ERRNO.ENOSPC);
+  assertEquals(dispatch(backend, "write", { at: end }), ERRNO.ENOSPC);
   assertEquals(calls, []);
 });
 
 Deno.test("dispatch() waits for a backend that answers later", async () => {
   const { backend } = backendOf({ read: () => Promise.resolve(4096) });
-  const answer = dispatch(backend, READ);
+  const answer = dispatch(backend, "read");
   assert(answer instanceof Promise);
   assertEquals(await answer, 0);
 });
@@ -125,10 +153,10 @@ Deno.test("dispatch() answers EIO, and logs once, when the backend does less or 
   for (const count of [0, 4095, 4097, NaN]) {
     const logged: string[] = [];
     const { backend } = backendOf({ read: () => count, write: () => Promise.resolve(count) });
-    const dispatcher = new Dispatcher(backend, geometry, (message) => logged.push(message));
-    assertEquals(dispatcher.dispatch(READ, 0, 0, 4096, 0, slots()), ERRNO.EIO);
-    assertEquals(dispatcher.dispatch(READ, 0, 0, 4096, 0, slots()), ERRNO.EIO);
-    assertEquals(await dispatcher.dispatch(WRITE, 0, 0, 4096, 0, slots()), ERRNO.EIO);
+    const dispatcher = dispatcherOf(backend, (message) => logged.push(message));
+    assertEquals(dispatcher.ask("read"), ERRNO.EIO);
+    assertEquals(dispatcher.ask("read"), ERRNO.EIO);
+    assertEquals(await dispatcher.ask("write"), ERRNO.EIO);
     assertEquals(logged, [
       `read() of the backend did ${count} of 4096 bytes: answered EIO`,
       `write() of the backend did ${count} of 4096 bytes: answered EIO`,
@@ -144,10 +172,10 @@ Deno.test("dispatch() answers EIO, and logs once, when the backend throws or rej
     },
     write: () => Promise.reject("nothing to say"),
   });
-  const dispatcher = new Dispatcher(backend, geometry, (message) => logged.push(message));
+  const dispatcher = dispatcherOf(backend, (message) => logged.push(message));
   for (let i = 0; i < 3; i++) {
-    assertEquals(dispatcher.dispatch(READ, 0, 0, 4096, 0, slots()), ERRNO.EIO);
-    assertEquals(await dispatcher.dispatch(WRITE, 0, 0, 4096, 0, slots()), ERRNO.EIO);
+    assertEquals(dispatcher.ask("read"), ERRNO.EIO);
+    assertEquals(await dispatcher.ask("write"), ERRNO.EIO);
   }
   assertEquals(logged, [
     "read() of the backend threw TypeError: oops: answered EIO",
@@ -161,30 +189,30 @@ Deno.test("dispatch() answers with the errno that a backend throws, and does not
   for (const code of codes) {
     const error = new DblockError(code, "Cannot write", "because");
     const { backend } = backendOf({ write: () => Promise.reject(error) });
-    assertEquals(await dispatch(backend, WRITE, { log: (message) => logged.push(message) }), ERRNO[code]);
+    assertEquals(await dispatch(backend, "write", { log: (message) => logged.push(message) }), ERRNO[code]);
   }
   const { backend } = backendOf({ read: () => Deno.readFileSync("/absent") as unknown as number });
-  assertEquals(dispatch(backend, READ, { log: (message) => logged.push(message) }), ERRNO.ENOENT);
+  assertEquals(dispatch(backend, "read", { log: (message) => logged.push(message) }), ERRNO.ENOENT);
   assertEquals(logged, []);
 });
 
 Deno.test("dispatch() flushes after a FUA write of a backend that cannot do FUA itself", async () => {
   const { backend, calls } = backendOf({ flush: () => void calls.push("flush") });
-  assertEquals(dispatch(backend, WRITE, { flags: FUA }), 0);
+  assertEquals(dispatch(backend, "write", { flags: FUA }), 0);
   assertEquals(calls, ["write 0 4096", "flush"]);
   const late = backendOf({ write: () => Promise.resolve(), flush: () => Promise.reject(new Error("disk full")) });
-  assertEquals(await dispatch(late.backend, WRITE, { flags: FUA }), ERRNO.EIO);
+  assertEquals(await dispatch(late.backend, "write", { flags: FUA }), ERRNO.EIO);
 });
 
 Deno.test("dispatch() leaves FUA to a backend that does it itself", () => {
   const { backend, calls } = backendOf({ fua: true, flush: () => void calls.push("flush") });
-  assertEquals(dispatch(backend, WRITE, { flags: FUA }), 0);
+  assertEquals(dispatch(backend, "write", { flags: FUA }), 0);
   assertEquals(calls, ["write 0 4096 fua"]);
 });
 
 Deno.test("dispatch() does not flush after a FUA write that failed", () => {
   const { backend, calls } = backendOf({ write: () => 0, flush: () => void calls.push("flush") });
-  assertEquals(dispatch(backend, WRITE, { flags: FUA }), ERRNO.EIO);
+  assertEquals(dispatch(backend, "write", { flags: FUA }), ERRNO.EIO);
   assertEquals(calls, []);
 });
 
@@ -197,7 +225,7 @@ Deno.test("dispatch() writes zeroes, in slot-sized pieces, for a backend that ca
       return isLate ? Promise.resolve() : undefined;
     };
     const { backend } = backendOf({ write });
-    assertEquals(await dispatch(backend, WRITE_ZEROES, { at: 512, length: 128 * KIB }), 0);
+    assertEquals(await dispatch(backend, "writeZeroes", { at: 512, length: 128 * KIB }), 0);
     assertEquals(store.indexOf(0), 512);
     assertEquals(store.lastIndexOf(0), 512 + 128 * KIB - 1);
     assertEquals(store.filter((byte) => byte === 0).length, 128 * KIB);
@@ -213,7 +241,7 @@ Deno.test("dispatch() stops writing zeroes at the first piece that fails", async
         return answer;
       },
     });
-    assertEquals(await dispatch(backend, WRITE_ZEROES, { length: 128 * KIB }), ERRNO.EIO);
+    assertEquals(await dispatch(backend, "writeZeroes", { length: 128 * KIB }), ERRNO.EIO);
     assertEquals(count, 1);
   }
 });
@@ -224,13 +252,13 @@ Deno.test("dispatch() passes flush, discard and writeZeroes on, with what the fl
     discard: (at, length, { replayed }) => void calls.push(`discard ${at} ${length} ${replayed}`),
     writeZeroes: (at, length, { keepAllocated }) => void calls.push(`zeroes ${at} ${length} ${keepAllocated}`),
   });
-  assertEquals(dispatch(backend, FLUSH), 0);
-  assertEquals(dispatch(backend, DISCARD, { at: 512, flags: REPLAYED }), 0);
-  assertEquals(dispatch(backend, WRITE_ZEROES, { flags: NO_UNMAP }), 0);
-  assertEquals(dispatch(backend, WRITE_ZEROES, {}), 0);
+  assertEquals(dispatch(backend, "flush"), 0);
+  assertEquals(dispatch(backend, "discard", { at: 512, flags: REPLAYED }), 0);
+  assertEquals(dispatch(backend, "writeZeroes", { flags: KEEP_ALLOCATED }), 0);
+  assertEquals(dispatch(backend, "writeZeroes", {}), 0);
   assertEquals(calls, ["flush", "discard 512 4096 true", "zeroes 0 4096 true", "zeroes 0 4096 false"]);
 });
 
 Deno.test("dispatch() answers a flush of a backend that has nothing to flush", () => {
-  assertEquals(dispatch(backendOf().backend, FLUSH), 0);
+  assertEquals(dispatch(backendOf().backend, "flush"), 0);
 });

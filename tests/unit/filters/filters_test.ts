@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
-import type { Backend, RequestOptions } from "../../../src/disk/backend.ts";
+import type { Backend } from "../../../src/disk/backend.ts";
+import { requestOptions } from "../../../src/disk/request.ts";
 import { DblockError } from "../../../src/disk/errors.ts";
 import { intercept, type InterceptedRequest } from "../../../src/filters/intercept.ts";
 import { WriteCache } from "../../../src/filters/write_cache.ts";
 
-const plain: RequestOptions = { fua: false, replayed: false, keepAllocated: false };
-const fua: RequestOptions = { ...plain, fua: true };
+const plain = requestOptions();
+const fua = requestOptions({ fua: true });
 const block = 512;
 
 /** A disk of memory with everything, and a list of what it was asked. */
@@ -15,8 +16,10 @@ function memoryDisk(blocks = 8): { store: Uint8Array<ArrayBuffer>; asked: string
   const asked: string[] = [];
   const disk = {
     sizeBytes: store.length,
+    limits: { blockBytes: block },
     readOnly: false,
     fua: false,
+    cacheSurvives: false,
     read: (buffer, offset) => {
       asked.push(`read ${offset}`);
       buffer.set(store.subarray(offset, offset + buffer.length));
@@ -31,8 +34,9 @@ function memoryDisk(blocks = 8): { store: Uint8Array<ArrayBuffer>; asked: string
       store.fill(0, offset, offset + length);
     },
     writeZeroes: (offset, length) => void store.fill(0, offset, offset + length),
+    extents: (_offset, lengthBytes) => [{ lengthBytes, kind: "data" }],
     resize: (sizeBytes) => void asked.push(`resize ${sizeBytes}`),
-    close: () => void asked.push("close"),
+    close: (reason) => void asked.push(`close ${reason}`),
   } satisfies Required<Backend>;
   return { store, asked, disk };
 }
@@ -53,11 +57,11 @@ Deno.test("intercept() shows every request, and asks the backend after that", as
   const filtered = intercept(disk, (request) => void seen.push(request));
   filtered.write(filled(7), block, plain);
   assertEquals(await read(filtered, block), [7]);
-  filtered.flush!();
+  filtered.flush!(plain);
   filtered.discard!(block, block, fua);
   filtered.writeZeroes!(0, 2 * block, plain);
   filtered.resize!(4096);
-  filtered.close!();
+  filtered.close!("destroyed");
   assertEquals(seen.map(({ operation, offsetBytes, lengthBytes }) => [operation, offsetBytes, lengthBytes]), [
     ["write", block, block],
     ["read", block, block],
@@ -65,9 +69,11 @@ Deno.test("intercept() shows every request, and asks the backend after that", as
     ["discard", block, block],
     ["writeZeroes", 0, 2 * block],
   ]);
-  assertEquals([seen[2]!.options, seen[3]!.options], [undefined, fua]);
-  assertEquals(asked, ["write 512", "read 512", "flush", "discard 512", "resize 4096", "close"]);
+  assertEquals([seen[2]!.options, seen[3]!.options], [plain, fua]);
+  assertEquals(asked, ["write 512", "read 512", "flush", "discard 512", "resize 4096", "close destroyed"]);
   assertEquals([filtered.sizeBytes, filtered.readOnly, filtered.fua], [store.length, false, false]);
+  assertEquals([filtered.limits, filtered.cacheSurvives], [{ blockBytes: block }, false]);
+  assertEquals(filtered.extents!(0, block, plain), [{ lengthBytes: block, kind: "data" }]);
 });
 
 Deno.test("intercept() has what the backend has and nothing else", () => {
@@ -83,7 +89,7 @@ Deno.test("intercept(): what is thrown or rejected is the request's error; a pro
     return undefined;
   });
   assertThrows(() => bad.write(filled(1), 0, plain), DblockError, "it is full");
-  await assertRejects(async () => await bad.flush!(), DblockError, "Cannot flush");
+  await assertRejects(async () => await bad.flush!(plain), DblockError, "Cannot flush");
   assertEquals(asked, []);
   const gate = Promise.withResolvers<void>();
   const slow = intercept(disk, () => gate.promise);
@@ -180,8 +186,8 @@ Deno.test("WriteCache: discard, resize and close reach the other disk, and the c
   await cache.resize!(4 * block);
   assertEquals(cache.dirtyBytes, 2 * block);
   asked.length = 0;
-  await cache.close();
-  assertEquals(asked, ["write 1024", "write 1536", "flush", "close"]);
+  await cache.close("left");
+  assertEquals(asked, ["write 1024", "write 1536", "flush", "close left"]);
 });
 
 Deno.test("WriteCache: a disk that takes less than it is given fails the flush, and nothing is forgotten", async () => {

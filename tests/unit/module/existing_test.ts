@@ -13,7 +13,8 @@ import {
   DBLOCK_STATE_LIVE,
   DBLOCK_STATE_REMOVING,
 } from "../../../src/module/abi.ts";
-import { type Backend, profileOf, type RequestOptions } from "../../../src/disk/backend.ts";
+import type { Backend, RequestOptions } from "../../../src/disk/backend.ts";
+import { profileOf } from "../../../src/disk/profile.ts";
 import { Control } from "../../../src/module/control.ts";
 import { DblockError, ERRNO } from "../../../src/disk/errors.ts";
 import { checkFits, createWhenFree, isDying } from "../../../src/module/existing.ts";
@@ -166,7 +167,7 @@ Deno.test("serve() does not recover a device that asks for longer zeroes than th
 Deno.test("serve() does not take a device over to find that its blocks are larger than it can grow by", async () => {
   const kernel = new FakeKernel();
   const disk = new Disk();
-  await using _device = await start(kernel, disk, { logicalBlockBytes: 4096 });
+  await using _device = await start(kernel, disk, { blockBytes: 4096 });
   const large = Object.assign(new Disk(), { sizeBytes: MIB + 512 });
   const error = await assertRejects(() => start(kernel, large, { existing: "take-over", grow: true }), DblockError);
   assertEquals(

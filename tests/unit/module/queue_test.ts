@@ -3,10 +3,10 @@
 // Workers are played here, by the real channel and event loop on a fake kernel; two tests have a real one.
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { DBLOCK_OPERATION_READ as READ, DBLOCK_STATE_HELD } from "../../../src/module/abi.ts";
-import { type Backend, profileOf } from "../../../src/disk/backend.ts";
+import type { Backend } from "../../../src/disk/backend.ts";
 import { Channel } from "../../../src/module/channel.ts";
 import type { Device } from "../../../src/module/device.ts";
-import { Dispatcher } from "../../../src/disk/dispatch.ts";
+import { profileOf } from "../../../src/disk/profile.ts";
 import { DblockError, ERRNO } from "../../../src/disk/errors.ts";
 import { EventLoop } from "../../../src/module/eventloop.ts";
 import { type QueuePlan, QueueWorker } from "../../../src/module/queue.ts";
@@ -63,7 +63,7 @@ class PlayedWorker {
       channel.setNonblocking();
       await channel.attachAsync({ takeOver });
       await this.say({ kind: "attached", ioFlusher: true });
-      await new EventLoop(channel, new Dispatcher(disk, geometry, () => {})).run({ mayBlock: false });
+      await new EventLoop(channel, disk, geometry, () => {}).run({ mayBlock: false });
       return undefined;
     } catch (error) {
       return error instanceof DblockError ? error : { errno: ERRNO.EBADF, message: String(error) };
@@ -168,11 +168,12 @@ Deno.test("the number of a Worker's file stays taken after stop(), whatever the 
     depth: 128,
     geometry: {
       sizeBytes: MIB,
-      logicalBlockBytes: 512,
+      blockBytes: 512,
       maxIoBytes: 512 * 1024,
       maxDiscardBytes: 0,
       maxWriteZeroesBytes: MIB,
       readOnly: false,
+      timeoutMs: 0,
     },
   };
   const worker = new QueueWorker(() => {}, kernel);
@@ -191,17 +192,25 @@ Deno.test("the number of a Worker's file stays taken after stop(), whatever the 
   await device.close();
 });
 
+Deno.test("a wrong option is found before a module is loaded for it", async () => {
+  for (const wrong of [{ depth: 1025 }, { queues: 0 }, { blockBytes: 513 }, { onDeath: "Hold" as "hold" }]) {
+    using played = play(wrong);
+    await assertRejects(played.serve, DblockError, `not ${Object.values(wrong)[0]}`);
+    assertEquals(seen(), []);
+  }
+});
+
 Deno.test("a module that was loaded for nothing is closed", async () => {
-  using played = play({ depth: 1025 });
-  await assertRejects(played.serve, DblockError, "depth is 1 to 1024");
+  using played = play({ optimalIoBytes: 512 });
+  await assertRejects(played.serve, DblockError, "optimalIoBytes is 0 to 16777216, a multiple of 4096, not 512");
   assertEquals(seen(), Array(2).fill("load,close,closed,terminated"));
 });
 
 Deno.test("a module that cannot be closed is waited for a few seconds", async () => {
-  using played = play({ depth: 1025 });
+  using played = play({ optimalIoBytes: 512 });
   PlayedWorker.close = () => new Promise(() => {});
   const began = performance.now();
-  await assertRejects(played.serve, DblockError, "depth is 1 to 1024");
+  await assertRejects(played.serve, DblockError, "optimalIoBytes is 0 to 16777216, a multiple of 4096, not 512");
   assert(performance.now() - began < 8_000);
   assertEquals(seen(), Array(2).fill("load,close,terminated"));
 });
@@ -222,9 +231,9 @@ Deno.test("a real Worker closes a module that was loaded for nothing, and says w
   const log = (message: string) => void logged.push(message);
   const kernel = new FakeKernel();
   await assertRejects(
-    () => serve(backend, { name: "a", kernel, log, queues: 2, depth: 1025 }),
+    () => serve(backend, { name: "a", kernel, log, queues: 2, optimalIoBytes: 512 }),
     DblockError,
-    "depth is",
+    "optimalIoBytes is",
   );
   assertEquals([backend.data[0], logged], [2, Array(2).fill("close() of the backend threw Error: cannot close")]);
 });
@@ -237,11 +246,12 @@ Deno.test("a real Worker says why it serves no more before it closes its backend
   await worker.load(backend);
   const geometry = {
     sizeBytes: MIB,
-    logicalBlockBytes: 512,
+    blockBytes: 512,
     maxIoBytes: 4096,
     maxDiscardBytes: 0,
     maxWriteZeroesBytes: MIB,
     readOnly: false,
+    timeoutMs: 0,
   };
   // The fake kernel's files are none to the real one, where the Worker asks.
   worker.serve({ name: "a", queue: 0, depth: 1, geometry }).catch(() => {});

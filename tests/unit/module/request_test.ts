@@ -1,7 +1,21 @@
 // SPDX-License-Identifier: MIT
 import { assertEquals, assertThrows } from "@std/assert";
-import { dblock_completion, dblock_request, DBLOCK_RING_BYTES, dblock_ring_header } from "../../../src/module/abi.ts";
-import { Ring } from "../../../src/module/request.ts";
+import {
+  dblock_completion,
+  DBLOCK_OPERATION_DISCARD as DISCARD,
+  DBLOCK_OPERATION_FLUSH as FLUSH,
+  DBLOCK_OPERATION_READ as READ,
+  DBLOCK_OPERATION_WRITE as WRITE,
+  DBLOCK_OPERATION_WRITE_ZEROES as WRITE_ZEROES,
+  dblock_request,
+  DBLOCK_REQUEST_FUA as FUA,
+  DBLOCK_REQUEST_NO_UNMAP as NO_UNMAP,
+  DBLOCK_REQUEST_REPLAYED as REPLAYED,
+  DBLOCK_RING_BYTES,
+  dblock_ring_header,
+} from "../../../src/module/abi.ts";
+import { REQUEST_FUA, REQUEST_KEEP_ALLOCATED, REQUEST_REPLAYED } from "../../../src/disk/operation.ts";
+import { Ring, UNKNOWN } from "../../../src/module/request.ts";
 import { decode, encode } from "../../../src/system/struct.ts";
 
 const requestsAt = dblock_ring_header.size;
@@ -23,15 +37,28 @@ Deno.test("Ring reads requests as the header lays them out, past 4 GiB too", () 
   ring.bytes.set(encode(dblock_request, request), requestsAt + 2 * dblock_request.size);
   assertEquals(
     {
+      ...request,
       offset_bytes: ring.offsetBytes(2),
       length_bytes: ring.lengthBytes(2),
       generation: ring.generation(2),
       slot: ring.slot(2),
-      operation: ring.operation(2),
-      flags: ring.flags(2),
     },
     request,
   );
+  assertEquals([ring.operation(2), ring.flags(2)], ["writeZeroes", REQUEST_FUA | REQUEST_KEEP_ALLOCATED]);
+});
+
+Deno.test("Ring has a disk's words for every operation and flag, and none for what it does not know", () => {
+  const ring = new Ring(1);
+  const ask = (operation: number, flags: number) => {
+    ring.bytes.set(encode(dblock_request, { operation, flags }), requestsAt);
+    return [ring.operation(0), ring.flags(0)];
+  };
+  const operations = [READ, WRITE, FLUSH, DISCARD, WRITE_ZEROES].map((operation) => ask(operation, 0)[0]);
+  assertEquals(operations, ["read", "write", "flush", "discard", "writeZeroes"]);
+  const flags = [0, FUA, REPLAYED, NO_UNMAP].map((flag) => ask(READ, flag)[1]);
+  assertEquals(flags, [0, REQUEST_FUA, REQUEST_REPLAYED, REQUEST_KEEP_ALLOCATED]);
+  assertEquals([ask(5, 0), ask(255, 8), ask(READ, 128)], [[undefined, 0], [undefined, UNKNOWN], ["read", UNKNOWN]]);
 });
 
 Deno.test("Ring writes completions as the header lays them out", () => {

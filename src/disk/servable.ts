@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+/**
+ * The other two things that `serve()` takes besides a `Backend` object: a disk that is memory, and a backend in a module of
+ * its own, for Workers.
+ */
+import type { Backend } from "./backend.ts";
+
+/** Memory of this process that is a disk's content. */
+export interface Mapping {
+  /** Its address, a multiple of 4096. */
+  readonly address: number;
+  /** Its size in bytes, a multiple of 4096. */
+  readonly sizeBytes: number;
+  /**
+   * `anonymous`: private memory; a discarded page is given back and reads as zeroes, and there is nothing to flush.
+   * `file`: a shared mapping of a file; a discard punches a hole, a flush waits until the file has everything.
+   */
+  readonly kind: "anonymous" | "file";
+  /** The file that is mapped, from its beginning: holes are punched in it. Without it, the memory is asked to. */
+  readonly fd?: number;
+  /** What can be given back at once: a power of two, larger than usual on hugetlbfs. @default 4096 */
+  readonly pageBytes?: number;
+}
+
+/**
+ * A disk that is memory. dblock.ko copies between a request's pages and `mapping` by itself, and one Worker a queue only
+ * names addresses. Everybody else (a filter, NBD) uses its callbacks, as of any backend.
+ */
+export interface MappedBackend extends Backend {
+  readonly mapping: Mapping;
+}
+
+/**
+ * A `Backend` in a module of its own, served by one Worker per queue. The module's default export is a `BackendFactory`.
+ * Each Worker calls the factory and has a backend of its own: what they share goes through `data` (a SharedArrayBuffer, a
+ * path).
+ *
+ * - What the module throws outside of a callback ends its Worker, and so do `self.close()` and `Deno.exit()`: that is the
+ *   disk's death (`onDeath`). Where `onDeath` keeps the disk then, the other Workers end without closing their backends:
+ *   they are in the kernel, which goes on with the disk.
+ * - While the backend answers at once, its thread waits in the kernel and nowhere else: timers, ports and intervals of the
+ *   module do not run. From the first promise that a callback returns, the Worker is an event loop and they do.
+ */
+export interface BackendModule<Data = unknown> {
+  /** The module: `new URL("./my-backend.ts", import.meta.url)`, or `import.meta.resolve("./my-backend.ts")`. */
+  readonly module: URL | string;
+  /** Given to the factory; anything `structuredClone` can copy. */
+  readonly data?: Data;
+}
+
+/** What a `BackendModule` exports as its default. */
+export type BackendFactory<Data = unknown> = (data: Data) => Backend | Promise<Backend>;
+
+/** Everything that can be served. */
+export type Servable = Backend | MappedBackend | BackendModule;
+
+/** True for a disk that is memory: its `mapping` says where. A backend may have another field of that name. */
+export function isMapped(backend: Servable): backend is MappedBackend {
+  if (!("mapping" in backend)) return false;
+  const mapping: unknown = backend.mapping;
+  return typeof mapping === "object" && mapping !== null && "address" in mapping && "sizeBytes" in mapping &&
+    typeof mapping.address === "number" && typeof mapping.sizeBytes === "number";
+}
+
+/** True for a disk that is a module: it cannot be read, and names a module. */
+export function isModule(backend: Servable): backend is BackendModule {
+  return !("read" in backend) && "module" in backend &&
+    (typeof backend.module === "string" || backend.module instanceof URL);
+}
