@@ -12,9 +12,6 @@ import {
   DBLOCK_DEVICE_ROTATIONAL,
   DBLOCK_DEVICE_WRITE_CACHE,
   DBLOCK_DEVICE_WRITE_ZEROES,
-  DBLOCK_ON_DEATH_FAIL,
-  DBLOCK_ON_DEATH_HOLD,
-  DBLOCK_ON_DEATH_REMOVE,
   DBLOCK_QUEUE_COUNT_MAX,
   DBLOCK_QUEUE_DEPTH_MAX,
   DBLOCK_TIMEOUT_MS_MAX,
@@ -28,15 +25,10 @@ import { checkedLimits, type DecidedLimits, LIMIT_NAMES, whyBadLimits, whyOutsid
 import type { Profile } from "../disk/profile.ts";
 import { systemPageBytes } from "../system/libc.ts";
 import type { Decoded } from "../system/struct.ts";
+import { ON_DEATH, type OnDeath } from "./words.ts";
 
 const DEFAULT_DEPTH = 128;
 const DEFAULT_TIMEOUT_MS = 30_000;
-
-const ON_DEATH = {
-  remove: DBLOCK_ON_DEATH_REMOVE,
-  fail: DBLOCK_ON_DEATH_FAIL,
-  hold: DBLOCK_ON_DEATH_HOLD,
-} as const;
 
 /** What a device is like. The limits are the backend's own where nothing is said here: see `Limits`. */
 export interface DeviceOptions extends Limits {
@@ -55,7 +47,7 @@ export interface DeviceOptions extends Limits {
   /** After this time a request ends with EIO, in ms: 0 (never) or 1,000 to 1,200,000. @default 30,000 */
   readonly timeoutMs?: number;
   /** What becomes of the device when this process dies. @default "remove" */
-  readonly onDeath?: keyof typeof ON_DEATH;
+  readonly onDeath?: OnDeath;
 }
 
 /**
