@@ -65,7 +65,7 @@ load_rules() {
     [ -d /run/udev ] || return 0
     mkdir -p /run/udev/rules.d
     cp "$root/kmod/$rules" "/run/udev/rules.d/$rules"
-    udevadm control --reload || echo "udev does not take $rules; there will be no links in /dev/disk/by-id" >&2
+    udevadm control --reload || echo "udev does not take $rules; there will be no links in /dev/disk, and no mount by UUID" >&2
 }
 
 unload_rules() {
