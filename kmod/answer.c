@@ -67,7 +67,7 @@ static void dblock_answer_claim(struct dblock_channel *channel,
 	if (!slot) {
 		if (completion->status == DBLOCK_STATUS_STALE)
 			queue->stale_count++;
-	} else if (completion->error > MAX_ERRNO) {
+	} else if (completion->error > MAX_ERRNO || completion->reserved) {
 		completion->status = DBLOCK_STATUS_BAD_FIELD;
 	} else if (!completion->error &&
 		   completion->length_bytes > blk_rq_bytes(slot->rq)) {

@@ -107,7 +107,8 @@ static bool dblock_attach_valid(const struct dblock_device *device,
 
 	if (!(params->flags & DBLOCK_DEVICE_DIRECT))
 		buffer_bytes = (u64)params->queue_depth * params->max_io_bytes;
-	return !p->reserved && p->queue < params->queue_count &&
+	return dblock_is_zero(p->reserved, sizeof(p->reserved)) &&
+	       p->queue < params->queue_count &&
 	       p->ring_bytes == DBLOCK_RING_BYTES(params->queue_depth) &&
 	       p->ring_address % 8 == 0 && p->buffer_address % 4096 == 0 &&
 	       p->buffer_bytes == buffer_bytes &&
@@ -201,6 +202,8 @@ static int dblock_attach(struct dblock_channel *channel,
 		return -EOPNOTSUPP;
 	if (!dblock_attach_valid(channel->device, p))
 		return -EINVAL;
+	if (!dblock_device_is(channel->device, p->id))
+		return -ESTALE;
 	if (!access_ok(u64_to_user_ptr(p->ring_address), p->ring_bytes) ||
 	    !access_ok(u64_to_user_ptr(p->buffer_address), p->buffer_bytes) ||
 	    clear_user(u64_to_user_ptr(p->ring_address),
@@ -220,8 +223,11 @@ static int dblock_resize(struct dblock_device *device, struct dblock_resize *p)
 	if (p->flags)
 		return -EOPNOTSUPP;
 	if (!p->size_bytes || p->size_bytes > DBLOCK_SIZE_BYTES_MAX ||
-	    p->size_bytes & (device->params.logical_block_bytes - 1))
+	    p->size_bytes & (device->params.logical_block_bytes - 1) ||
+	    !dblock_is_zero(p->reserved, sizeof(p->reserved)))
 		return -EINVAL;
+	if (!dblock_device_is(device, p->id))
+		return -ESTALE;
 	mutex_lock(&device->lock);
 	if (device->state >= DBLOCK_STATE_LIVE &&
 	    device->state < DBLOCK_STATE_REMOVING) {
@@ -238,8 +244,10 @@ static int dblock_start(struct dblock_device *device, struct dblock_start *p)
 {
 	if (p->flags & ~DBLOCK_START_NO_WAIT)
 		return -EOPNOTSUPP;
-	if (p->reserved)
+	if (!dblock_is_zero(p->reserved, sizeof(p->reserved)))
 		return -EINVAL;
+	if (!dblock_device_is(device, p->id))
+		return -ESTALE;
 	return dblock_device_start(device, !(p->flags & DBLOCK_START_NO_WAIT));
 }
 
@@ -284,8 +292,7 @@ static long dblock_channel_ioctl(struct file *file, unsigned int command,
 	} else if (command == DBLOCK_IOC_RESIZE) {
 		err = dblock_resize(channel->device, &p.resize);
 	} else {
-		dblock_device_info(channel->device, &p.info);
-		err = 0;
+		err = dblock_device_info_checked(channel->device, &p.info);
 	}
 	p.error = -err;
 	if (copy_to_user(user, &p, size))

@@ -26,6 +26,13 @@
 #include <linux/genhd.h>
 #endif
 
+/* 5.17 gave the flag against partitions another name. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 17, 0)
+#define DBLOCK_GENHD_NO_PART	GENHD_FL_NO_PART_SCAN
+#else
+#define DBLOCK_GENHD_NO_PART	GENHD_FL_NO_PART
+#endif
+
 /* 6.0 dropped the "reserved" argument of blk_mq_ops.timeout. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 0, 0)
 #define DBLOCK_TIMEOUT_ARGS(rq)	struct request *rq, bool reserved

@@ -18,33 +18,41 @@
 	(DBLOCK_FEATURE_READ_ONLY | DBLOCK_FEATURE_WRITE_CACHE |	\
 	 DBLOCK_FEATURE_FUA | DBLOCK_FEATURE_DISCARD |			\
 	 DBLOCK_FEATURE_WRITE_ZEROES | DBLOCK_FEATURE_ROTATIONAL |	\
-	 DBLOCK_FEATURE_DIRECT | DBLOCK_FEATURE_ON_DEATH |		\
+	 DBLOCK_FEATURE_DIRECT | DBLOCK_FEATURE_NO_PART_SCAN |		\
+	 DBLOCK_FEATURE_TIMEOUT_IS_DEATH |				\
+	 DBLOCK_FEATURE_CACHE_SURVIVES | DBLOCK_FEATURE_ON_DEATH |	\
 	 DBLOCK_FEATURE_RESIZE | DBLOCK_FEATURE_TAKE_OVER)
 
 #define DBLOCK_DEVICE_FLAGS						\
 	(DBLOCK_DEVICE_READ_ONLY | DBLOCK_DEVICE_WRITE_CACHE |		\
 	 DBLOCK_DEVICE_FUA | DBLOCK_DEVICE_DISCARD |			\
 	 DBLOCK_DEVICE_WRITE_ZEROES | DBLOCK_DEVICE_ROTATIONAL |	\
-	 DBLOCK_DEVICE_DIRECT)
+	 DBLOCK_DEVICE_DIRECT | DBLOCK_DEVICE_NO_PART_SCAN |		\
+	 DBLOCK_DEVICE_TIMEOUT_IS_DEATH | DBLOCK_DEVICE_CACHE_SURVIVES)
 
 /* The layout is a promise: it must not change by accident, on any machine. */
-static_assert(sizeof(struct dblock_version) == 24);
-static_assert(sizeof(struct dblock_create) == 112);
-static_assert(offsetof(struct dblock_create, size_bytes) == 40);
-static_assert(offsetof(struct dblock_create, reserved) == 96);
-static_assert(sizeof(struct dblock_destroy) == 48);
-static_assert(sizeof(struct dblock_info) == 304);
-static_assert(offsetof(struct dblock_info, requests) == 136);
-static_assert(sizeof(struct dblock_list) == 32);
-static_assert(sizeof(struct dblock_ring_header) == 32);
-static_assert(sizeof(struct dblock_request) == 24);
+static_assert(sizeof(struct dblock_version) == 56);
+static_assert(sizeof(struct dblock_create) == 176);
+static_assert(offsetof(struct dblock_create, id) == 40);
+static_assert(offsetof(struct dblock_create, reserved) == 104);
+static_assert(sizeof(struct dblock_destroy) == 80);
+static_assert(offsetof(struct dblock_destroy, id) == 40);
+static_assert(sizeof(struct dblock_info) == 376);
+static_assert(offsetof(struct dblock_info, id) == 40);
+static_assert(offsetof(struct dblock_info, requests) == 144);
+static_assert(offsetof(struct dblock_info, reserved) == 280);
+static_assert(sizeof(struct dblock_list) == 56);
+static_assert(sizeof(struct dblock_ring_header) == 64);
+static_assert(offsetof(struct dblock_ring_header, reserved) == 32);
+static_assert(sizeof(struct dblock_request) == 32);
 static_assert(offsetof(struct dblock_request, slot) == 16);
-static_assert(sizeof(struct dblock_completion) == 24);
+static_assert(sizeof(struct dblock_completion) == 32);
 static_assert(offsetof(struct dblock_completion, slot) == 16);
-static_assert(sizeof(struct dblock_attach) == 48);
-static_assert(sizeof(struct dblock_start) == 16);
-static_assert(sizeof(struct dblock_commit) == 32);
-static_assert(sizeof(struct dblock_resize) == 16);
+static_assert(sizeof(struct dblock_attach) == 88);
+static_assert(offsetof(struct dblock_attach, queue) == 48);
+static_assert(sizeof(struct dblock_start) == 48);
+static_assert(sizeof(struct dblock_commit) == 40);
+static_assert(sizeof(struct dblock_resize) == 56);
 
 static unsigned int dblock_queue_count_max(void)
 {
@@ -96,10 +104,13 @@ static int dblock_create_check(const struct dblock_create *p)
 
 	if (p->flags & ~DBLOCK_DEVICE_FLAGS)
 		return -EOPNOTSUPP;
-	if ((p->flags & DBLOCK_DEVICE_FUA) &&
+	if ((p->flags & (DBLOCK_DEVICE_FUA | DBLOCK_DEVICE_CACHE_SURVIVES)) &&
 	    !(p->flags & DBLOCK_DEVICE_WRITE_CACHE))
 		return -EINVAL;
-	if (!dblock_name_valid(p->name) || p->reserved[0] || p->reserved[1])
+	if ((p->flags & DBLOCK_DEVICE_TIMEOUT_IS_DEATH) && !p->timeout_ms)
+		return -EINVAL;
+	if (!dblock_name_valid(p->name) ||
+	    !dblock_is_zero(p->reserved, sizeof(p->reserved)))
 		return -EINVAL;
 	if (!dblock_power_of_two(block_bytes, DBLOCK_BLOCK_BYTES_MIN,
 				 DBLOCK_BLOCK_BYTES_MAX) ||
@@ -149,6 +160,7 @@ static int dblock_create(struct dblock_create *p,
 	device = dblock_device_create(p);
 	if (IS_ERR(device))
 		return PTR_ERR(device);
+	p->id = device->params.id;
 	p->minor = device->params.minor;
 	*created = device;
 	return 0;
@@ -162,13 +174,17 @@ static int dblock_destroy(struct dblock_destroy *p)
 	p->open_count = 0;
 	if (p->flags & ~DBLOCK_DESTROY_FORCE)
 		return -EOPNOTSUPP;
-	if (p->reserved || !dblock_name_valid(p->name))
+	if (!dblock_is_zero(p->reserved, sizeof(p->reserved)) ||
+	    !dblock_name_valid(p->name))
 		return -EINVAL;
 	device = dblock_device_by_name(p->name);
 	if (!device)
 		return -ENOENT;
-	err = dblock_device_destroy(device, p->flags & DBLOCK_DESTROY_FORCE,
-				    &p->open_count);
+	err = -ESTALE;
+	if (dblock_device_is(device, p->id))
+		err = dblock_device_destroy(device,
+					    p->flags & DBLOCK_DESTROY_FORCE,
+					    &p->open_count);
 	dblock_device_put(device);
 	return err;
 }
@@ -176,15 +192,16 @@ static int dblock_destroy(struct dblock_destroy *p)
 static int dblock_info_by_name(struct dblock_info *p)
 {
 	struct dblock_device *device;
+	int err;
 
 	if (!dblock_name_valid(p->name))
 		return -EINVAL;
 	device = dblock_device_by_name(p->name);
 	if (!device)
 		return -ENOENT;
-	dblock_device_info(device, p);
+	err = dblock_device_info_checked(device, p);
 	dblock_device_put(device);
-	return 0;
+	return err;
 }
 
 static int dblock_list(struct dblock_list *p)
@@ -195,7 +212,7 @@ static int dblock_list(struct dblock_list *p)
 	unsigned int minor;
 	int err = 0;
 
-	if (p->reserved)
+	if (!dblock_is_zero(p->reserved, sizeof(p->reserved)))
 		return -EINVAL;
 	p->count = 0;
 	p->total = 0;

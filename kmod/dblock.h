@@ -26,6 +26,7 @@
 #include <linux/mutex.h>
 #include <linux/printk.h>
 #include <linux/spinlock.h>
+#include <linux/string.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
@@ -33,7 +34,7 @@
 
 #define DBLOCK_NO_SLOT		U32_MAX
 /* How many requests or completions are worked on between two lock rounds. They
- * lie on the stack: 24 bytes each, and a pointer.
+ * lie on the stack: 32 bytes each, and a pointer.
  */
 #define DBLOCK_CHUNK		16
 /* Faulting in and copying again may lose against reclaim now and then. So
@@ -43,6 +44,12 @@
 
 struct dblock_channel;
 struct dblock_device;
+
+/* The reserved fields of a caller's structure are. */
+static inline bool dblock_is_zero(const void *field, size_t bytes)
+{
+	return !memchr_inv(field, 0, bytes);
+}
 
 /**
  * enum dblock_slot_state - who has a slot; guarded by the queue's lock
@@ -228,7 +235,10 @@ int dblock_device_destroy(struct dblock_device *device, bool force,
 			  unsigned int *open_count);
 int dblock_device_start(struct dblock_device *device, bool wait);
 void dblock_device_server_died(struct dblock_device *device);
+bool dblock_device_is(const struct dblock_device *device, u64 id);
 void dblock_device_info(struct dblock_device *device, struct dblock_info *info);
+int dblock_device_info_checked(struct dblock_device *device,
+			       struct dblock_info *info);
 
 /* disk.c */
 int dblock_disk_alloc(struct dblock_device *device);

@@ -337,6 +337,30 @@ static void dblock_queue_info(struct dblock_queue *queue,
 	spin_unlock(&queue->lock);
 }
 
+/* Whether a caller who says @id, or 0 for any, means this device. */
+bool dblock_device_is(const struct dblock_device *device, u64 id)
+{
+	return !id || id == device->params.id;
+}
+
+/**
+ * dblock_device_info_checked() - INFO as a caller asks for it
+ * @device: the device; the caller has a reference
+ * @info: what the caller gave; everything about the device
+ *
+ * Return: 0, -EINVAL or -ESTALE; @info is as it was then.
+ */
+int dblock_device_info_checked(struct dblock_device *device,
+			       struct dblock_info *info)
+{
+	if (!dblock_is_zero(info->reserved, sizeof(info->reserved)))
+		return -EINVAL;
+	if (!dblock_device_is(device, info->id))
+		return -ESTALE;
+	dblock_device_info(device, info);
+	return 0;
+}
+
 void dblock_device_info(struct dblock_device *device, struct dblock_info *info)
 {
 	const struct dblock_create *p = &device->params;
@@ -346,6 +370,7 @@ void dblock_device_info(struct dblock_device *device, struct dblock_info *info)
 	mutex_lock(&device->lock);
 	info->flags = p->flags;
 	memcpy(info->name, p->name, sizeof(info->name));
+	info->id = p->id;
 	info->size_bytes = p->size_bytes;
 	info->logical_block_bytes = p->logical_block_bytes;
 	info->physical_block_bytes = p->physical_block_bytes;

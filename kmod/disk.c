@@ -95,6 +95,8 @@ int dblock_disk_alloc(struct dblock_device *device)
 	set_capacity(disk, p->size_bytes >> SECTOR_SHIFT);
 	if (p->flags & DBLOCK_DEVICE_READ_ONLY)
 		set_disk_ro(disk, true);
+	if (p->flags & DBLOCK_DEVICE_NO_PART_SCAN)
+		disk->flags |= DBLOCK_GENHD_NO_PART;
 	device->disk = disk;
 	return 0;
 }

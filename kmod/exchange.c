@@ -167,6 +167,8 @@ long dblock_exchange(struct file *file, unsigned long count)
 	else
 		header.request_count = ret;
 	header.state = READ_ONCE(device->state);
+	header.queue = channel->queue - device->queues;
+	header.id = device->params.id;
 	if (copy_to_user(channel->header, &header,
 			 offsetof(struct dblock_ring_header, reserved))) {
 		if (ret > 0)
@@ -181,7 +183,8 @@ int dblock_commit(struct dblock_channel *channel, struct dblock_commit *p)
 {
 	p->completion_count = 0;
 	p->refused_count = 0;
-	if (p->reserved || p->completions_address % 8 ||
+	if (!dblock_is_zero(p->reserved, sizeof(p->reserved)) ||
+	    p->completions_address % 8 ||
 	    p->count > channel->device->params.queue_depth)
 		return -EINVAL;
 	if (!smp_load_acquire(&channel->queue))

@@ -8,6 +8,7 @@
 #include <linux/idr.h>
 #include <linux/module.h>
 #include <linux/namei.h>
+#include <linux/random.h>
 #include <linux/sched/mm.h>
 #include <linux/string.h>
 
@@ -25,6 +26,10 @@ static DEFINE_MUTEX(dblock_registry_lock);
 /* By minor of the server node; NULL for one whose node is being made. */
 static DEFINE_IDR(dblock_devices);
 static unsigned int dblock_devices_count;
+/* Of the newest device. Begins anywhere: a number that somebody has kept from
+ * before the module was loaded anew names no device of today.
+ */
+static u64 dblock_last_id;
 static struct class *dblock_class;
 static struct cdev dblock_cdev;
 static dev_t dblock_devt;
@@ -33,6 +38,7 @@ int dblock_registry_init(void)
 {
 	int err;
 
+	dblock_last_id = get_random_u64() >> 12; /* up to 2^52 */
 	err = alloc_chrdev_region(&dblock_devt, 0, DBLOCK_MINORS, "dblock");
 	if (err)
 		return err;
@@ -111,6 +117,7 @@ static int dblock_registry_reserve(struct dblock_device *device)
 				GFP_NOIO);
 	if (err >= 0) {
 		device->params.minor = err;
+		device->params.id = ++dblock_last_id;
 		dblock_devices_count++;
 	}
 	mutex_unlock(&dblock_registry_lock);

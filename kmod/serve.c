@@ -5,6 +5,7 @@
  * wait and how they end without a server is in queue.c.
  */
 #include <linux/errno.h>
+#include <linux/ioprio.h>
 
 #include "compat.h"
 #include "dblock.h"
@@ -22,6 +23,37 @@ bool dblock_queue_ready(struct dblock_queue *queue,
 	       READ_ONCE(queue->waiting_count) && READ_ONCE(queue->free_count);
 }
 
+/* What is asked for, and what the kernel knows beside it. */
+static u32 dblock_request_flags(struct request *rq, u8 operation)
+{
+	u32 flags = 0;
+
+	if (rq->cmd_flags & REQ_FUA)
+		flags |= DBLOCK_REQUEST_FUA;
+	if (operation == DBLOCK_OPERATION_WRITE_ZEROES &&
+	    rq->cmd_flags & REQ_NOUNMAP)
+		flags |= DBLOCK_REQUEST_NO_UNMAP;
+	if (dblock_io_of(rq)->replayed)
+		flags |= DBLOCK_REQUEST_REPLAYED;
+	if (rq->cmd_flags & REQ_META)
+		flags |= DBLOCK_REQUEST_META;
+	if (operation == DBLOCK_OPERATION_WRITE && rq->cmd_flags & REQ_SYNC)
+		flags |= DBLOCK_REQUEST_SYNC;
+	if (operation == DBLOCK_OPERATION_READ && rq->cmd_flags & REQ_RAHEAD)
+		flags |= DBLOCK_REQUEST_READ_AHEAD;
+	if (rq->cmd_flags & REQ_SWAP)
+		flags |= DBLOCK_REQUEST_SWAP;
+	return flags;
+}
+
+static u8 dblock_request_priority(struct request *rq)
+{
+	unsigned int prio = req_get_ioprio(rq);
+
+	return IOPRIO_PRIO_CLASS(prio) << DBLOCK_PRIORITY_CLASS_SHIFT |
+	       (prio & DBLOCK_PRIORITY_LEVEL_MASK);
+}
+
 static void dblock_describe(const struct dblock_slot *slot, u16 index,
 			    struct dblock_request *request)
 {
@@ -36,12 +68,8 @@ static void dblock_describe(const struct dblock_slot *slot, u16 index,
 		.generation = slot->generation,
 		.slot = index,
 		.operation = operation,
-		.flags = (rq->cmd_flags & REQ_FUA ? DBLOCK_REQUEST_FUA : 0) |
-			 (operation == DBLOCK_OPERATION_WRITE_ZEROES &&
-			  rq->cmd_flags & REQ_NOUNMAP ?
-			  DBLOCK_REQUEST_NO_UNMAP : 0) |
-			 (dblock_io_of(rq)->replayed ?
-			  DBLOCK_REQUEST_REPLAYED : 0),
+		.priority = dblock_request_priority(rq),
+		.flags = dblock_request_flags(rq, operation),
 	};
 }
 

@@ -54,6 +54,7 @@ static ssize_t dblock_show(struct device *dev, struct device_attribute *attr,
 
 DBLOCK_ATTRIBUTE_NAMED(state, state, dblock_state_names);
 DBLOCK_ATTRIBUTE_NAMED(on_death, on_death, dblock_on_death_names);
+DBLOCK_ATTRIBUTE(id);
 DBLOCK_ATTRIBUTE(queue_count);
 DBLOCK_ATTRIBUTE(queue_depth);
 DBLOCK_ATTRIBUTE(max_io_bytes);
@@ -81,6 +82,7 @@ DBLOCK_ATTRIBUTE(handed_total);
 static struct attribute *dblock_attributes[] = {
 	&dblock_attr_state.attr.attr,
 	&dblock_attr_on_death.attr.attr,
+	&dblock_attr_id.attr.attr,
 	&dblock_attr_queue_count.attr.attr,
 	&dblock_attr_queue_depth.attr.attr,
 	&dblock_attr_max_io_bytes.attr.attr,

@@ -15,6 +15,21 @@
  *   (ENOTTY), and where EXCHANGE says so.
  * - The kernel shares no memory. It copies a structure in once, checks its own
  *   copy, and never looks at the caller's again.
+ * - A device has an @id: a number from 1 to 2^53 - 1 that no other device has
+ *   while the module is loaded; after the module is loaded anew the numbers
+ *   begin somewhere else. A name can be used again, an @id cannot. Where a
+ *   structure has an @id to give, 0 means any device; another number must be
+ *   the device's own, or the call fails with ESTALE and does nothing.
+ * - Every ioctl needs CAP_SYS_ADMIN when it is made, except VERSION, EXCHANGE
+ *   and COMMIT. So a server may drop the capability after START.
+ *
+ * What a server has to do, apart from answering:
+ *
+ * - Open every file with O_CLOEXEC. A program that inherits the file by exec()
+ *   cannot serve, as its memory is another; the queue would have a server that
+ *   never answers.
+ * - Ask for PR_SET_IO_FLUSHER for its threads, or be able to answer without
+ *   memory: freeing memory may need the disk itself.
  */
 #ifndef _UAPI_DBLOCK_H
 #define _UAPI_DBLOCK_H
@@ -22,7 +37,7 @@
 #include <linux/types.h>
 #include <linux/ioctl.h>
 
-#define DBLOCK_ABI_VERSION		1
+#define DBLOCK_ABI_VERSION		2
 #define DBLOCK_CONTROL_PATH		"/dev/dblockctl"
 
 /* Limits. Each count and size that a caller gives has one of these. */
@@ -38,8 +53,9 @@
 #define DBLOCK_TIMEOUT_MS_MAX		1200000
 #define DBLOCK_RANGE_BYTES_MAX		(1U << 31)	/* DISCARD, WRITE_ZEROES */
 
-/* Features: bit n of &struct dblock_version.features says that flag n of the
- * same name is known to this module. A flag that is not known is refused.
+/* Features: bit n below 32 of &struct dblock_version.features says that flag n
+ * of &struct dblock_create.flags, of the same name, is known to this module. The
+ * bits from 32 on are about the rest. A flag that is not known is refused.
  */
 #define DBLOCK_FEATURE_READ_ONLY	(1ULL << 0)
 #define DBLOCK_FEATURE_WRITE_CACHE	(1ULL << 1)
@@ -48,9 +64,12 @@
 #define DBLOCK_FEATURE_WRITE_ZEROES	(1ULL << 4)
 #define DBLOCK_FEATURE_ROTATIONAL	(1ULL << 5)
 #define DBLOCK_FEATURE_DIRECT		(1ULL << 6)
-#define DBLOCK_FEATURE_ON_DEATH		(1ULL << 16)	/* FAIL and HOLD */
-#define DBLOCK_FEATURE_RESIZE		(1ULL << 17)
-#define DBLOCK_FEATURE_TAKE_OVER	(1ULL << 18)
+#define DBLOCK_FEATURE_NO_PART_SCAN	(1ULL << 7)
+#define DBLOCK_FEATURE_TIMEOUT_IS_DEATH	(1ULL << 8)
+#define DBLOCK_FEATURE_CACHE_SURVIVES	(1ULL << 9)
+#define DBLOCK_FEATURE_ON_DEATH		(1ULL << 32)	/* FAIL and HOLD */
+#define DBLOCK_FEATURE_RESIZE		(1ULL << 33)
+#define DBLOCK_FEATURE_TAKE_OVER	(1ULL << 34)
 
 /**
  * struct dblock_version - what this module speaks (DBLOCK_IOC_VERSION)
@@ -60,6 +79,7 @@
  * @queue_count_max: out: the most queues a device can have on this machine
  *	(never more than possible CPUs)
  * @device_count_max: out: the module's max_devices parameter
+ * @reserved: out: 0
  */
 struct dblock_version {
 	__u32 error;
@@ -67,6 +87,7 @@ struct dblock_version {
 	__u64 features;
 	__u32 queue_count_max;
 	__u32 device_count_max;
+	__u64 reserved[4];
 };
 
 /* &struct dblock_create.flags and &struct dblock_info.flags */
@@ -77,6 +98,9 @@ struct dblock_version {
 #define DBLOCK_DEVICE_WRITE_ZEROES	(1U << 4)
 #define DBLOCK_DEVICE_ROTATIONAL	(1U << 5)
 #define DBLOCK_DEVICE_DIRECT		(1U << 6)	/* completions name addresses; nothing is delivered */
+#define DBLOCK_DEVICE_NO_PART_SCAN	(1U << 7)	/* the kernel looks for no partitions */
+#define DBLOCK_DEVICE_TIMEOUT_IS_DEATH	(1U << 8)	/* @timeout_ms; needs one */
+#define DBLOCK_DEVICE_CACHE_SURVIVES	(1U << 9)	/* the server's death loses no answered WRITE; needs WRITE_CACHE */
 
 /**
  * enum dblock_on_death - what becomes of a live device when its server dies
@@ -98,6 +122,7 @@ enum dblock_on_death {
  * @flags: DBLOCK_DEVICE_*
  * @name: the name of the node in /dev: a letter or digit, then letters,
  *	digits, '.', '_' and '-', up to 31 in all, not ending in "-ctl"
+ * @id: out: the device's
  * @size_bytes: @logical_block_bytes to DBLOCK_SIZE_BYTES_MAX, a multiple of
  *	@logical_block_bytes
  * @logical_block_bytes: 512, 1024, 2048 or 4096
@@ -129,6 +154,7 @@ struct dblock_create {
 	__u32 error;
 	__u32 flags;
 	char  name[DBLOCK_NAME_BYTES];
+	__u64 id;
 	__u64 size_bytes;
 	__u32 logical_block_bytes;
 	__u32 physical_block_bytes;
@@ -142,7 +168,7 @@ struct dblock_create {
 	__u32 max_discard_bytes;
 	__u32 max_write_zeroes_bytes;
 	__u32 minor;
-	__u64 reserved[2];
+	__u64 reserved[9];
 };
 
 #define DBLOCK_DESTROY_FORCE		(1U << 0)	/* even if somebody has it open */
@@ -152,12 +178,14 @@ struct dblock_create {
  * @error: out: 0 or errno
  * @flags: DBLOCK_DESTROY_*
  * @name: as in CREATE
+ * @id: 0, or the device's
  * @open_count: out: how many have the disk open (mounts included)
  * @reserved: 0
  *
  * Returns when the device is gone and the name is free. Errors: EPERM, EINVAL,
- * ENOENT (no such device), EBUSY (it is open and FORCE is not given), EINTR
- * (a signal ended the wait; the removal goes on by itself).
+ * ENOENT (no such device), ESTALE (it is not the one with @id), EBUSY (it is
+ * open and FORCE is not given), EINTR (a signal ended the wait; the removal goes
+ * on by itself).
  *
  * Right after START the kernel itself, having read the partition table, and
  * udev may have the disk open for a moment: EBUSY then ends by itself.
@@ -166,8 +194,9 @@ struct dblock_destroy {
 	__u32 error;
 	__u32 flags;
 	char  name[DBLOCK_NAME_BYTES];
+	__u64 id;
 	__u32 open_count;
-	__u32 reserved;
+	__u32 reserved[7];
 };
 
 /**
@@ -213,6 +242,7 @@ enum dblock_operation {
  * @error: out: 0 or errno
  * @flags: out: as created
  * @name: in on the control node (which device), out elsewhere
+ * @id: in: 0, or the device's; out: the device's
  * @size_bytes: out: as it is now
  * @logical_block_bytes: out
  * @physical_block_bytes: out
@@ -245,12 +275,16 @@ enum dblock_operation {
  * @replayed_count: out: requests handed out again
  * @batch_count: out: EXCHANGEs that handed out at least one request
  * @handed_total: out: requests handed out, replays included
- * @reserved: out: 0
+ * @reserved: 0
+ *
+ * Errors: EPERM, EINVAL, ENOENT (no such device), ESTALE (it is not the one with
+ * @id).
  */
 struct dblock_info {
 	__u32 error;
 	__u32 flags;
 	char  name[DBLOCK_NAME_BYTES];
+	__u64 id;
 	__u64 size_bytes;
 	__u32 logical_block_bytes;
 	__u32 physical_block_bytes;
@@ -283,7 +317,7 @@ struct dblock_info {
 	__u64 replayed_count;
 	__u64 batch_count;
 	__u64 handed_total;
-	__u64 reserved[4];
+	__u64 reserved[12];
 };
 
 /**
@@ -301,7 +335,7 @@ struct dblock_list {
 	__u32 count;
 	__u32 total;
 	__u64 infos_address;
-	__u64 reserved;
+	__u64 reserved[4];
 };
 
 /*
@@ -322,7 +356,14 @@ struct dblock_list {
  * @refused_count: out: how many of those were refused or faulted; each says
  *	why in its @status
  * @state: out: enum dblock_state
+ * @queue: out: which queue this is
+ * @id: out: the device's
  * @reserved: not touched
+ *
+ * @queue and @id are there for a server that has many rings. A call that serves
+ * many of them at once is not there yet; kept for it are the number 0x15, the
+ * first word of @reserved (how many of completions[] to take) and the reserved
+ * words of requests and completions.
  */
 struct dblock_ring_header {
 	__u32 error;
@@ -330,13 +371,28 @@ struct dblock_ring_header {
 	__u32 completion_count;
 	__u32 refused_count;
 	__u32 state;
-	__u32 reserved[3];
+	__u32 queue;
+	__u64 id;
+	__u64 reserved[4];
 };
 
-/* &struct dblock_request.flags */
+/* &struct dblock_request.flags. Bits 0 to 15 are part of what is asked for: a
+ * server answers EOPNOTSUPP to one that it does not know. Bits 16 to 31 are
+ * hints, as the kernel has them, and may be ignored.
+ */
 #define DBLOCK_REQUEST_FUA		(1U << 0)	/* answer only when durable */
 #define DBLOCK_REQUEST_REPLAYED		(1U << 1)	/* a server before may have done it */
 #define DBLOCK_REQUEST_NO_UNMAP		(1U << 2)	/* WRITE_ZEROES: keep the space allocated */
+#define DBLOCK_REQUEST_META		(1U << 16)	/* a file system's own data */
+#define DBLOCK_REQUEST_SYNC		(1U << 17)	/* somebody waits for this WRITE */
+#define DBLOCK_REQUEST_READ_AHEAD	(1U << 18)	/* nobody waits for this READ yet */
+#define DBLOCK_REQUEST_SWAP		(1U << 19)	/* memory that is swapped out or in */
+
+/* &struct dblock_request.priority: ioprio's class and its level in it, 0 where
+ * nobody has set one.
+ */
+#define DBLOCK_PRIORITY_CLASS_SHIFT	3	/* above: IOPRIO_CLASS_* of linux/ioprio.h */
+#define DBLOCK_PRIORITY_LEVEL_MASK	7	/* 0 (first) to 7 (last) */
 
 /**
  * struct dblock_request - what the server is to do
@@ -346,6 +402,7 @@ struct dblock_ring_header {
  * @slot: 0 to queue_depth - 1; in delivered mode the data of a WRITE is at
  *	buffer_address + slot * max_io_bytes
  * @operation: enum dblock_operation
+ * @priority: class << DBLOCK_PRIORITY_CLASS_SHIFT | level
  * @flags: DBLOCK_REQUEST_*
  * @reserved: 0
  */
@@ -355,8 +412,9 @@ struct dblock_request {
 	__u32 generation;
 	__u16 slot;
 	__u8  operation;
-	__u8  flags;
-	__u32 reserved;
+	__u8  priority;
+	__u32 flags;
+	__u64 reserved;
 };
 
 /**
@@ -391,6 +449,7 @@ enum dblock_status {
  * @status: out: enum dblock_status, written only when it is not TAKEN
  * @error: 0 or a positive errno up to 4095; one that the block layer does not
  *	know becomes EIO
+ * @reserved: 0
  */
 struct dblock_completion {
 	__u64 address;
@@ -399,6 +458,7 @@ struct dblock_completion {
 	__u16 slot;
 	__u16 status;
 	__u32 error;
+	__u64 reserved;
 };
 
 #define DBLOCK_ATTACH_TAKE_OVER		(1U << 0)	/* from the server that has the queue */
@@ -407,13 +467,14 @@ struct dblock_completion {
  * struct dblock_attach - this open file serves a queue (DBLOCK_IOC_ATTACH)
  * @error: out: 0 or errno
  * @flags: DBLOCK_ATTACH_*
- * @queue: 0 to queue_count - 1
- * @reserved: 0
+ * @id: 0, or the device's
  * @ring_address: user address of the ring, a multiple of 8
  * @ring_bytes: DBLOCK_RING_BYTES(queue_depth)
  * @buffer_address: delivered mode: user address of queue_depth slots of
  *	max_io_bytes each, a multiple of 4096; 0 in direct mode
  * @buffer_bytes: queue_depth * max_io_bytes; 0 in direct mode
+ * @queue: 0 to queue_count - 1
+ * @reserved: 0
  *
  * A file that serves the queue already may attach it again: what it was handed
  * and did not answer is handed out again, flagged DBLOCK_REQUEST_REPLAYED.
@@ -424,8 +485,8 @@ struct dblock_completion {
  * first, what it had is replayed, as after any death, but @on_death of the
  * device does not apply.
  *
- * Errors: EPERM, EOPNOTSUPP (a flag), EINVAL (a field), EFAULT (an address),
- * EBUSY (the queue has a server, or somebody else is taking it over, or this
+ * Errors: EPERM, EOPNOTSUPP (a flag), EINVAL (a field), ESTALE (@id), EFAULT (an
+ * address), EBUSY (the queue has a server, or somebody else is taking it over, or this
  * file serves another queue, or is in EXCHANGE), ENODEV (the device is going),
  * EINTR (a signal ended the wait; the server before goes on), EBADF (this file
  * was closed meanwhile: the same).
@@ -433,12 +494,13 @@ struct dblock_completion {
 struct dblock_attach {
 	__u32 error;
 	__u32 flags;
-	__u32 queue;
-	__u32 reserved;
+	__u64 id;
 	__u64 ring_address;
 	__u64 ring_bytes;
 	__u64 buffer_address;
 	__u64 buffer_bytes;
+	__u32 queue;
+	__u32 reserved[9];
 };
 
 #define DBLOCK_START_NO_WAIT		(1U << 0)	/* return at once; the ring header tells the state */
@@ -447,6 +509,7 @@ struct dblock_attach {
  * struct dblock_start - the disk appears (DBLOCK_IOC_START)
  * @error: out: 0 or errno
  * @flags: DBLOCK_START_*
+ * @id: 0, or the device's
  * @reserved: 0
  *
  * Every queue must be attached. The kernel reads the partition table, so the
@@ -454,14 +517,15 @@ struct dblock_attach {
  * queue attached again it sets I/O going. If the disk cannot be added the
  * device is removed and its name is free.
  *
- * Errors: EPERM, EINVAL, ENOTCONN (a queue without a server), EALREADY (it is
- * live), EINTR (the start goes on; the call can be made again), ENODEV, and
- * what adding a disk may say (EEXIST, ENOMEM).
+ * Errors: EPERM, EINVAL, ESTALE, ENOTCONN (a queue without a server), EALREADY
+ * (it is live), EINTR (the start goes on; the call can be made again), ENODEV,
+ * and what adding a disk may say (EEXIST, ENOMEM).
  */
 struct dblock_start {
 	__u32 error;
 	__u32 flags;
-	__u64 reserved;
+	__u64 id;
+	__u64 reserved[4];
 };
 
 /**
@@ -479,22 +543,31 @@ struct dblock_commit {
 	__u32 completion_count;
 	__u32 refused_count;
 	__u64 completions_address;
-	__u64 reserved;
+	__u64 reserved[2];
 };
 
 /**
  * struct dblock_resize - a new size (DBLOCK_IOC_RESIZE)
  * @error: out: 0 or errno
  * @flags: 0
+ * @id: 0, or the device's
  * @size_bytes: as in CREATE
+ * @reserved: 0
  *
- * Errors: EPERM, EINVAL, ENODEV (before START has made the disk, or the device
- * is going). A device without a server takes it, too.
+ * A device without a server takes it, too. When the disk becomes smaller,
+ * requests that wait or that a server was handed may lie beyond the new end,
+ * wholly or in part, and are not taken back. The server answers them as it can:
+ * with an errno (EIO, ENOSPC), or by doing them, if its store is still there.
+ *
+ * Errors: EPERM, EINVAL, ESTALE, ENODEV (before START has made the disk, or the
+ * device is going).
  */
 struct dblock_resize {
 	__u32 error;
 	__u32 flags;
+	__u64 id;
 	__u64 size_bytes;
+	__u64 reserved[4];
 };
 
 #define DBLOCK_IOC_TYPE			0xDB

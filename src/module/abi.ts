@@ -7,7 +7,7 @@
  */
 import { struct, text, u16, u32, u32s, u64, u64s, u8 } from "../system/struct.ts";
 
-export const DBLOCK_ABI_VERSION = 1;
+export const DBLOCK_ABI_VERSION = 2;
 export const DBLOCK_CONTROL_PATH = "/dev/dblockctl";
 
 export const DBLOCK_NAME_BYTES = 32;
@@ -29,16 +29,20 @@ export const DBLOCK_FEATURE_DISCARD = 2 ** 3;
 export const DBLOCK_FEATURE_WRITE_ZEROES = 2 ** 4;
 export const DBLOCK_FEATURE_ROTATIONAL = 2 ** 5;
 export const DBLOCK_FEATURE_DIRECT = 2 ** 6;
-export const DBLOCK_FEATURE_ON_DEATH = 2 ** 16;
-export const DBLOCK_FEATURE_RESIZE = 2 ** 17;
-export const DBLOCK_FEATURE_TAKE_OVER = 2 ** 18;
+export const DBLOCK_FEATURE_NO_PART_SCAN = 2 ** 7;
+export const DBLOCK_FEATURE_TIMEOUT_IS_DEATH = 2 ** 8;
+export const DBLOCK_FEATURE_CACHE_SURVIVES = 2 ** 9;
+export const DBLOCK_FEATURE_ON_DEATH = 2 ** 32;
+export const DBLOCK_FEATURE_RESIZE = 2 ** 33;
+export const DBLOCK_FEATURE_TAKE_OVER = 2 ** 34;
 
-export const dblock_version = struct("dblock_version", 24, {
+export const dblock_version = struct("dblock_version", 56, {
   error: u32(0),
   abi_version: u32(4),
   features: u64(8),
   queue_count_max: u32(16),
   device_count_max: u32(20),
+  reserved: u64s(24, 4),
 });
 
 export const DBLOCK_DEVICE_READ_ONLY = 1 << 0;
@@ -48,39 +52,44 @@ export const DBLOCK_DEVICE_DISCARD = 1 << 3;
 export const DBLOCK_DEVICE_WRITE_ZEROES = 1 << 4;
 export const DBLOCK_DEVICE_ROTATIONAL = 1 << 5;
 export const DBLOCK_DEVICE_DIRECT = 1 << 6;
+export const DBLOCK_DEVICE_NO_PART_SCAN = 1 << 7;
+export const DBLOCK_DEVICE_TIMEOUT_IS_DEATH = 1 << 8;
+export const DBLOCK_DEVICE_CACHE_SURVIVES = 1 << 9;
 
 export const DBLOCK_ON_DEATH_REMOVE = 0;
 export const DBLOCK_ON_DEATH_FAIL = 1;
 export const DBLOCK_ON_DEATH_HOLD = 2;
 
-export const dblock_create = struct("dblock_create", 112, {
+export const dblock_create = struct("dblock_create", 176, {
   error: u32(0),
   flags: u32(4),
   name: text(8, DBLOCK_NAME_BYTES),
-  size_bytes: u64(40),
-  logical_block_bytes: u32(48),
-  physical_block_bytes: u32(52),
-  io_opt_bytes: u32(56),
-  max_io_bytes: u32(60),
-  queue_count: u32(64),
-  queue_depth: u32(68),
-  timeout_ms: u32(72),
-  on_death: u32(76),
-  discard_granularity_bytes: u32(80),
-  max_discard_bytes: u32(84),
-  max_write_zeroes_bytes: u32(88),
-  minor: u32(92),
-  reserved: u64s(96, 2),
+  id: u64(40),
+  size_bytes: u64(48),
+  logical_block_bytes: u32(56),
+  physical_block_bytes: u32(60),
+  io_opt_bytes: u32(64),
+  max_io_bytes: u32(68),
+  queue_count: u32(72),
+  queue_depth: u32(76),
+  timeout_ms: u32(80),
+  on_death: u32(84),
+  discard_granularity_bytes: u32(88),
+  max_discard_bytes: u32(92),
+  max_write_zeroes_bytes: u32(96),
+  minor: u32(100),
+  reserved: u64s(104, 9),
 });
 
 export const DBLOCK_DESTROY_FORCE = 1 << 0;
 
-export const dblock_destroy = struct("dblock_destroy", 48, {
+export const dblock_destroy = struct("dblock_destroy", 80, {
   error: u32(0),
   flags: u32(4),
   name: text(8, DBLOCK_NAME_BYTES),
-  open_count: u32(40),
-  reserved: u32(44),
+  id: u64(40),
+  open_count: u32(48),
+  reserved: u32s(52, 7),
 });
 
 export const DBLOCK_STATE_CREATED = 0;
@@ -98,75 +107,86 @@ export const DBLOCK_OPERATION_DISCARD = 3;
 export const DBLOCK_OPERATION_WRITE_ZEROES = 4;
 export const DBLOCK_OPERATION_COUNT = 5;
 
-export const dblock_info = struct("dblock_info", 304, {
+export const dblock_info = struct("dblock_info", 376, {
   error: u32(0),
   flags: u32(4),
   name: text(8, DBLOCK_NAME_BYTES),
-  size_bytes: u64(40),
-  logical_block_bytes: u32(48),
-  physical_block_bytes: u32(52),
-  io_opt_bytes: u32(56),
-  max_io_bytes: u32(60),
-  queue_count: u32(64),
-  queue_depth: u32(68),
-  timeout_ms: u32(72),
-  on_death: u32(76),
-  discard_granularity_bytes: u32(80),
-  max_discard_bytes: u32(84),
-  max_write_zeroes_bytes: u32(88),
-  minor: u32(92),
-  state: u32(96),
-  open_count: u32(100),
-  server_pid: u32(104),
-  attached_count: u32(108),
-  waiting_count: u32(112),
-  handed_count: u32(116),
-  quarantined_count: u32(120),
-  disk_major: u32(124),
-  disk_minor: u32(128),
-  death_count: u32(132),
-  requests: u64s(136, DBLOCK_OPERATION_COUNT),
-  bytes: u64s(176, DBLOCK_OPERATION_COUNT),
-  error_count: u64(216),
-  timeout_count: u64(224),
-  stale_count: u64(232),
-  refused_count: u64(240),
-  replayed_count: u64(248),
-  batch_count: u64(256),
-  handed_total: u64(264),
-  reserved: u64s(272, 4),
+  id: u64(40),
+  size_bytes: u64(48),
+  logical_block_bytes: u32(56),
+  physical_block_bytes: u32(60),
+  io_opt_bytes: u32(64),
+  max_io_bytes: u32(68),
+  queue_count: u32(72),
+  queue_depth: u32(76),
+  timeout_ms: u32(80),
+  on_death: u32(84),
+  discard_granularity_bytes: u32(88),
+  max_discard_bytes: u32(92),
+  max_write_zeroes_bytes: u32(96),
+  minor: u32(100),
+  state: u32(104),
+  open_count: u32(108),
+  server_pid: u32(112),
+  attached_count: u32(116),
+  waiting_count: u32(120),
+  handed_count: u32(124),
+  quarantined_count: u32(128),
+  disk_major: u32(132),
+  disk_minor: u32(136),
+  death_count: u32(140),
+  requests: u64s(144, DBLOCK_OPERATION_COUNT),
+  bytes: u64s(184, DBLOCK_OPERATION_COUNT),
+  error_count: u64(224),
+  timeout_count: u64(232),
+  stale_count: u64(240),
+  refused_count: u64(248),
+  replayed_count: u64(256),
+  batch_count: u64(264),
+  handed_total: u64(272),
+  reserved: u64s(280, 12),
 });
 
-export const dblock_list = struct("dblock_list", 32, {
+export const dblock_list = struct("dblock_list", 56, {
   error: u32(0),
   capacity: u32(4),
   count: u32(8),
   total: u32(12),
   infos_address: u64(16),
-  reserved: u64(24),
+  reserved: u64s(24, 4),
 });
 
-export const dblock_ring_header = struct("dblock_ring_header", 32, {
+export const dblock_ring_header = struct("dblock_ring_header", 64, {
   error: u32(0),
   request_count: u32(4),
   completion_count: u32(8),
   refused_count: u32(12),
   state: u32(16),
-  reserved: u32s(20, 3),
+  queue: u32(20),
+  id: u64(24),
+  reserved: u64s(32, 4),
 });
 
 export const DBLOCK_REQUEST_FUA = 1 << 0;
 export const DBLOCK_REQUEST_REPLAYED = 1 << 1;
 export const DBLOCK_REQUEST_NO_UNMAP = 1 << 2;
+export const DBLOCK_REQUEST_META = 1 << 16;
+export const DBLOCK_REQUEST_SYNC = 1 << 17;
+export const DBLOCK_REQUEST_READ_AHEAD = 1 << 18;
+export const DBLOCK_REQUEST_SWAP = 1 << 19;
 
-export const dblock_request = struct("dblock_request", 24, {
+export const DBLOCK_PRIORITY_CLASS_SHIFT = 3;
+export const DBLOCK_PRIORITY_LEVEL_MASK = 7;
+
+export const dblock_request = struct("dblock_request", 32, {
   offset_bytes: u64(0),
   length_bytes: u32(8),
   generation: u32(12),
   slot: u16(16),
   operation: u8(18),
-  flags: u8(19),
-  reserved: u32(20),
+  priority: u8(19),
+  flags: u32(20),
+  reserved: u64(24),
 });
 
 export const DBLOCK_STATUS_TAKEN = 0;
@@ -176,49 +196,54 @@ export const DBLOCK_STATUS_BAD_LENGTH = 3;
 export const DBLOCK_STATUS_BAD_FIELD = 4;
 export const DBLOCK_STATUS_FAULT = 5;
 
-export const dblock_completion = struct("dblock_completion", 24, {
+export const dblock_completion = struct("dblock_completion", 32, {
   address: u64(0),
   length_bytes: u32(8),
   generation: u32(12),
   slot: u16(16),
   status: u16(18),
   error: u32(20),
+  reserved: u64(24),
 });
 
 export const DBLOCK_ATTACH_TAKE_OVER = 1 << 0;
 
-export const dblock_attach = struct("dblock_attach", 48, {
+export const dblock_attach = struct("dblock_attach", 88, {
   error: u32(0),
   flags: u32(4),
-  queue: u32(8),
-  reserved: u32(12),
+  id: u64(8),
   ring_address: u64(16),
   ring_bytes: u64(24),
   buffer_address: u64(32),
   buffer_bytes: u64(40),
+  queue: u32(48),
+  reserved: u32s(52, 9),
 });
 
 export const DBLOCK_START_NO_WAIT = 1 << 0;
 
-export const dblock_start = struct("dblock_start", 16, {
+export const dblock_start = struct("dblock_start", 48, {
   error: u32(0),
   flags: u32(4),
-  reserved: u64(8),
+  id: u64(8),
+  reserved: u64s(16, 4),
 });
 
-export const dblock_commit = struct("dblock_commit", 32, {
+export const dblock_commit = struct("dblock_commit", 40, {
   error: u32(0),
   count: u32(4),
   completion_count: u32(8),
   refused_count: u32(12),
   completions_address: u64(16),
-  reserved: u64(24),
+  reserved: u64s(24, 2),
 });
 
-export const dblock_resize = struct("dblock_resize", 16, {
+export const dblock_resize = struct("dblock_resize", 56, {
   error: u32(0),
   flags: u32(4),
-  size_bytes: u64(8),
+  id: u64(8),
+  size_bytes: u64(16),
+  reserved: u64s(24, 4),
 });
 
 /** Every structure of the header, in its order. */

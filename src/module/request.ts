@@ -36,8 +36,11 @@ const COMPLETION_WORDS = dblock_completion.size / WORD_BYTES;
 const REQUEST_OFFSET = REQUEST.offset_bytes.offset / WORD_BYTES;
 const REQUEST_LENGTH = REQUEST.length_bytes.offset / WORD_BYTES;
 const REQUEST_GENERATION = REQUEST.generation.offset / WORD_BYTES;
-/** slot in the low half, then operation and flags, a byte each. */
+/** slot in the low half, then operation and priority, a byte each. */
 const REQUEST_SLOT = REQUEST.slot.offset / WORD_BYTES;
+const REQUEST_FLAGS = REQUEST.flags.offset / WORD_BYTES;
+/** The flags that are part of what is asked for; those above are hints. */
+const ORDERS = 0xffff;
 const COMPLETION_ADDRESS = COMPLETION.address.offset / WORD_BYTES;
 const COMPLETION_LENGTH = COMPLETION.length_bytes.offset / WORD_BYTES;
 const COMPLETION_GENERATION = COMPLETION.generation.offset / WORD_BYTES;
@@ -51,8 +54,6 @@ export const UNKNOWN = -1;
 
 /** A disk's words by the numbers of enum dblock_operation. */
 const OPERATIONS: readonly (Operation | undefined)[] = Array.from({ length: 256 }, (_, number) => operationOf(number));
-/** A disk's flags by DBLOCK_REQUEST_*; UNKNOWN where one is not known. */
-const FLAGS: readonly number[] = Array.from({ length: 256 }, (_, flags) => flagsOf(flags));
 
 function operationOf(number: number): Operation | undefined {
   switch (number) {
@@ -71,7 +72,9 @@ function operationOf(number: number): Operation | undefined {
   }
 }
 
+/** A disk's flags for DBLOCK_REQUEST_*; UNKNOWN where one is not known. */
 function flagsOf(flags: number): number {
+  if (flags === 0) return 0;
   const known = DBLOCK_REQUEST_FUA | DBLOCK_REQUEST_REPLAYED | DBLOCK_REQUEST_NO_UNMAP;
   if ((flags & ~known) !== 0) return UNKNOWN;
   return ((flags & DBLOCK_REQUEST_FUA) === 0 ? 0 : REQUEST_FUA) |
@@ -157,7 +160,7 @@ export class Ring {
   }
   /** REQUEST_* of a disk; UNKNOWN if one of DBLOCK_REQUEST_* is unknown. */
   flags(index: number): number {
-    return FLAGS[this.#words[this.#request(index) + REQUEST_SLOT] >>> 24];
+    return flagsOf(this.#words[this.#request(index) + REQUEST_FLAGS] & ORDERS);
   }
 
   #completion(index: number): number {

@@ -4,7 +4,7 @@ import { assertEquals } from "@std/assert";
 import * as abi from "../../src/module/abi.ts";
 import { ERRNO } from "../../src/disk/errors.ts";
 import { decode, encode } from "../../src/system/struct.ts";
-import { call, Control, createDevice, destroyDevice, params } from "./server.ts";
+import { call, Control, createDevice, destroyDevice, oneAt, params } from "./server.ts";
 import {
   ioctl,
   MAP_PRIVATE,
@@ -33,6 +33,7 @@ Deno.test("VERSION tells the ABI, the limits, and a feature for every flag", () 
     features,
     queue_count_max: navigator.hardwareConcurrency,
     device_count_max: 1024,
+    reserved: [0, 0, 0, 0],
   });
 });
 
@@ -41,7 +42,7 @@ Deno.test("DESTROY refuses unknown flags, reserved fields, bad and absent names"
   const destroy = (values: Parameters<typeof encode<typeof abi.dblock_destroy>>[1]) =>
     call(control.fd, abi.DBLOCK_IOC_DESTROY, abi.dblock_destroy, values).errno;
   for (let bit = 1; bit < 32; bit++) assertEquals(destroy({ name: "absent", flags: 2 ** bit }), EOPNOTSUPP);
-  assertEquals(destroy({ name: "absent", reserved: 1 }), EINVAL);
+  for (let i = 0; i < 7; i++) assertEquals(destroy({ name: "absent", reserved: oneAt(i, 7) }), EINVAL);
   assertEquals(destroy({ name: "" }), EINVAL);
   assertEquals(destroy({ name: "a/b" }), EINVAL);
   assertEquals(destroy({ name: "absent-ctl" }), EINVAL);
@@ -49,10 +50,18 @@ Deno.test("DESTROY refuses unknown flags, reserved fields, bad and absent names"
   assertEquals(destroy({ name: "absent", flags: 1, open_count: 99, error: 99 }), ENOENT);
 });
 
-Deno.test("INFO by name refuses bad and absent names", () => {
+Deno.test("INFO by name refuses bad and absent names, and reserved fields", async () => {
   using control = new Control();
-  const info = (name: string) => call(control.fd, abi.DBLOCK_IOC_INFO, abi.dblock_info, { name }).errno;
+  const info = (name: string, reserved?: number[]) =>
+    call(control.fd, abi.DBLOCK_IOC_INFO, abi.dblock_info, { name, ...(reserved && { reserved }) }).errno;
   assertEquals([info(""), info("a/b"), info("x-ctl"), info("absent")], [EINVAL, EINVAL, EINVAL, ENOENT]);
+  const { name } = createDevice(params("reserved0"));
+  try {
+    assertEquals(info(name), 0);
+    for (let i = 0; i < 12; i++) assertEquals(info(name, oneAt(i, 12)), EINVAL);
+  } finally {
+    await destroyDevice(name);
+  }
 });
 
 Deno.test("LIST writes as many as fit, says how many there are, and refuses what it cannot use", async () => {
@@ -70,7 +79,7 @@ Deno.test("LIST writes as many as fit, says how many there are, and refuses what
     assertEquals(list({ capacity: 8, infos_address: memory.address }), [0, 3, 3]);
     const found = names.map((_, i) => decode(abi.dblock_info, memory.bytes.subarray(i * abi.dblock_info.size)).name);
     assertEquals(found.sort(), names);
-    assertEquals(list({ reserved: 1 })[0], EINVAL);
+    for (let i = 0; i < 4; i++) assertEquals(list({ reserved: oneAt(i, 4) })[0], EINVAL);
     assertEquals(list({ capacity: 1 })[0], EFAULT);
     // The second of them does not fit before the hole.
     memory.protect(PROT_NONE, PAGE_BYTES);

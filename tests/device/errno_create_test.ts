@@ -3,7 +3,7 @@ import { assertEquals } from "@std/assert";
 import * as abi from "../../src/module/abi.ts";
 import { ERRNO } from "../../src/disk/errors.ts";
 import { encode } from "../../src/system/struct.ts";
-import { Control, type CreateParams, destroyDevice, KIB, MIB, params } from "./server.ts";
+import { Control, type CreateParams, destroyDevice, KIB, MIB, oneAt, params } from "./server.ts";
 import { ioctl, Memory, PAGE_BYTES, PROT_READ, PROT_READ_WRITE } from "./syscall.ts";
 
 const { EINVAL, EOPNOTSUPP } = ERRNO;
@@ -84,13 +84,17 @@ const cases: readonly [CreateParams, number][] = [
   ...[abi.DBLOCK_DEVICE_READ_ONLY, abi.DBLOCK_DEVICE_ROTATIONAL, abi.DBLOCK_DEVICE_DIRECT].map((flags) =>
     [{ flags }, 0] as [CreateParams, number]
   ),
-  ...Array.from({ length: 25 }, (_, i) => [{ flags: 2 ** (7 + i) }, EOPNOTSUPP] as [CreateParams, number]),
-  [{ reserved: [1, 0] }, EINVAL],
-  [{ reserved: [0, 1] }, EINVAL],
+  [{ flags: abi.DBLOCK_DEVICE_NO_PART_SCAN }, 0],
+  [{ flags: abi.DBLOCK_DEVICE_TIMEOUT_IS_DEATH, timeout_ms: 1000 }, 0],
+  [{ flags: abi.DBLOCK_DEVICE_TIMEOUT_IS_DEATH }, EINVAL],
+  [{ flags: abi.DBLOCK_DEVICE_CACHE_SURVIVES | abi.DBLOCK_DEVICE_WRITE_CACHE }, 0],
+  [{ flags: abi.DBLOCK_DEVICE_CACHE_SURVIVES }, EINVAL],
+  ...Array.from({ length: 22 }, (_, i) => [{ flags: 2 ** (10 + i) }, EOPNOTSUPP] as [CreateParams, number]),
+  ...Array.from({ length: 9 }, (_, i) => [{ reserved: oneAt(i, 9) }, EINVAL] as [CreateParams, number]),
 ];
 
 /** Fields that are written by the kernel: what the caller has there does not matter. */
-const ignored: readonly CreateParams[] = [{ error: 77 }, { minor: 12345 }];
+const ignored: readonly CreateParams[] = [{ error: 77 }, { id: 12345 }, { minor: 12345 }];
 
 Deno.test("CREATE checks every field", async () => {
   using control = new Control();

@@ -61,9 +61,10 @@ Deno.test("COMMIT refuses a bad length and a bad errno, and the request can be a
       { ...good, length_bytes: 2 ** 32 - 1 },
       { ...good, error: 4096 },
       { ...good, error: 2 ** 32 - 5 },
+      { ...good, reserved: 1 },
     ];
     const { refusedCount, statuses } = disk.queues[0]!.commit(bad);
-    assertEquals([refusedCount, statuses], [4, [BAD_LENGTH, BAD_LENGTH, BAD_FIELD, BAD_FIELD]]);
+    assertEquals([refusedCount, statuses], [5, [BAD_LENGTH, BAD_LENGTH, BAD_FIELD, BAD_FIELD, BAD_FIELD]]);
     assertEquals(disk.info().handed_count, 1);
   });
   assertEquals(results.map((result) => result.status), [0]);

@@ -59,7 +59,7 @@ Deno.test("dblock-ramdisk --help and --version need neither root nor the module"
   const help = await runRamdisk("--help", { prefix });
   assertEquals([help.status, help.stderr], [0, ""]);
   assertMatch(help.stdout, /--destroy/);
-  assertMatch((await runRamdisk("--version", { prefix })).stdout, /^dblock-ramdisk \d+\.\d+\.\d+ \(ABI 1\)\n$/);
+  assertMatch((await runRamdisk("--version", { prefix })).stdout, /^dblock-ramdisk \d+\.\d+\.\d+ \(ABI 2\)\n$/);
 });
 
 Deno.test("a store that grew, and its disk did not: the same command says how to go on", async () => {

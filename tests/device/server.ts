@@ -321,6 +321,11 @@ export async function pollFds(fds: readonly number[], timeoutMs: number): Promis
   return fds.map((_, i) => view.getInt16(i * 8 + 6, true));
 }
 
+/** A reserved array of a structure with a 1 in one place. */
+export function oneAt(index: number, count: number): number[] {
+  return Array.from({ length: count }, (_, i) => i === index ? 1 : 0);
+}
+
 /** START; returns the errno. */
 export function startDevice(fd: number, flags = 0): number {
   return call(fd, abi.DBLOCK_IOC_START, abi.dblock_start, { flags }).errno;

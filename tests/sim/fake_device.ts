@@ -49,6 +49,11 @@ export function describe(
   return { ...values, state, open_count: openCount, attached_count, server_pid };
 }
 
+/** Whether a caller who says this id, or 0 for any, means this device. */
+export function isDevice(device: FakeDevice, id: number): boolean {
+  return id === 0 || id === device.params.id;
+}
+
 /** Whether there is a disk: START has made it, and nobody has removed it. */
 export function hasDisk(device: FakeDevice | undefined): device is FakeDevice {
   return device !== undefined && device.state >= DBLOCK_STATE_LIVE && device.state <= DBLOCK_STATE_FAILED;

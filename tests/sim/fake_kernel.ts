@@ -7,6 +7,7 @@
  * COMMIT, poll, policies on death, take-over. It does not have permissions, or most of CREATE's checks.
  */
 import {
+  DBLOCK_ABI_VERSION,
   dblock_attach,
   DBLOCK_ATTACH_TAKE_OVER,
   dblock_commit,
@@ -33,6 +34,7 @@ import {
   dblock_request,
   dblock_resize,
   dblock_ring_header,
+  dblock_start,
   DBLOCK_STATE_CREATED,
   DBLOCK_STATE_FAILED,
   DBLOCK_STATE_GONE,
@@ -50,6 +52,7 @@ import {
   type FakeFile,
   hasDisk,
   IN_PROGRESS,
+  isDevice,
   isReady,
   serves,
   write,
@@ -91,6 +94,7 @@ export class FakeKernel implements Kernel {
   readonly #random: Random;
   readonly #later: Later;
   #nextFd = 100;
+  #nextId = 2 ** 52;
   #waiters: { file: FakeFile; wake: () => void }[] = [];
 
   constructor(options: FakeKernelOptions = {}) {
@@ -171,7 +175,8 @@ export class FakeKernel implements Kernel {
     const requests = registration.ringAddress + dblock_ring_header.size;
     const completions = requests + depth * dblock_request.size;
     const say = (header: Partial<Decoded<typeof dblock_ring_header>>, result: number): number => {
-      memoryAt(registration.ringAddress, 20).set(encode(dblock_ring_header, header).subarray(0, 20));
+      const all = { ...header, queue: file.device?.queues.indexOf(queue) ?? 0, id: file.device?.params.id ?? 0 };
+      memoryAt(registration.ringAddress, 32).set(encode(dblock_ring_header, all).subarray(0, 32));
       return result;
     };
     if (!serves(file) && !queue.gone) return say({ error: ERRNO.ENOTCONN }, -1);
@@ -198,7 +203,7 @@ export class FakeKernel implements Kernel {
     switch (request) {
       case DBLOCK_IOC_VERSION:
         return write(dblock_version, structure, {
-          abi_version: this.#options.abiVersion ?? 1,
+          abi_version: this.#options.abiVersion ?? DBLOCK_ABI_VERSION,
           queue_count_max: QUEUE_COUNT_MAX,
           device_count_max: 1024,
         });
@@ -213,9 +218,7 @@ export class FakeKernel implements Kernel {
       case DBLOCK_IOC_ATTACH:
         return this.#attach(file, structure) === 0 ? 0 : -1;
       case DBLOCK_IOC_RESIZE:
-        if (!hasDisk(file.device)) return answer(structure, ERRNO.ENODEV);
-        file.device.params.size_bytes = decode(dblock_resize, structure).size_bytes;
-        return answer(structure, 0);
+        return this.#resize(file, structure);
       case DBLOCK_IOC_COMMIT:
         return this.#commit(file, structure);
       default:
@@ -260,6 +263,7 @@ export class FakeKernel implements Kernel {
     const params = decode(dblock_create, structure);
     if (this.devices.has(params.name)) return answer(structure, ERRNO.EEXIST);
     params.queue_count = Math.min(params.queue_count, QUEUE_COUNT_MAX);
+    params.id = this.#nextId++;
     const direct = (params.flags & DBLOCK_DEVICE_DIRECT) !== 0;
     const queues = Array.from(
       { length: params.queue_count },
@@ -270,9 +274,10 @@ export class FakeKernel implements Kernel {
   }
 
   #destroy(structure: Uint8Array): number {
-    const { name, flags } = decode(dblock_destroy, structure);
+    const { name, flags, id } = decode(dblock_destroy, structure);
     const device = this.devices.get(name);
     if (device === undefined) return answer(structure, ERRNO.ENOENT);
+    if (!isDevice(device, id)) return answer(structure, ERRNO.ESTALE);
     if (device.openCount > 0 && (flags & DBLOCK_DESTROY_FORCE) === 0) {
       write(dblock_destroy, structure, { name, flags, open_count: device.openCount });
       return answer(structure, ERRNO.EBUSY);
@@ -295,9 +300,19 @@ export class FakeKernel implements Kernel {
   }
 
   #info(structure: Uint8Array, own: FakeDevice | undefined): number {
-    const device = own ?? this.devices.get(decode(dblock_info, structure).name);
+    const { name, id } = decode(dblock_info, structure);
+    const device = own ?? this.devices.get(name);
     if (device === undefined) return answer(structure, ERRNO.ENOENT);
+    if (!isDevice(device, id)) return answer(structure, ERRNO.ESTALE);
     return write(dblock_info, structure, describe(device));
+  }
+
+  #resize({ device }: FakeFile, structure: Uint8Array): number {
+    const { id, size_bytes } = decode(dblock_resize, structure);
+    if (device !== undefined && !isDevice(device, id)) return answer(structure, ERRNO.ESTALE);
+    if (!hasDisk(device)) return answer(structure, ERRNO.ENODEV);
+    device.params.size_bytes = size_bytes;
+    return answer(structure, 0);
   }
 
   #list(structure: Uint8Array): number {
@@ -315,6 +330,7 @@ export class FakeKernel implements Kernel {
     const attach = decode(dblock_attach, structure);
     const queue = file.device?.queues[attach.queue];
     if (queue === undefined) return answer(structure, ERRNO.EINVAL);
+    if (file.device !== undefined && !isDevice(file.device, attach.id)) return answer(structure, ERRNO.ESTALE);
     if (queue.gone) return answer(structure, ERRNO.ENODEV);
     if (queue.registration !== undefined) {
       if ((attach.flags & DBLOCK_ATTACH_TAKE_OVER) === 0) return answer(structure, ERRNO.EBUSY);
@@ -351,6 +367,7 @@ export class FakeKernel implements Kernel {
     if (device === undefined || device.queues.some((queue) => queue.registration === undefined)) {
       return answer(structure, ERRNO.ENOTCONN);
     }
+    if (!isDevice(device, decode(dblock_start, structure).id)) return answer(structure, ERRNO.ESTALE);
     if (device.state === DBLOCK_STATE_GONE) return answer(structure, ERRNO.ENODEV);
     if (device.state === DBLOCK_STATE_LIVE) return answer(structure, ERRNO.EALREADY);
     if (device.state === DBLOCK_STATE_CREATED) await this.#readPartitionTable(device);

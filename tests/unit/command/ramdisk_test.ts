@@ -120,7 +120,7 @@ Deno.test("ramdisk.ts says what it can do, and its version", async () => {
   for (const option of [...serving, "--destroy", "--force", "--list", "--json", "--help", "--version"]) {
     assertStringIncludes(help.stdout, option);
   }
-  assertEquals(/^dblock-ramdisk \d+\.\d+\.\d+ \(ABI 1\)\n$/.test(version.stdout), true);
+  assertEquals(/^dblock-ramdisk \d+\.\d+\.\d+ \(ABI 2\)\n$/.test(version.stdout), true);
 });
 
 Deno.test("failure() says whether the disk waits for a server, and what to type then", () => {

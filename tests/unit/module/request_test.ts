@@ -32,7 +32,8 @@ Deno.test("Ring reads requests as the header lays them out, past 4 GiB too", () 
     generation: 2 ** 32 - 1,
     slot: 2,
     operation: 4,
-    flags: 5,
+    priority: 0xff,
+    flags: 0xffff_0005,
   };
   ring.bytes.set(encode(dblock_request, request), requestsAt + 2 * dblock_request.size);
   assertEquals(
@@ -59,13 +60,23 @@ Deno.test("Ring has a disk's words for every operation and flag, and none for wh
   const flags = [0, FUA, REPLAYED, NO_UNMAP].map((flag) => ask(READ, flag)[1]);
   assertEquals(flags, [0, REQUEST_FUA, REQUEST_REPLAYED, REQUEST_KEEP_ALLOCATED]);
   assertEquals([ask(5, 0), ask(255, 8), ask(READ, 128)], [[undefined, 0], [undefined, UNKNOWN], ["read", UNKNOWN]]);
+  assertEquals(ask(READ, 2 ** 15), ["read", UNKNOWN]);
+  assertEquals(ask(READ, 0xffff_0000), ["read", 0], "hints may be ignored");
 });
 
 Deno.test("Ring writes completions as the header lays them out", () => {
   const ring = new Ring(2);
   ring.complete(0, 1, 4096, 0, 0);
   ring.complete(1023, 2 ** 32 - 1, 2 ** 31, 0x7fff_ffff_f000, 28);
-  assertEquals(completionAt(ring, 0), { address: 0, length_bytes: 4096, generation: 1, slot: 0, status: 0, error: 0 });
+  assertEquals(completionAt(ring, 0), {
+    address: 0,
+    length_bytes: 4096,
+    generation: 1,
+    slot: 0,
+    status: 0,
+    error: 0,
+    reserved: 0,
+  });
   assertEquals(completionAt(ring, 1), {
     address: 0x7fff_ffff_f000,
     length_bytes: 2 ** 31,
@@ -73,6 +84,7 @@ Deno.test("Ring writes completions as the header lays them out", () => {
     slot: 1023,
     status: 0,
     error: 28,
+    reserved: 0,
   });
 });
 
