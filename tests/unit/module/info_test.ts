@@ -59,7 +59,7 @@ Deno.test("info() counts requests under their names, and tells who serves", asyn
 });
 
 Deno.test("moduleVersion() tells what this machine can have", async () => {
-  assertEquals(await moduleVersionOn(new FakeKernel()), { abi: 1, queueCountMax: 8, deviceCountMax: 1024 });
+  assertEquals(await moduleVersionOn(new FakeKernel()), { abi: 2, queueCountMax: 8, deviceCountMax: 1024 });
 });
 
 Deno.test("info(), list() and moduleVersion() say what is wrong", async () => {
