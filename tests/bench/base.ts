@@ -1,6 +1,6 @@
 /** An earlier state of the project, checked out beside this one, so that both are measured by the same machine. */
 import { join } from "node:path";
-import { buildDir, makeDirOnce, projectDir, run, UserError } from "../vm/host.ts";
+import { buildDir, exists, makeDirOnce, projectDir, run, UserError } from "../vm/host.ts";
 
 /** A commit whose files are in a folder. */
 export interface Base {
@@ -34,7 +34,24 @@ export async function checkOutBase(reference: string): Promise<Base> {
     await run(["tar", "--extract", "--file", archive, "--directory", temporaryDir]);
     await Deno.remove(archive);
   });
+  await Deno.utime(dir, new Date(), new Date());
+  await forgetCheckouts(buildDir);
   return { commit, dir };
+}
+
+/** Checkouts that are kept, the one in use included: each takes 90 MB with what is built in it. */
+const keptCheckouts = 2;
+
+/** Removes the checkouts that were not used for the longest time, and their modules. */
+export async function forgetCheckouts(buildDir: string): Promise<void> {
+  const parent = join(buildDir, "bench");
+  const names = [...Deno.readDirSync(parent)].map(({ name }) => name).filter((name) => /^base-[0-9a-f]+$/.test(name));
+  const usedAt = (name: string) => Deno.statSync(join(parent, name)).mtime?.getTime() ?? 0;
+  for (const name of names.toSorted((a, b) => usedAt(b) - usedAt(a)).slice(keptCheckouts)) {
+    for (const path of [join(parent, name), join(parent, `${name}.lock`), join(buildDir, `kmod-${name}`)]) {
+      if (exists(path)) await Deno.remove(path, { recursive: true });
+    }
+  }
 }
 
 async function git(...args: string[]): Promise<string> {

@@ -1,19 +1,27 @@
 /**
  * `make bench`: measures the disks of disks.ts with the jobs of jobs.ts in a VM, prints tables and keeps the figures.
- * A machine that does nothing else is assumed; nothing here can know.
+ * A machine that does nothing else is assumed: where the reference's own rounds differ by too much, nothing is recorded.
  */
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
-import { exists, projectDir, runMain, UserError } from "../vm/host.ts";
+import { buildDir, exists, projectDir, runMain, UserError } from "../vm/host.ts";
 import { defaultKernel } from "../vm/kernels.ts";
 import { disks, isOwn, reference } from "./disks.ts";
 import { jobs } from "./jobs.ts";
-import { measure, prepare, type Subject } from "./measure.ts";
+import { measure, type Measured, prepare, type Subject } from "./measure.ts";
 import type { Line, Plan } from "./plan.ts";
 import { measureProgram } from "./program.ts";
 import { quick } from "./quick.ts";
 import { chartsOf, draw } from "./plot.ts";
-import { type Circumstances, type Results, type ScalingResult, summarize } from "./results.ts";
+import {
+  type Circumstances,
+  describeNoise,
+  noiseMax,
+  noiseOf,
+  type Results,
+  type ScalingResult,
+  summarize,
+} from "./results.ts";
 import { allPoints, formatPoints, processorCounts, scalingSeries } from "./scaling.ts";
 import { formatFigures, formatFootprint, formatLedgers, formatRatios } from "./table.ts";
 
@@ -23,10 +31,13 @@ const help =
   QUICK=1     5 minutes; fails if a ratio is lower by more than a quarter than that of an earlier commit, which is
               measured in turn: BASE=HEAD~1, or else the one whose figures are in tests/bench/results.json
   SCALING=1   cost by queues, depth, request size and devices, with 2 and 4 processors
+  FROM=FILE   tables from the measurements of an earlier run (.build/bench/lines.jsonl has the last one's)
   DISKS, JOBS only these; the figures are then printed and not kept
   disks       ${disks.map(({ name }) => name).join(" ")}
   jobs        ${jobs.map(({ name }) => name).join(" ")}`;
 
+/** Every measurement of this run, written as it comes: whatever fails later, it is kept. */
+const linesFile = join(buildDir, "bench", "lines.jsonl");
 const resultsFile = join(projectDir, "tests/bench/results.json");
 const rampMs = 300;
 /** What QUICK=1 measures where DISKS does not say it. */
@@ -53,6 +64,7 @@ async function main(): Promise<number> {
       quick: { type: "boolean", default: false },
       base: { type: "string", default: "" },
       scaling: { type: "boolean", default: false },
+      from: { type: "string", default: "" },
       help: { type: "boolean", default: false },
     },
   });
@@ -72,6 +84,7 @@ async function main(): Promise<number> {
     isWhole: !values.disks && !values.jobs,
   };
   const subject = await prepare(options.kernel);
+  if (values.from !== "") return await account(readLines(values.from), [], subject, options);
   if (values.quick) {
     const { base } = values;
     const ownDisks = options.disks.filter(({ name, kind }) =>
@@ -85,24 +98,46 @@ async function main(): Promise<number> {
 
 /** The first table. */
 async function full(subject: Subject, options: Options): Promise<number> {
-  const lines = await measure(subject, {
+  const onLine = keepLines();
+  const main = await measure(subject, {
     series: [{ name: "main", ...options }],
     runtimeMs: options.runtimeMs,
     rampMs,
     footprint: options.isWhole,
     ledger: false,
-  }, { onLine: printProgress });
+  }, { onLine });
   // In a VM of its own: switching trace points has been the end of one, with all it had measured.
-  if (options.isWhole) lines.push(...await measureLedgers(subject));
+  const ledgers = options.isWhole ? await measureLedgers(subject, onLine) : undefined;
+  const problems = [main.problem, ledgers?.problem].filter((problem) => problem !== undefined);
+  return await account([...main.lines, ...ledgers?.lines ?? []], problems, subject, options);
+}
+
+/** Prints what was measured, and records it if all of it is there and the machine was quiet. */
+async function account(
+  lines: readonly Line[],
+  problems: readonly string[],
+  subject: Subject,
+  options: Options,
+): Promise<number> {
   const result = summarize(lines, "main");
   console.log(`\n${formatFigures(jobs, result.figures)}`);
   console.log(`\n${formatRatios(jobs, result.figures, reference)}`);
   for (const [disk, reason] of Object.entries(result.absent)) console.log(`\n${disk} is not there: ${reason}`);
   if (result.ledgers !== undefined) console.log(`\n${formatLedgers(jobs, result.ledgers)}`);
+  for (const problem of problems) console.log(`\n${problem}`);
   const footprintLine = lines.find((line) => line.type === "footprint");
-  if (footprintLine === undefined) return 0;
+  if (footprintLine === undefined) return problems.length > 0 ? 1 : 0;
   const footprint = { ...footprintLine.footprint, ...await measureProgram(subject.programFile) };
   console.log(`\n${formatFootprint(footprint)}`);
+  const noise = noiseOf(result.figures);
+  const reasons = [
+    ...problems.map(() => "something was not measured"),
+    ...noise <= noiseMax ? [] : [describeNoise(noise)],
+  ];
+  if (reasons.length > 0) {
+    console.log(`\nnothing is recorded: ${reasons.join("; ")} (the measurements: ${shortName(linesFile)})`);
+    return 1;
+  }
   const scaling = readResults()?.scaling;
   const results: Results = {
     circumstances: circumstancesOf(subject, options, 2),
@@ -115,7 +150,7 @@ async function full(subject: Subject, options: Options): Promise<number> {
 }
 
 /** What each request asks of the kernel, on our own disks. */
-async function measureLedgers(subject: Subject): Promise<Line[]> {
+async function measureLedgers(subject: Subject, onLine: (line: Line) => void): Promise<Measured> {
   const own = disks.filter(({ kind }) => isOwn(kind));
   return await measure(subject, {
     series: [{ name: "main", disks: own, jobs, rounds: 0 }],
@@ -123,7 +158,7 @@ async function measureLedgers(subject: Subject): Promise<Line[]> {
     rampMs: 0,
     footprint: false,
     ledger: true,
-  });
+  }, { onLine });
 }
 
 /** The second table, beside the first that is recorded. */
@@ -133,11 +168,14 @@ async function scale(subject: Subject, options: Options): Promise<number> {
     throw new UserError(`Cannot keep the figures: "make bench" has to write ${resultsFile} first`);
   }
   const scaling: Record<string, ScalingResult> = {};
+  const problems: string[] = [];
+  const onLine = keepLines();
   for (const processors of processorCounts) {
     console.log(`${processors} processors`);
     const series = scalingSeries(options.rounds);
     const plan: Plan = { series, runtimeMs: options.runtimeMs, rampMs, footprint: false, ledger: false };
-    const lines = await measure(subject, plan, { processors, onLine: printProgress });
+    const { lines, problem } = await measure(subject, plan, { processors, onLine });
+    if (problem !== undefined) problems.push(problem);
     scaling[processors] = {
       circumstances: circumstancesOf(subject, options, processors),
       series: Object.fromEntries(series.map(({ name }) => [name, summarize(lines, name)])),
@@ -145,6 +183,11 @@ async function scale(subject: Subject, options: Options): Promise<number> {
   }
   const results = { ...recorded, scaling };
   console.log(`\n${formatPoints(allPoints(results))}`);
+  if (problems.length > 0) {
+    for (const problem of problems) console.log(`\n${problem}`);
+    console.log(`\nnothing is recorded: something was not measured (the measurements: ${shortName(linesFile)})`);
+    return 1;
+  }
   await keep(results);
   return 0;
 }
@@ -152,7 +195,7 @@ async function scale(subject: Subject, options: Options): Promise<number> {
 /** Writes the figures, and draws them if npm has what that takes. */
 async function keep(results: Results): Promise<void> {
   await Deno.writeTextFile(resultsFile, `${JSON.stringify(results, undefined, 2)}\n`);
-  console.log(`\n${resultsFile.replace(`${projectDir}/`, "")} is written`);
+  console.log(`\n${shortName(resultsFile)} is written`);
   try {
     for (const [name, svg] of Object.entries(await draw(chartsOf(results, jobs)))) {
       await Deno.writeTextFile(join(dirname(resultsFile), name), svg);
@@ -175,6 +218,25 @@ function circumstancesOf(subject: Subject, options: Options, processors: number)
 
 function readResults(): Results | undefined {
   return exists(resultsFile) ? JSON.parse(Deno.readTextFileSync(resultsFile)) as Results : undefined;
+}
+
+/** Prints progress and keeps every line in a file. */
+function keepLines(): (line: Line) => void {
+  Deno.mkdirSync(dirname(linesFile), { recursive: true });
+  Deno.writeTextFileSync(linesFile, "");
+  return (line) => {
+    Deno.writeTextFileSync(linesFile, `${JSON.stringify(line)}\n`, { append: true });
+    printProgress(line);
+  };
+}
+
+function readLines(file: string): Line[] {
+  if (!exists(file)) throw new UserError(`Cannot take FROM=${file}: there is no such file`);
+  return Deno.readTextFileSync(file).trimEnd().split("\n").map((line) => JSON.parse(line) as Line);
+}
+
+function shortName(file: string): string {
+  return file.replace(`${projectDir}/`, "");
 }
 
 function printProgress(line: Line): void {

@@ -1,7 +1,7 @@
 /** Boots a VM that measures a plan, and hands back its lines. */
 import { dirname, join } from "node:path";
 import { buildProgram } from "../vm/architecture.ts";
-import { buildDir, projectDir, run, UserError } from "../vm/host.ts";
+import { buildDir, projectDir, run } from "../vm/host.ts";
 import { fetchKernel, type Kernel } from "../vm/kernels.ts";
 import { buildModule } from "../vm/module.ts";
 import { isEmulatorFault, runVm, type VmResult } from "../vm/vm.ts";
@@ -48,20 +48,22 @@ async function buildUblkServer(): Promise<string> {
   return file;
 }
 
-/**
- * Measures a plan in a VM of its own, and in another if the emulator was at fault.
- *
- * @throws {UserError} if the VM did not come to the plan's end.
- */
-export async function measure(subject: Subject, plan: Plan, options: MeasureOptions = {}): Promise<Line[]> {
+/** What a plan gave. */
+export interface Measured {
+  readonly lines: Line[];
+  /** Why the VM did not come to the plan's end; the lines are those it got to. */
+  readonly problem?: string;
+}
+
+/** Measures a plan in a VM of its own, and in another if the emulator was at fault. */
+export async function measure(subject: Subject, plan: Plan, options: MeasureOptions = {}): Promise<Measured> {
   for (let repeats = 0;; repeats++) {
     const lines: Line[] = [];
     const result = await runPlan(subject, plan, options, lines);
-    if (result.verdict === "pass") return lines;
+    if (result.verdict === "pass") return { lines };
     if (repeats === repeatsMax || !isEmulatorFault(result.consoleLog)) {
-      throw new UserError(
-        `The bench did not come to its end: ${result.reason}\n${result.output.slice(-3000)}\nlogs: ${result.runDir}`,
-      );
+      const problem = `The bench did not come to its end: ${result.reason}`;
+      return { lines, problem: `${problem}\n${result.output.slice(-3000)}\nlogs: ${result.runDir}` };
     }
     console.log("a fault of the emulator took the VM down (int3); again");
   }

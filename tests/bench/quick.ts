@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import { buildProgram } from "../vm/architecture.ts";
+import { UserError } from "../vm/host.ts";
 import { buildModule } from "../vm/module.ts";
 import { checkOutBase } from "./base.ts";
 import { disks, type DiskSpec, reference } from "./disks.ts";
@@ -73,5 +74,8 @@ async function measureOnce(
   const beside = disks.filter(({ name }) => name === reference);
   const series = { name: "quick", disks: [...beside, ...ownDisks], jobs: of, rounds: 1 };
   const plan: Plan = { series: [series], runtimeMs, rampMs, footprint: false, ledger: false };
-  return await measure(subject, plan, { onLine });
+  const { lines, problem } = await measure(subject, plan, { onLine });
+  // Half of a comparison says nothing.
+  if (problem !== undefined) throw new UserError(problem);
+  return lines;
 }

@@ -8,10 +8,11 @@ export interface Figure {
   readonly iops: Spread;
   /** To the reference's median; undefined if that was not measured. */
   readonly ratio?: number;
-  readonly p50Us: number;
-  readonly p99Us: number;
-  readonly cpuUs: number;
-  readonly switches: number;
+  /** Each of these is absent if no round gave it. */
+  readonly p50Us?: number;
+  readonly p99Us?: number;
+  readonly cpuUs?: number;
+  readonly switches?: number;
   readonly calls?: number;
   readonly batch?: number;
 }
@@ -71,15 +72,21 @@ export function summarize(lines: readonly Line[], series: string): SeriesResult 
     if (line.type === "footprint" || line.series !== series) continue;
     if (line.type === "disk") disks[line.disk] = line.facts;
     else if (line.type === "absent") absent[line.disk] = line.reason;
-    else if (line.type === "ledger") (ledgers[line.job] ??= {})[line.disk] = roundLedger(line.ledger);
-    else ((measured[line.job] ??= {})[line.disk] ??= []).push(line.measurement);
+    else if (line.type === "ledger") {
+      // Without requests in its window a ledger is all nulls.
+      if (Number.isFinite(line.ledger.copies)) (ledgers[line.job] ??= {})[line.disk] = roundLedger(line.ledger);
+    } else ((measured[line.job] ??= {})[line.disk] ??= []).push(line.measurement);
   }
   const figures: Record<string, Record<string, Figure>> = {};
+  // JSON has no NaN: what was divided by nothing arrives as null, here and below.
+  const hasRate = (one: Measurement) => Number.isFinite(one.iops);
   for (const [job, byDisk] of Object.entries(measured)) {
-    const referenceIops = byDisk[reference] && median(byDisk[reference].map(({ iops }) => iops));
+    const rates = byDisk[reference]?.filter(hasRate).map(({ iops }) => iops) ?? [];
+    const referenceIops = rates.length === 0 ? undefined : median(rates);
     figures[job] = {};
     for (const [disk, measurements] of Object.entries(byDisk)) {
-      figures[job][disk] = figureOf(measurements, referenceIops);
+      const usable = measurements.filter(hasRate);
+      if (usable.length > 0) figures[job][disk] = figureOf(usable, referenceIops);
     }
   }
   return { disks, absent, figures, ...(Object.keys(ledgers).length === 0 ? {} : { ledgers }) };
@@ -97,17 +104,37 @@ function roundLedger({ calls, copies, allocations }: Ledger): Ledger {
 
 function figureOf(measurements: readonly Measurement[], referenceIops: number | undefined): Figure {
   const iops = spread(measurements.map((one) => one.iops));
-  const middle = (read: (one: Measurement) => number) => significant(median(measurements.map(read)));
-  const ofDblock = measurements.every((one) => one.calls !== undefined && one.batch !== undefined);
+  const columns = ["p50Us", "p99Us", "cpuUs", "switches", "calls", "batch"] as const;
+  const middles = columns.flatMap((column) => {
+    const values = measurements.map((one) => one[column]).filter((value) => Number.isFinite(value));
+    return values.length === 0 ? [] : [[column, significant(median(values as number[]))] as const];
+  });
   return {
     iops: { median: Math.round(iops.median), min: Math.round(iops.min), max: Math.round(iops.max) },
     ...(referenceIops === undefined ? {} : { ratio: significant(iops.median / referenceIops) }),
-    p50Us: middle((one) => one.p50Us),
-    p99Us: middle((one) => one.p99Us),
-    cpuUs: middle((one) => one.cpuUs),
-    switches: middle((one) => one.switches),
-    ...(ofDblock ? { calls: middle((one) => one.calls!), batch: middle((one) => one.batch!) } : {}),
+    ...Object.fromEntries(middles),
   };
+}
+
+/** Where the machine's noise is above this, figures of another day cannot be compared with these. */
+export const noiseMax = 0.1;
+
+/** How far the rounds of one figure are from each other, as a part of the middle one. */
+export function spreadOf({ iops }: Figure): number {
+  return (iops.max - iops.min) / iops.median;
+}
+
+/** The machine's own noise: how much the reference differs from round to round, the middle one of all jobs. */
+export function noiseOf(figures: Figures): number {
+  const spreads = Object.values(figures).flatMap((byDisk) => byDisk[reference] ? [spreadOf(byDisk[reference])] : []);
+  return spreads.length === 0 ? Infinity : median(spreads);
+}
+
+/** The noise in words. */
+export function describeNoise(noise: number): string {
+  return Number.isFinite(noise)
+    ? `the machine is not quiet: ${reference} differs by ${Math.round(noise * 100)}% from round to round`
+    : `${reference} was not measured, so nobody knows how quiet the machine is`;
 }
 
 /** Three digits are more than these measurements know. */

@@ -71,9 +71,10 @@ export interface Point {
   /** Undefined for a disk that does not vary, such as brd among queue counts. */
   readonly x?: number;
   readonly iops: number;
-  readonly p50Us: number;
-  readonly cpuUs: number;
-  readonly switches: number;
+  /** Each of these is absent if it was not counted. */
+  readonly p50Us?: number;
+  readonly cpuUs?: number;
+  readonly switches?: number;
   readonly batch?: number;
 }
 
@@ -88,9 +89,9 @@ export function pointsOf(series: string, processors: number, result: SeriesResul
         disk: name.replace(/-\d+$/, ""),
         ...(x === undefined ? {} : { x }),
         iops: figure.iops.median,
-        p50Us: figure.p50Us,
-        cpuUs: figure.cpuUs,
-        switches: figure.switches,
+        ...(figure.p50Us === undefined ? {} : { p50Us: figure.p50Us }),
+        ...(figure.cpuUs === undefined ? {} : { cpuUs: figure.cpuUs }),
+        ...(figure.switches === undefined ? {} : { switches: figure.switches }),
         ...(figure.batch === undefined ? {} : { batch: figure.batch }),
       };
     })
@@ -117,9 +118,9 @@ export function formatPoints(points: readonly Point[]): string {
       String(point.processors),
       point.x === undefined ? "" : String(point.x),
       point.iops.toFixed(0),
-      point.p50Us.toPrecision(3),
-      point.cpuUs.toPrecision(3),
-      point.switches.toFixed(2),
+      point.p50Us?.toPrecision(3) ?? "",
+      point.cpuUs?.toPrecision(3) ?? "",
+      point.switches?.toFixed(2) ?? "",
       point.batch?.toFixed(1) ?? "",
     ]);
     return formatTable([[title, "CPUs", series, "IOPS", "p50 us", "CPU us", "switches", "batch"], ...rows]);

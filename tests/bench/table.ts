@@ -1,6 +1,6 @@
 /** Figures as text: what `make bench` prints. */
 import type { Job } from "./jobs.ts";
-import type { Figure, Figures, ProgramFootprint, SeriesResult } from "./results.ts";
+import { type Figure, type Figures, type ProgramFootprint, type SeriesResult, spreadOf } from "./results.ts";
 
 type Row = readonly string[];
 
@@ -42,24 +42,28 @@ function figureRow(disk: string, figure: Figure, blockBytes: number): Row {
     `${thousands(min)}-${thousands(max)}`,
     (median * blockBytes / 1e6).toFixed(0),
     figure.ratio?.toFixed(2) ?? "",
-    digits(figure.p50Us),
-    digits(figure.p99Us),
-    digits(figure.cpuUs),
-    digits(figure.switches),
-    figure.calls === undefined ? "" : digits(figure.calls),
-    figure.batch === undefined ? "" : digits(figure.batch),
+    ...[figure.p50Us, figure.p99Us, figure.cpuUs, figure.switches, figure.calls, figure.batch].map((value) =>
+      value === undefined ? "" : digits(value)
+    ),
   ];
 }
 
-/** Throughput of every disk as a ratio to that of one: a row per job, a column per disk. */
+/**
+ * Throughput of every disk as a ratio to that of one: a row per job, a column per disk, and beside them how much that one
+ * differed from round to round.
+ */
 export function formatRatios(jobs: readonly Job[], figures: Figures, base: string): string {
   const present = jobs.filter(({ name }) => figures[name]?.[base] !== undefined);
   const disks = Object.keys(figures[present[0]?.name ?? ""] ?? {});
   const rows = present.map(({ name, title }) => {
     const baseIops = figures[name]![base]!.iops.median;
-    return [title, ...disks.map((disk) => ((figures[name]![disk]?.iops.median ?? NaN) / baseIops).toFixed(2))];
+    const ratios = disks.map((disk) => {
+      const figure = figures[name]![disk];
+      return figure === undefined ? "" : (figure.iops.median / baseIops).toFixed(2);
+    });
+    return [title, ...ratios, `${Math.round(spreadOf(figures[name]![base]!) * 100)}%`];
   });
-  return formatTable([[`ratio to ${base}`, ...disks], ...rows]);
+  return formatTable([[`ratio to ${base}`, ...disks, "noise"], ...rows]);
 }
 
 /** What each request asks of the kernel, in the server's threads. What is rarer than one in a hundred is left out. */

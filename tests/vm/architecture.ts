@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { type Arch, denoFor } from "../../src/build/target.ts";
-import { buildDir, projectDir, run, UserError } from "./host.ts";
+import { buildDir, exists, projectDir, run, UserError } from "./host.ts";
 
 /** What Debian calls a machine of this kind. */
 export type Architecture = "amd64" | "arm64";
@@ -71,7 +71,12 @@ export async function buildProgram(architecture: Architecture, sourceDir = proje
   const { arch } = await machineOf(architecture);
   const isForeign = sourceDir === projectDir && arch !== Deno.build.arch;
   const program = isForeign ? join(buildDir, `dblock-ramdisk-${arch}`) : join(sourceDir, "dblock-ramdisk");
-  const options = ["--arch", arch, "--output", program, join(sourceDir, "src/command/ramdisk.ts")];
+  // Where it is, and where it was before the files of src/ moved into rooms.
+  const main = ["src/command/ramdisk.ts", "src/ramdisk.ts"].map((file) => join(sourceDir, file)).find(exists);
+  if (main === undefined) {
+    throw new UserError(`Cannot build dblock-ramdisk: ${sourceDir} has no src/command/ramdisk.ts`);
+  }
+  const options = ["--arch", arch, "--output", program, main];
   await run([
     join(projectDir, "src/build/deno.sh"),
     "run",

@@ -2,7 +2,7 @@ import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { describeFalls, findFalls } from "../../bench/guard.ts";
 import { jobs } from "../../bench/jobs.ts";
 import type { Line, Measurement } from "../../bench/plan.ts";
-import { type Figures, summarize } from "../../bench/results.ts";
+import { type Figures, noiseOf, summarize } from "../../bench/results.ts";
 import { median, spread } from "../../bench/statistics.ts";
 import { formatFigures, formatRatios, formatTable } from "../../bench/table.ts";
 
@@ -52,6 +52,47 @@ Deno.test("summarize() takes medians over the rounds, ratios of medians, and no 
   assertEquals([direct!.calls, direct!.batch], [0.2, 5]);
 });
 
+Deno.test("summarize() leaves out one cell for a count that is missing in every round, and takes the others' median", () => {
+  // What JSON made of 0 / 0 and 1 / 0.
+  const missing = null as unknown as number;
+  const none = measurement(1000, { calls: missing, batch: missing, cpuUs: missing });
+  const lines = [
+    line(1, "brd", measurement(1000)),
+    line(1, "direct", none),
+    line(1, "delivered", none),
+    line(2, "delivered", measurement(3000, { calls: 0.5, batch: missing })),
+    line(1, "async", measurement(missing)),
+  ];
+  const { direct, delivered, async } = summarize(lines, "main").figures[name]!;
+  assertEquals([direct!.iops.median, direct!.cpuUs, direct!.calls, direct!.p99Us], [1000, undefined, undefined, 20]);
+  assertEquals([delivered!.iops.median, delivered!.cpuUs, delivered!.calls], [2000, 5, 0.5]);
+  assertEquals(async, undefined);
+  const rows = formatFigures(jobs, { [name]: { direct: direct! } }).split("\n");
+  assertEquals(rows[1]!.trim().split(/ +/), ["direct", "1.0k", "1.0k-1.0k", "4", "1.00", "10.0", "20.0", "1.00"]);
+});
+
+Deno.test("summarize() leaves out a ledger that counted no request", () => {
+  const missing = null as unknown as number;
+  const ledger = (disk: string, copies: number): Line => ({
+    type: "ledger",
+    series: "main",
+    disk,
+    job: name,
+    ledger: { calls: { ioctl: copies }, copies, allocations: copies },
+  });
+  const { ledgers } = summarize([ledger("direct", 1), ledger("async", missing)], "main");
+  assertEquals(Object.keys(ledgers![name]!), ["direct"]);
+});
+
+Deno.test("noiseOf() is how much the reference differs from round to round, the middle job's", () => {
+  const rounds = (low: number, high: number) => {
+    const lines = [low, (low + high) / 2, high].map((iops, i) => line(i, "brd", measurement(iops)));
+    return summarize(lines, "main").figures[name]!;
+  };
+  assertEquals(noiseOf({ a: rounds(900, 1100), b: rounds(500, 1500), c: rounds(1000, 1000) }), 0.2);
+  assertEquals(noiseOf({ a: {} }), Infinity);
+});
+
 Deno.test("summarize() gives no ratio without the reference", () => {
   assertEquals(summarize([line(1, "direct", measurement(900))], "main").figures[name]!.direct!.ratio, undefined);
 });
@@ -93,8 +134,8 @@ Deno.test("formatTable() aligns the first column left and the others right", () 
 Deno.test("formatRatios() compares every disk with any of them", () => {
   const table = formatRatios(jobs, figures({ direct: 0.5, loop: 0.25 }), "direct");
   assertEquals(table.split("\n").map((row) => row.split(/ {2,}/)), [
-    ["ratio to direct", "brd", "direct", "loop"],
-    [job!.title, "2.00", "1.00", "0.50"],
+    ["ratio to direct", "brd", "direct", "loop", "noise"],
+    [job!.title, "2.00", "1.00", "0.50", "0%"],
   ]);
 });
 
