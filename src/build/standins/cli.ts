@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT
 /**
- * Stands in for `@std/cli` where JSR cannot be reached: `parseArgs` with the same options, results and types for what a
- * program here uses. Prompts, spinners and the rest of that package are not here.
+ * Stands in for `@std/cli` where JSR cannot be reached: `parseArgs` with the options that are used here, and with the
+ * package's results and types for them. tests/unit/build/cli_test.ts holds both against each other.
  *
- * It is not built on `node:util`'s parser: that one refuses or reorders what `@std/cli` accepts (numbers, `-n5`,
- * `--x true`, aliases as separate keys), and loading it costs an executable start-up time.
- *
- * Types are a little stricter than the package's: what compiles against this compiles against that.
+ * `node:util` has a parser, too. It refuses or reorders what `@std/cli` accepts (numbers, `-n5`, `--x true`, aliases as
+ * separate keys), and loading it costs an executable start-up time.
  */
 
 /** Options of {@linkcode parseArgs}. */
@@ -14,56 +12,41 @@ export interface ParseOptions<
   B extends string = string,
   S extends string = string,
   C extends string = string,
-  N extends string = string,
   D extends Readonly<Record<string, unknown>> = Readonly<Record<string, unknown>>,
   A extends Aliases = Aliases,
-  DoubleDash extends boolean = boolean,
 > {
-  /** Keep what follows `--` apart, in the result's `"--"`. @default {false} */
-  "--"?: DoubleDash;
   /** Other names of an option. */
   alias?: A;
-  /** Options without a value. They are `false` unless given. `true`: every `--name` without `=`. */
-  boolean?: boolean | B | readonly B[];
+  /** Options without a value. They are `false` unless given. */
+  boolean?: readonly B[];
   /** Values of options that are not given. */
   default?: D;
-  /** Everything from the first argument that is no option goes to `_`. @default {false} */
-  stopEarly?: boolean;
   /** Options whose value stays a string, even if it looks like a number. */
-  string?: S | readonly S[];
+  string?: readonly S[];
   /** Options that may be given several times; their value is an array. */
-  collect?: C | readonly C[];
-  /** Options that `--no-NAME` sets to `false`. */
-  negatable?: N | readonly N[];
+  collect?: readonly C[];
   /** Called with whatever no other option names; on `false` it is left out of the result. */
   unknown?: (arg: string, key?: string, value?: unknown) => unknown;
 }
 
-type Aliases = Readonly<Record<string, string | readonly string[]>>;
+type Aliases = Readonly<Record<string, string>>;
 
-type Values<B extends string, S extends string, C extends string, N extends string> =
+type Values<B extends string, S extends string, C extends string> =
   & { [K in B]: K extends C ? boolean[] : boolean }
   & { [K in S as K extends C ? K : never]: string[] }
-  & { [K in S as K extends C ? never : K]?: K extends N ? string | false : string }
-  & { [K in Exclude<C, B | S>]: unknown[] };
+  & { [K in S as K extends C ? never : K]?: string };
 
 type WithDefaults<V, D> =
   & Omit<V, keyof D>
   & { -readonly [K in keyof D]: K extends keyof V ? NonNullable<V[K]> | D[K] : unknown };
 
-type WithAliases<V, A> = {
-  [K in keyof V as K extends keyof A ? K | (A[K] extends readonly (infer E)[] ? E & string : A[K] & string) : K]: V[K];
-};
+type WithAliases<V, A> = { [K in keyof V as K extends keyof A ? K | (A[K] & string) : K]: V[K] };
 
 /** What {@linkcode parseArgs} returns. */
-export type Args<V = Record<string, unknown>, DoubleDash extends boolean = false> =
-  & V
-  & Record<string, unknown>
-  & { _: (string | number)[] }
-  & (DoubleDash extends true ? { "--": string[] } : Record<never, never>);
+export type Args<V = Record<string, unknown>> = V & Record<string, unknown> & { _: (string | number)[] };
 
-// Lazy, so that `--name=` is an option called "name=", as in the package.
-const LONG = /^--(?<name>.+?)(?:=(?<value>.+))?$/s;
+/** Lazy, so that the name ends at the first `=`. */
+const LONG = /^--(?<name>.+?)(?:=(?<value>.*))?$/s;
 const SHORT = /^-[^-]/s;
 
 /**
@@ -85,81 +68,67 @@ export function parseArgs<
   const B extends string = never,
   const S extends string = never,
   const C extends string = never,
-  const N extends string = never,
   const D extends Readonly<Record<string, unknown>> = Record<never, never>,
   const A extends Aliases = Record<never, never>,
-  DoubleDash extends boolean = false,
 >(
   args: readonly string[],
-  options: ParseOptions<B, S, C, N, D, A, DoubleDash> = {},
-): Args<WithAliases<WithDefaults<Values<B, S, C, N>, D>, A>, DoubleDash> {
+  options: ParseOptions<B, S, C, D, A> = {},
+): Args<WithAliases<WithDefaults<Values<B, S, C>, D>, A>> {
   const end = args.indexOf("--");
   const parser = new Parser(options, end < 0 ? args : args.slice(0, end));
-  parser.run();
-  const result = parser.finish(end < 0 ? [] : args.slice(end + 1));
+  const result = parser.run(end < 0 ? [] : args.slice(end + 1));
   // The types above describe what Parser builds by name; the compiler cannot follow that.
-  return result as Args<WithAliases<WithDefaults<Values<B, S, C, N>, D>, A>, DoubleDash>;
+  return result as Args<WithAliases<WithDefaults<Values<B, S, C>, D>, A>>;
 }
 
 /** One run over the arguments. */
 class Parser {
   readonly #options: ParseOptions;
   readonly #args: readonly string[];
-  readonly #peers = new Map<string, Set<string>>();
-  readonly #booleans: Set<string>;
-  readonly #strings: Set<string>;
-  readonly #collected: Set<string>;
-  readonly #negatable: Set<string>;
-  readonly #values: Record<string, unknown> = {};
+  readonly #peers = new Map<string, readonly string[]>();
+  readonly #booleans: ReadonlySet<string>;
+  readonly #strings: ReadonlySet<string>;
+  readonly #collected: ReadonlySet<string>;
+  readonly #values = new Map<string, unknown>();
   readonly #rest: (string | number)[] = [];
   #next = 0;
 
   constructor(options: ParseOptions, args: readonly string[]) {
     this.#options = options;
     this.#args = args;
-    for (const [name, others] of Object.entries(options.alias ?? {})) {
-      const group = [name, ...(typeof others === "string" ? [others] : others)];
-      for (const one of group) this.#peers.set(one, new Set(group.filter((other) => other !== one)));
+    for (const [name, other] of Object.entries(options.alias ?? {})) {
+      this.#peers.set(name, [name, other]).set(other, [other, name]);
     }
-    this.#booleans = this.#withPeers(typeof options.boolean === "boolean" ? [] : options.boolean);
-    this.#strings = this.#withPeers(options.string);
-    this.#collected = this.#withPeers(options.collect);
-    this.#negatable = this.#withPeers(options.negatable);
+    const named = (names: readonly string[] = []) => new Set(names.flatMap((name) => this.#namesOf(name)));
+    this.#booleans = named(options.boolean);
+    this.#strings = named(options.string);
+    this.#collected = named(options.collect);
   }
 
-  #withPeers(names: string | readonly string[] | undefined): Set<string> {
-    const list = names === undefined ? [] : typeof names === "string" ? [names] : names;
-    return new Set(list.flatMap((name) => [name, ...(this.#peers.get(name) ?? [])]));
+  #namesOf(name: string): readonly string[] {
+    return this.#peers.get(name) ?? [name];
   }
 
-  run(): void {
+  /** Parses everything; what came after "--" is not parsed. */
+  run(afterDashes: readonly string[]): Record<string, unknown> {
     while (this.#next < this.#args.length) {
       const arg = this.#args[this.#next++] ?? "";
       const long = LONG.exec(arg)?.groups;
-      if (long) this.#long(arg, long.name ?? "", long.value);
+      if (long?.name !== undefined) this.#long(arg, long.name, long.value);
       else if (SHORT.test(arg)) this.#short(arg);
-      else if (this.#other(arg)) break;
+      else if (this.#options.unknown?.(arg) !== false) this.#rest.push(numberOr(arg));
     }
-  }
-
-  /** Returns true when nothing after it is to be parsed. */
-  #other(arg: string): boolean {
-    if (this.#options.unknown?.(arg) !== false || this.#options.unknown === undefined) {
-      this.#rest.push(this.#strings.has("_") ? arg : numberOr(arg));
+    for (const [name, value] of Object.entries(this.#options.default ?? {})) {
+      if (!this.#values.has(name)) this.#store(name, value);
     }
-    if (!this.#options.stopEarly) return false;
-    this.#rest.push(...this.#args.slice(this.#next));
-    return true;
+    for (const name of this.#booleans) if (!this.#values.has(name)) this.#values.set(name, false);
+    for (const name of this.#collected) if (!this.#values.get(name)) this.#values.set(name, []);
+    return { ...Object.fromEntries(this.#values), _: [...this.#rest, ...afterDashes] };
   }
 
   #long(arg: string, name: string, value: string | undefined): void {
-    if (value !== undefined) {
-      this.#set(arg, name, this.#booleans.has(name) ? value !== "false" : value);
-    } else if (name.startsWith("no-") && this.#negatable.has(name.slice(3))) {
-      this.#set(arg, name.slice(3), false, false);
-    } else {
-      this.#set(arg, name, this.#takeValue(name, this.#options.boolean === true, /^-/));
-    }
+    if (value === undefined) this.#set(arg, name, this.#takeValue(name, /^-/));
+    else this.#set(arg, name, this.#booleans.has(name) ? value !== "false" : value);
   }
 
   /** `-abc`, `-n5`, `-n=5`, `-n 5`. */
@@ -168,10 +137,10 @@ class Parser {
       const name = arg.charAt(at);
       const tail = arg.slice(at + 1);
       if (tail === "") {
-        this.#set(arg, name, this.#takeValue(name, false, /^--?[^-]/));
+        this.#set(arg, name, this.#takeValue(name, /^--?[^-]/));
       } else if (tail === "-") {
         return this.#set(arg, name, "-");
-      } else if (/[A-Za-z]/.test(name) && /^=./s.test(tail)) {
+      } else if (/[A-Za-z]/.test(name) && tail.startsWith("=")) {
         return this.#set(arg, name, this.#booleans.has(name) ? tail !== "=false" : tail.slice(1));
       } else if ((/[A-Za-z]/.test(name) && /^-?\d+(\.\d*)?(e-?\d+)?$/.test(tail)) || /^\W/.test(tail)) {
         return this.#set(arg, name, tail);
@@ -182,86 +151,33 @@ class Parser {
   }
 
   /** The value of an option without `=`: the next argument where that can be one. */
-  #takeValue(name: string, isBoolean: boolean, looksLikeOption: RegExp): string | boolean {
+  #takeValue(name: string, looksLikeOption: RegExp): string | boolean {
     const next = this.#args[this.#next];
-    if (next !== undefined && next !== "") {
-      if (!isBoolean && !this.#booleans.has(name) && !looksLikeOption.test(next)) {
-        this.#next++;
-        return next;
-      }
-      if (next === "true" || next === "false") {
-        this.#next++;
-        return next === "true";
-      }
+    if (next && !this.#booleans.has(name) && !looksLikeOption.test(next)) {
+      this.#next++;
+      return next;
+    }
+    if (next === "true" || next === "false") {
+      this.#next++;
+      return next === "true";
     }
     return this.#strings.has(name) ? "" : true;
   }
 
-  #set(arg: string, name: string, value: string | boolean, collect = true): void {
-    const known = this.#booleans.has(name) || this.#strings.has(name) || this.#peers.has(name) ||
-      (this.#options.boolean === true && /^--[^=]+$/.test(arg));
+  #set(arg: string, name: string, value: string | boolean): void {
+    const known = this.#booleans.has(name) || this.#strings.has(name) || this.#peers.has(name);
     if (!known && this.#options.unknown?.(arg, name, value) === false) return;
-    const converted = typeof value === "string" && !this.#strings.has(name) ? numberOr(value) : value;
-    for (const one of [name, ...(this.#peers.get(name) ?? [])]) {
-      this.#store(one, converted, collect && this.#collected.has(one));
+    this.#store(name, typeof value === "string" && !this.#strings.has(name) ? numberOr(value) : value);
+  }
+
+  #store(name: string, value: unknown): void {
+    for (const one of this.#namesOf(name)) {
+      const before = this.#values.get(one);
+      if (!this.#collected.has(one)) this.#values.set(one, value);
+      else if (Array.isArray(before)) before.push(value);
+      else this.#values.set(one, [value]);
     }
   }
-
-  /** A dot in a name means an object in an object. */
-  #store(name: string, value: unknown, collect: boolean): void {
-    const { holder, key } = this.#find(name, true);
-    if (holder === undefined) return;
-    const before = holder[key];
-    if (!collect) holder[key] = value;
-    else if (Array.isArray(before)) before.push(value);
-    else holder[key] = [value];
-  }
-
-  #find(name: string, create: boolean): { holder: Record<string, unknown> | undefined; key: string } {
-    const keys = name.split(".");
-    const key = keys.pop() ?? "";
-    let holder: Record<string, unknown> = this.#values;
-    for (const outer of keys) {
-      let inner = Object.hasOwn(holder, outer) ? holder[outer] : undefined;
-      if (!isRecord(inner)) {
-        if (!create) return { holder: undefined, key };
-        inner = {};
-        define(holder, outer, inner);
-      }
-      if (!isRecord(inner)) return { holder: undefined, key };
-      holder = inner;
-    }
-    if (create && !Object.hasOwn(holder, key)) define(holder, key, undefined);
-    return { holder, key };
-  }
-
-  #has(name: string): boolean {
-    const { holder, key } = this.#find(name, false);
-    return holder !== undefined && Object.hasOwn(holder, key);
-  }
-
-  finish(afterDoubleDash: readonly string[]): Record<string, unknown> {
-    for (const [name, value] of Object.entries(this.#options.default ?? {})) {
-      if (this.#has(name)) continue;
-      for (const one of [name, ...(this.#peers.get(name) ?? [])]) this.#store(one, value, false);
-    }
-    for (const name of [...this.#booleans, ...this.#strings, ...this.#collected]) {
-      if (this.#has(name)) continue;
-      if (this.#collected.has(name)) this.#store(name, [], false);
-      else if (this.#booleans.has(name)) this.#store(name, false, false);
-    }
-    if (this.#options["--"]) return { ...this.#values, _: this.#rest, "--": [...afterDoubleDash] };
-    return { ...this.#values, _: [...this.#rest, ...afterDoubleDash] };
-  }
-}
-
-/** An own property even under names such as `__proto__`. */
-function define(holder: Record<string, unknown>, key: string, value: unknown): void {
-  Object.defineProperty(holder, key, { value, configurable: true, enumerable: true, writable: true });
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function numberOr(text: string): string | number {
