@@ -9,7 +9,7 @@ export { FileBackend, type FileBackendOptions } from "./backends/file.ts";
 export { MemoryBackend, type MemoryBackendOptions } from "./backends/memory.ts";
 export { destroy, type DestroyOptions } from "./module/destroy.ts";
 export type { Device, Ending } from "./module/device.ts";
-export { DblockError, type DblockErrorOptions, ERRNO, type ErrnoName } from "./disk/errors.ts";
+export { type BlockErrno, DblockError, type DblockErrorOptions, ERRNO, type ErrnoName } from "./disk/errors.ts";
 export type { Operation, Priority } from "./disk/operation.ts";
 export { requestOptions } from "./disk/request.ts";
 export type { BackendFactory, BackendModule, MappedBackend, Mapping, Servable } from "./disk/servable.ts";

@@ -5,7 +5,7 @@
  */
 import { DBLOCK_TIMEOUT_MS_MAX, DBLOCK_TIMEOUT_MS_MIN } from "../module/abi.ts";
 import type { Device, Ending } from "../module/device.ts";
-import { DblockError, describe, quietly } from "../disk/errors.ts";
+import { DblockError, describe, quietly, withHint } from "../disk/errors.ts";
 import { execute, isIoFlusher, lockMemoryOnFault, setIoFlusher } from "../system/libc.ts";
 
 /** Of this package; all its commands say it at --version. */
@@ -149,7 +149,7 @@ export async function untilEnded(device: Device): Promise<Ending> {
     } catch (error) {
       if (!force && times > 1) return; // it is being forced meanwhile
       const hint = "Ctrl-C or SIGTERM once more forces it: what is not written is lost";
-      quietly(console.error)(describe(error instanceof DblockError && !force ? error.withHint(hint) : error));
+      quietly(console.error)(describe(error instanceof DblockError && !force ? withHint(error, hint) : error));
     }
   };
   for (const name of SIGNALS) Deno.addSignalListener(name, close);

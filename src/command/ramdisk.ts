@@ -20,7 +20,7 @@ import {
 import { Control, devicePath, type RawInfo as DeviceInfo, whyBadName } from "../module/control.ts";
 import { destroy } from "../module/destroy.ts";
 import type { Device, Ending } from "../module/device.ts";
-import { DblockError, describe, quietly } from "../disk/errors.ts";
+import { DblockError, describe, quietly, withHint } from "../disk/errors.ts";
 import { hasLostItsServer, settle } from "../module/existing.ts";
 import { PAGE_BYTES } from "../system/libc.ts";
 import { counted, formatDevice, jsonOf } from "./listing.ts";
@@ -191,7 +191,7 @@ async function serveRamdisk(args: RamdiskArgs): Promise<void> {
     signal: interrupted.signal,
   }).catch(async (error: unknown) => {
     if (!(error instanceof DblockError) || error.code !== "EEXIST") throw error;
-    throw error.withHint(await whatToDo(args, error.attempted));
+    throw withHint(error, await whatToDo(args, error.attempted));
   });
   const ended = untilEnded(device); // from here on a signal is its business: without a listener it would kill
   interrupted[Symbol.dispose]();
@@ -303,10 +303,10 @@ async function destroyRamdisk({ name, force }: RamdiskArgs): Promise<void> {
     if (!(error instanceof DblockError)) throw error;
     if (error.code === "EBUSY") {
       const first = error.wrong.includes("mounted on") ? "umount it first" : "end that first";
-      throw error.withHint(`${first}, or ${command("-d --force", name)}: what is not written is lost`);
+      throw withHint(error, `${first}, or ${command("-d --force", name)}: what is not written is lost`);
     }
     if (error.code === "ENOENT" && error.wrong === "there is no such device") {
-      throw error.withHint(await whatThereIs(error.attempted));
+      throw withHint(error, await whatThereIs(error.attempted));
     }
     throw error;
   }

@@ -3,11 +3,11 @@
  * From a request to its answer: the only place that checks a request, the only place that calls a backend. Pure: it knows
  * neither a kernel nor a protocol.
  */
-import type { Backend, Completed } from "./backend.ts";
+import type { Backend, CallOptions, Completed, Extent } from "./backend.ts";
 import { DblockError, describe, ERRNO, errnoName, errnoOf } from "./errors.ts";
 import type { Operation } from "./operation.ts";
 import { REQUEST_FUA } from "./operation.ts";
-import { OpenRequest } from "./request.ts";
+import { OpenRequest, requestOptions } from "./request.ts";
 
 /** What requests of a disk are checked against, all in bytes. */
 export interface Geometry {
@@ -130,6 +130,31 @@ export class Dispatcher {
     }
   }
 
+  /**
+   * What a range consists of, cut off at its end; all of it is data where the backend cannot say. Never rejects.
+   *
+   * @returns the extents, which may end before the range does; or an errno
+   */
+  async extents(
+    offsetBytes: number,
+    lengthBytes: number,
+    options: CallOptions = requestOptions(),
+  ): Promise<readonly Extent[] | number> {
+    const { blockBytes, sizeBytes } = this.#geometry;
+    if (lengthBytes <= 0 || offsetBytes % blockBytes !== 0 || lengthBytes % blockBytes !== 0) return ERRNO.EINVAL;
+    if (offsetBytes < 0 || offsetBytes + lengthBytes > sizeBytes) return ERRNO.EINVAL;
+    try {
+      const said = await this.#backend.extents?.(offsetBytes, lengthBytes, options);
+      if (said === undefined) return [{ lengthBytes, kind: "data" }];
+      const wrong = said.find((extent) => !(extent.lengthBytes > 0) || extent.lengthBytes % blockBytes !== 0);
+      if (said.length > 0 && wrong === undefined) return cutOff(said, lengthBytes);
+      this.#logOnce(`extents() of the backend said ${wrong?.lengthBytes ?? "nothing"}: answered EIO`);
+      return ERRNO.EIO;
+    } catch (error) {
+      return this.#errnoOf("extents", error);
+    }
+  }
+
   /** The disk is gone: aborts the signals of what is open. Answers may still come; nobody waits for them. */
   abort(reason: unknown = new DblockError("ENODEV", "Cannot answer", "the disk is gone")): void {
     for (const request of this.#requests) request?.abort(reason);
@@ -220,7 +245,7 @@ export class Dispatcher {
   }
 
   /** The errno for what a callback threw. */
-  #errnoOf(operation: Operation, error: unknown): number {
+  #errnoOf(operation: Operation | "extents", error: unknown): number {
     const errno = errnoOf(error);
     if (errno !== undefined) return errno;
     this.#logOnce(`${operation}() of the backend threw ${describe(error)}: answered ${errnoName(ERRNO.EIO)}`);
@@ -233,6 +258,17 @@ export class Dispatcher {
     this.#logged.add(message);
     this.#log(message);
   }
+}
+
+function cutOff(extents: readonly Extent[], lengthBytes: number): readonly Extent[] {
+  const inside: Extent[] = [];
+  let rest = lengthBytes;
+  for (const extent of extents) {
+    if (rest === 0) break;
+    inside.push(extent.lengthBytes <= rest ? extent : { ...extent, lengthBytes: rest });
+    rest -= Math.min(extent.lengthBytes, rest);
+  }
+  return inside;
 }
 
 function isThenable(done: Completed | Promise<Completed>): done is Promise<Completed> {

@@ -68,12 +68,17 @@ export function errnoName(errno: number): string {
   return NAMES.get(errno) ?? `errno ${errno}`;
 }
 
+/** Linux' largest errno. */
+const ERRNO_MAX = 4095;
+
 /**
- * The errno in an error's `code` (as `DblockError`, Node and Deno set it), or
- * undefined if the error names none of the table.
+ * The errno of an error: the name in its `code`, as Node and Deno set it, or the number of a `DblockError`. Undefined if
+ * the error names none.
  */
 export function errnoOf(error: unknown): number | undefined {
   if (typeof error !== "object" || error === null) return undefined;
+  // One that the table has no name for: whoever made the error knows the number.
+  if (error instanceof DblockError) return error.errno > 0 && error.errno <= ERRNO_MAX ? error.errno : undefined;
   if (!("code" in error) || typeof error.code !== "string") return undefined;
   return Object.hasOwn(ERRNO, error.code) ? ERRNO[error.code as ErrnoName] : undefined;
 }
@@ -106,52 +111,81 @@ export interface DblockErrorOptions {
 }
 
 /**
- * Something was tried and could not be done. The message says what, why, and
- * what to do: `Cannot create /dev/disk0: the name is in use (try …)`.
+ * The errnos of a backend that reach whoever uses the disk. The kernel's block layer knows no other: everything else that a
+ * backend answers (EROFS, EACCES and EAGAIN among it) is EIO there.
  *
- * A backend may throw one to choose the errno of an answer:
+ * - `ENOSPC`: the store is full.
+ * - `ENOMEM`: there was no memory to answer.
+ * - `EOPNOTSUPP`: the disk cannot do this.
+ * - `ETIMEDOUT`: the store did not answer in time.
+ * - `ENOLINK`: the way to the store is broken.
+ * - `EREMOTEIO`: the store has failed for good.
+ * - `EBADE`: the store is reserved for somebody else.
+ * - `ENODATA`: the medium has lost what was there.
+ * - `EILSEQ`: what was read is not what was written: a checksum says so.
+ */
+export type BlockErrno =
+  | "ENOSPC"
+  | "ENOMEM"
+  | "EOPNOTSUPP"
+  | "ETIMEDOUT"
+  | "ENOLINK"
+  | "EREMOTEIO"
+  | "EBADE"
+  | "ENODATA"
+  | "EILSEQ";
+
+/**
+ * Something was tried and could not be done. The message says what, why, and what to do:
+ * `Cannot create /dev/disk0: the name is in use (try …)`.
+ *
+ * A backend throws one to choose the errno of an answer, with as many words as it likes:
  *
  * ```ts
  * import { DblockError } from "./errors.ts";
  *
- * const full = new DblockError("ENOSPC", "Cannot write", "the store is full");
- * console.assert(full.errno === 28);
+ * console.assert(new DblockError("ENOSPC").errno === 28);
+ * console.assert(new DblockError("EIO", "Cannot read", "the disk has a scratch").message.startsWith("Cannot read: "));
+ * console.assert(new DblockError(38).errno === 38); // one that ERRNO has no name for
  * ```
  */
 export class DblockError extends Error {
   override readonly name = "DblockError";
-  /** The errno's name, such as "EBUSY". */
+  /** The errno's name, such as "EBUSY"; "errno 38" for a number that is not in {@linkcode ERRNO}. */
   readonly code: string;
   /** The errno's number, such as 16. */
   readonly errno: number;
-  /** What was tried. */
+  /** What was tried; "" if nobody said it. */
   readonly attempted: string;
-  /** What is wrong. */
+  /** What is wrong; the errno's name if nobody said it. */
   readonly wrong: string;
 
   /**
-   * @param errno its name, or its number
+   * @param errno its name (one of {@linkcode BlockErrno}, if a backend throws it), or its number, 1 to 4,095
    * @param attempted what was tried, with the values: `Cannot create /dev/disk0`
    * @param wrong what is wrong: `the name is in use`
+   * @param options what to do about it, and the error behind this one
    */
-  constructor(errno: ErrnoName | number, attempted: string, wrong: string, options: DblockErrorOptions = {}) {
+  constructor(errno: ErrnoName | number, attempted = "", wrong = "", options: DblockErrorOptions = {}) {
+    const number = typeof errno === "number" ? errno : ERRNO[errno];
+    const what = wrong === "" ? errnoName(number) : wrong;
     const hint = options.hint === undefined ? "" : ` (${options.hint})`;
-    super(`${attempted}: ${wrong}${hint}`, { cause: options.cause });
-    this.errno = typeof errno === "number" ? errno : ERRNO[errno];
-    this.code = errnoName(this.errno);
+    super(`${attempted === "" ? "" : `${attempted}: `}${what}${hint}`, { cause: options.cause });
+    this.errno = number;
+    this.code = errnoName(number);
     this.attempted = attempted;
-    this.wrong = wrong;
+    this.wrong = what;
   }
+}
 
-  /** The same error with another advice, for who knows better what the user can type. */
-  withHint(hint: string): DblockError {
-    return new DblockError(this.errno, this.attempted, this.wrong, { hint, cause: this.cause });
-  }
+/** The same error with another advice, for who knows better what the user can type. */
+export function withHint({ errno, attempted, wrong, cause }: DblockError, hint: string): DblockError {
+  return new DblockError(errno, attempted, wrong, { hint, cause });
+}
 
-  /** An error that came from a Worker, where its message was put together. */
-  static received({ errno, message }: { readonly errno: number; readonly message: string }): DblockError {
-    const error = new DblockError(errno, "", "");
-    error.message = message;
-    return error;
-  }
+/** An error that came from a Worker, where its message was put together. */
+export function received({ errno, message }: { readonly errno: number; readonly message: string }): DblockError {
+  const error = new DblockError(errno);
+  error.message = message;
+  return error;
 }

@@ -6,7 +6,7 @@
 import type { Backend } from "../disk/backend.ts";
 import { Channel, openQueue } from "./channel.ts";
 import type { Geometry } from "../disk/dispatch.ts";
-import { DblockError } from "../disk/errors.ts";
+import { DblockError, received } from "../disk/errors.ts";
 import type { Profile } from "../disk/profile.ts";
 import type { BackendModule, Mapping } from "../disk/servable.ts";
 import { EventLoop } from "./eventloop.ts";
@@ -162,7 +162,7 @@ export class QueueWorker implements ServedQueue {
       case "left":
         this.#closeFile();
         if (message.failure === undefined) return this.#left.resolve();
-        return this.#failed(DblockError.received(message.failure));
+        return this.#failed(received(message.failure));
       case "ended":
         return this.#ended.resolve();
     }

@@ -7,7 +7,11 @@ import {
   type Operation,
   REQUEST_FUA as FUA,
   REQUEST_KEEP_ALLOCATED as KEEP_ALLOCATED,
+  REQUEST_METADATA as METADATA,
+  REQUEST_PRIORITY_SHIFT as PRIORITY_SHIFT,
+  REQUEST_READ_AHEAD as READ_AHEAD,
   REQUEST_REPLAYED as REPLAYED,
+  REQUEST_SWAP as SWAP,
 } from "../../../src/disk/operation.ts";
 
 const KIB = 1024;
@@ -261,4 +265,123 @@ Deno.test("dispatch() passes flush, discard and writeZeroes on, with what the fl
 
 Deno.test("dispatch() answers a flush of a backend that has nothing to flush", () => {
   assertEquals(dispatch(backendOf().backend, "flush"), 0);
+});
+
+Deno.test("dispatch() says what a request's flags say, and nothing of the slot's request before", () => {
+  const seen: string[] = [];
+  const { backend } = backendOf({
+    read: (_buffer, _at, { metadata, readAhead, swap, priority }) =>
+      void seen.push([metadata, readAhead, swap, priority].join(" ")),
+  });
+  const { ask } = dispatcherOf(backend);
+  ask("read", { flags: METADATA | READ_AHEAD | 1 << PRIORITY_SHIFT });
+  ask("read", { flags: SWAP | 3 << PRIORITY_SHIFT });
+  ask("read");
+  assertEquals(seen, ["true true false realtime", "false false true idle", "false false false none"]);
+});
+
+Deno.test("a copy of a request's options, made as { ...options }, is complete", () => {
+  const { backend } = backendOf({
+    write: (_buffer, _at, options) => {
+      const copy = { ...options, fua: true };
+      assertEquals([copy.fua, copy.replayed, copy.priority, copy.signal.aborted], [true, true, "none", false]);
+    },
+  });
+  assertEquals(dispatch(backend, "write", { flags: REPLAYED }), 0);
+});
+
+Deno.test("a request's signal is aborted at its timeout, and the request is still the backend's", async () => {
+  const gate = Promise.withResolvers<void>();
+  const aborted = Promise.withResolvers<unknown>();
+  const { backend } = backendOf({
+    read: (_buffer, _at, { signal }) => {
+      signal.addEventListener("abort", () => aborted.resolve(signal.reason));
+      return gate.promise;
+    },
+  });
+  const { ask } = dispatcherOf(backend, () => {}, { timeoutMs: 20 });
+  const answer = ask("read");
+  const reason = await aborted.promise;
+  assert(reason instanceof DblockError);
+  assertEquals(reason.code, "ETIMEDOUT");
+  gate.resolve();
+  assertEquals(await answer, 0);
+});
+
+Deno.test("a signal says nothing to the slot's next request, and its timer ends with its own", async () => {
+  const signals: AbortSignal[] = [];
+  const { backend } = backendOf({ read: (_buffer, _at, { signal }) => void signals.push(signal) });
+  const { dispatcher, ask } = dispatcherOf(backend, () => {}, { timeoutMs: 20 });
+  assertEquals([ask("read"), ask("read")], [0, 0]);
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  dispatcher.abort();
+  assertEquals([signals[0] === signals[1], signals.map(({ aborted }) => aborted)], [false, [false, false]]);
+});
+
+Deno.test("abort() aborts the signals of what is open, made before or after it", async () => {
+  const gate = Promise.withResolvers<void>();
+  const seen: (() => AbortSignal)[] = [];
+  const { backend } = backendOf({
+    flush: (options) => {
+      seen.push(() => options.signal);
+      return gate.promise;
+    },
+  });
+  for (const isEarly of [true, false]) {
+    const { dispatcher, ask } = dispatcherOf(backend);
+    const answer = ask("flush");
+    const signal = isEarly ? seen.pop()?.() : undefined;
+    dispatcher.abort();
+    assertEquals((signal ?? seen.pop()?.())?.reason.code, "ENODEV");
+    gate.resolve();
+    assertEquals(await answer, 0);
+  }
+});
+
+Deno.test("dispatch() refuses a slot whose request is open", async () => {
+  const gate = Promise.withResolvers<void>();
+  const { backend, calls } = backendOf({ read: () => gate.promise });
+  const { dispatcher, ask } = dispatcherOf(backend);
+  const answer = ask("read");
+  assertEquals(dispatcher.dispatch("write", 0, 0, 4096, 0), ERRNO.EBUSY);
+  gate.resolve();
+  assertEquals([await answer, calls], [0, []]);
+  assertEquals(dispatcher.dispatch("write", 0, 0, 4096, 0), 0);
+});
+
+Deno.test("dispatch() takes one answer of something that is only like a promise", async () => {
+  const then = (done: (count: number) => void, failed: (error: unknown) => void) => {
+    done(4096);
+    failed(new Error("after all"));
+    throw new Error("and that");
+  };
+  const { backend } = backendOf({ read: () => ({ then }) as unknown as Promise<number> });
+  const logged: string[] = [];
+  assertEquals(await dispatch(backend, "read", { log: (message) => logged.push(message) }), 0);
+  assertEquals(logged, []);
+});
+
+Deno.test("extents() says that all is data where the backend cannot say, and cuts off what it does", async () => {
+  const data = { lengthBytes: 8192, kind: "data" } as const;
+  assertEquals(await dispatcherOf(backendOf().backend).dispatcher.extents(0, 8192), [data]);
+  const hole = { lengthBytes: 4096, kind: "hole" } as const;
+  const { dispatcher } = dispatcherOf(backendOf({ extents: () => [hole, data, hole] }).backend);
+  assertEquals(await dispatcher.extents(512, 8192), [hole, { lengthBytes: 4096, kind: "data" }]);
+  assertEquals(await dispatcher.extents(512, 32768), [hole, data, hole]);
+});
+
+Deno.test("extents() answers with an errno: a range that is none, a backend that throws or says nonsense", async () => {
+  const logged: string[] = [];
+  const ask = (extents: NonNullable<Backend["extents"]>, ...[at = 0, length = 512]: number[]) =>
+    dispatcherOf(backendOf({ extents }).backend, (message) => logged.push(message)).dispatcher.extents(at, length);
+  for (const [at, length] of [[0, 0], [1, 512], [0, 513], [end, 512], [-512, 512], [0, end + 512]] as const) {
+    assertEquals(await ask(() => [], at, length), ERRNO.EINVAL);
+  }
+  assertEquals(await ask(() => Promise.reject(new DblockError("ETIMEDOUT"))), ERRNO.ETIMEDOUT);
+  assertEquals(await ask(() => []), ERRNO.EIO);
+  assertEquals(await ask(() => [{ lengthBytes: 100, kind: "data" }]), ERRNO.EIO);
+  assertEquals(logged, [
+    "extents() of the backend said nothing: answered EIO",
+    "extents() of the backend said 100: answered EIO",
+  ]);
 });

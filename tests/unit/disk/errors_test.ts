@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { assertEquals } from "@std/assert";
-import { DblockError, describe, ERRNO, errnoName, errnoOf } from "../../../src/disk/errors.ts";
+import { DblockError, describe, ERRNO, errnoName, errnoOf, received, withHint } from "../../../src/disk/errors.ts";
 
 Deno.test("ERRNO has the numbers of this machine's headers", async () => {
   const { stdout } = await new Deno.Command("gcc", {
@@ -47,12 +47,24 @@ Deno.test("errnoOf() finds the errno in an error's code", () => {
   }
 });
 
+Deno.test("errnoOf() takes the number of a DblockError that has no name, and nothing that is no errno", () => {
+  assertEquals([errnoOf(new DblockError(38)), errnoOf(new DblockError(4095))], [38, 4095]);
+  for (const none of [0, -5, 4096, NaN]) assertEquals(errnoOf(new DblockError(none)), undefined);
+});
+
+Deno.test("DblockError takes as many words as there are", () => {
+  assertEquals([new DblockError("ENOSPC").message, new DblockError("ENOSPC").wrong], ["ENOSPC", "ENOSPC"]);
+  assertEquals(new DblockError(38).message, "errno 38");
+  assertEquals(new DblockError("EIO", "Cannot read").message, "Cannot read: EIO");
+  assertEquals(new DblockError("EIO", "", "it is broken", { hint: "mend it" }).message, "it is broken (mend it)");
+});
+
 Deno.test("DblockError says what was tried, what is wrong and what to do", () => {
   const error = new DblockError("EEXIST", "Cannot create /dev/a", "the name is in use", { hint: "take another" });
   assertEquals(error.message, "Cannot create /dev/a: the name is in use (take another)");
   assertEquals([error.code, error.errno, error.name], ["EEXIST", 17, "DblockError"]);
-  assertEquals(error.withHint("b").message, "Cannot create /dev/a: the name is in use (b)");
+  assertEquals(withHint(error, "b").message, "Cannot create /dev/a: the name is in use (b)");
   assertEquals(new DblockError(4000, "a", "b").code, "errno 4000");
-  const received = DblockError.received({ errno: 17, message: error.message });
-  assertEquals([received.code, received.message], ["EEXIST", error.message]);
+  const heard = received({ errno: 17, message: error.message });
+  assertEquals([heard.code, heard.message], ["EEXIST", error.message]);
 });
