@@ -12,7 +12,8 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   filters: ["disk", "system"],
   backends: ["disk", "system"],
   module: ["disk", "system"],
-  command: ["disk", "system", "filters", "backends", "module"],
+  nbd: ["disk", "system"],
+  command: ["disk", "system", "filters", "backends", "module", "nbd"],
   build: [],
 };
 
