@@ -35,14 +35,14 @@ export async function destroy(name: string, options: DestroyOptions = {}): Promi
       return await control.destroy(name, { force });
     } catch (error) {
       if (!(error instanceof DblockError) || error.code !== "EBUSY" || force) throw error;
-      if (performance.now() >= givenUpMs) throw inUse(name, attempted, error);
+      if (performance.now() >= givenUpMs) throw await inUse(name, attempted, error);
     }
     await new Promise((resolve) => setTimeout(resolve, BUSY_PAUSE_MS));
   }
 }
 
-function inUse(name: string, attempted: string, cause: DblockError): DblockError {
-  const holders = holdersOf(name);
+async function inUse(name: string, attempted: string, cause: DblockError): Promise<DblockError> {
+  const holders = await holdersOf(name);
   if (holders.length === 0) return cause;
   return new DblockError("EBUSY", attempted, `it is in use: ${holders.join(", ")}`, {
     hint: "end that first, or force it and lose what is not written",
