@@ -9,7 +9,7 @@
  * report in their structures, and `open` finds out with Deno's own calls.
  */
 import { ERRNO, errnoOf } from "../disk/errors.ts";
-import { Poller } from "./waiting.ts";
+import { closePollFiles, openBell, openPollFiles, Poller, type PollFiles, ring } from "./waiting.ts";
 
 /** Flags, requests and advice of Linux on x86_64 and aarch64. */
 export const O_RDWR = 0o2;
@@ -67,6 +67,8 @@ const SYMBOLS = {
   epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32", nonblocking: true },
   // int eventfd(unsigned int count, int flags)
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
+  // int eventfd_write(int fd, eventfd_t count)
+  eventfd_write: { parameters: ["i32", "u64"], result: "i32" },
   // void *mmap(void *address, size_t, int protection, int flags, int fd, off_t)
   mmap: { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "usize" },
   // int munmap(void *address, size_t length)
@@ -174,15 +176,34 @@ export interface Kernel {
     request: number,
     structure: Uint8Array,
   ): Promise<number>;
+  /**
+   * Makes room to wait for a file with `pollAsync()`, which does not fail then.
+   *
+   * @throws {DblockError} EMFILE.
+   */
+  watch(fd: number): void;
   /** Waits, with this thread free, until `fd` has something to read, has failed or is closed. Once at a time. */
   pollAsync(fd: number): Promise<void>;
+  /**
+   * Opens what a Worker waits with. The files stay this thread's: a Worker that dies could not close them.
+   *
+   * @throws {DblockError} EMFILE.
+   */
+  openPollFiles(): PollFiles;
+  /** Ends the wait of a Worker whose file was abandoned. */
+  ringPollFiles(files: PollFiles): void;
+  /** Closes what `openPollFiles()` gave, whether the Worker is there or not. */
+  closePollFiles(files: PollFiles): void;
   /** Makes this thread an I/O flusher, if it is none yet; false if that is refused. */
   ensureIoFlusher(): boolean;
   /** A clock that never goes back, in ms. */
   now(): number;
 }
 
-/** The real kernel. */
+/**
+ * The real kernel. Calls on another thread need Deno 2.9 or newer: before March 2026 Deno did not keep the memory of a call
+ * whose Worker ends meanwhile.
+ */
 export const linux: Kernel = {
   now: () => performance.now(),
   ensureIoFlusher: () => isIoFlusher() || setIoFlusher(),
@@ -218,28 +239,44 @@ export const linux: Kernel = {
     request: number,
     structure: Uint8Array,
   ): Promise<number> {
-    return await keep(
-      structure,
-      libc().ioctlAsync(fd, BigInt(request), structure as BufferSource),
-    );
+    return await libc().ioctlAsync(fd, BigInt(request), structure as BufferSource);
+  },
+  watch(fd: number): void {
+    openPoller().watch(fd);
   },
   async pollAsync(fd: number): Promise<void> {
-    poller ??= new Poller(libc());
-    await poller.wait(fd);
+    const own = openPoller();
+    own.watch(fd);
+    await own.wait(fd);
+  },
+  openPollFiles(): PollFiles {
+    return openPollFiles(libc(), bell ??= openBell(libc()));
+  },
+  ringPollFiles(files: PollFiles): void {
+    ring(libc(), files);
+  },
+  closePollFiles(files: PollFiles): void {
+    closePollFiles(libc(), files);
   },
 };
 
+let bell: number | undefined;
 let poller: Poller | undefined;
-const kept = new Set<ArrayBufferView>();
 
-/** Keeps the memory of a call on another thread from being collected. */
-async function keep<T>(memory: ArrayBufferView, call: Promise<T>): Promise<T> {
-  kept.add(memory);
-  try {
-    return await call;
-  } finally {
-    kept.delete(memory);
-  }
+/** This isolate's poller. Its files are open while it watches any. */
+function openPoller(): Poller {
+  if (poller !== undefined) return poller;
+  const files = linux.openPollFiles();
+  return poller = new Poller(libc(), files, () => {
+    poller = undefined;
+    linux.closePollFiles(files);
+  });
+}
+
+/** In a Worker: waits with files that the main program has opened, and will close. */
+export function usePollFiles(files: PollFiles): void {
+  bell = files.bell;
+  poller = new Poller(libc(), files);
 }
 
 function cString(value: string): Uint8Array<ArrayBuffer> {
@@ -323,7 +360,11 @@ let devZero: number | undefined;
  * returns false.
  */
 export function zeroMappedFile(address: number, lengthBytes: number): boolean {
-  devZero ??= linux.open("/dev/zero", O_RDWR);
+  if (devZero === undefined) {
+    const fd = linux.open("/dev/zero", O_RDWR);
+    if (fd < 0) return false; // to be tried again when there is room for it
+    devZero = fd;
+  }
   for (let done = 0; done < lengthBytes;) {
     const count = Number(libc().read(devZero, BigInt(address + done), BigInt(lengthBytes - done)));
     if (count <= 0) return false;

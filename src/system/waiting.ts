@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT
 /**
- * How this program waits without its thread. Deno's pool has 32 threads for all that: one of them waits for every file,
- * and only some may be in calls that return when this very program has done something. Whom it wakes is none of its
- * business.
+ * How this program waits without blocking its thread. Deno has 32 threads for all blocking calls of a program, so one of
+ * them waits for all files of an isolate (epoll), and only some may be in calls that return when this very program has done
+ * something. The poller does not know who is waiting: it only resolves promises.
  */
 import { DblockError } from "../disk/errors.ts";
 
-// Of sys/epoll.h.
+// Of sys/epoll.h and sys/eventfd.h.
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
 const EPOLL_CTL_MOD = 3;
 const EPOLLIN = 0x1;
 const EPOLLONESHOT = 1 << 30;
+const EPOLLET = 2 ** 31;
 const EFD_CLOEXEC = EPOLL_CLOEXEC;
+const EFD_NONBLOCK = 0o4000;
 /** struct epoll_event { u32 events; u64 data; } is packed on x86_64 and nowhere else. */
 const DATA_OFFSET = Deno.build.arch === "x86_64" ? 4 : 8;
 const EVENT_BYTES = DATA_OFFSET + 8;
@@ -30,89 +32,154 @@ export interface EpollCalls {
   epoll_ctl(epoll: number, operation: number, fd: number, event: BufferSource): number;
   epoll_wait(epoll: number, events: BufferSource, capacity: number, timeoutMs: number): Promise<number>;
   eventfd(count: number, flags: number): number;
+  eventfd_write(fd: number, count: bigint): number;
   close(fd: number): number;
 }
 
-/** Waits for any number of files on one other thread; has nothing open unless it knows some. */
+/**
+ * What a poller waits with. The files belong to whoever has opened them, who may be another thread: a Worker that dies
+ * closes nothing, and its thread of the pool would wait for ever.
+ */
+export interface PollFiles {
+  /** The epoll set. */
+  readonly epoll: number;
+  /** An eventfd in the set: a write to it makes `epoll_wait` return. All sets of a program have the same one. */
+  readonly bell: number;
+}
+
+/**
+ * Opens a bell. It is never closed: a bell that was closed right after it rang might not wake everybody.
+ *
+ * @throws {DblockError} EMFILE.
+ */
+export function openBell(calls: EpollCalls): number {
+  const bell = calls.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (bell < 0) throw noRoom("Cannot wait for files");
+  return bell;
+}
+
+/**
+ * Opens an epoll set with a bell in it.
+ *
+ * @throws {DblockError} EMFILE.
+ */
+export function openPollFiles(calls: EpollCalls, bell: number): PollFiles {
+  const epoll = calls.epoll_create1(EPOLL_CLOEXEC);
+  // Edge-triggered: each write wakes every set once, and nobody has to read the eventfd.
+  if (epoll >= 0 && control(calls, epoll, EPOLL_CTL_ADD, bell, EPOLLIN | EPOLLET)) return { epoll, bell };
+  if (epoll >= 0) calls.close(epoll);
+  throw noRoom("Cannot wait for files");
+}
+
+/** Makes those who wait with these files, in whatever thread, look again whether their file is still there. */
+export function ring(calls: EpollCalls, { bell }: PollFiles): void {
+  calls.eventfd_write(bell, 1n);
+}
+
+/** Closes an epoll set. The thread that waits with it returns, also if its Worker is dead. */
+export function closePollFiles(calls: EpollCalls, files: PollFiles): void {
+  ring(calls, files);
+  calls.close(files.epoll);
+}
+
+function control(calls: EpollCalls, epoll: number, operation: number, fd: number, events: number): boolean {
+  const event = new DataView(new ArrayBuffer(EVENT_BYTES));
+  event.setUint32(0, events, true);
+  event.setInt32(DATA_OFFSET, fd, true);
+  return calls.epoll_ctl(epoll, operation, fd, event) === 0;
+}
+
+/** Waits for any number of files on one other thread. */
 export class Poller {
   readonly #calls: EpollCalls;
-  #epoll = -1;
-  /** An eventfd that is always ready: it rings when it is armed, once. */
-  #bell = -1;
+  readonly #files: PollFiles;
+  readonly #idle: () => void;
   readonly #event = new DataView(new ArrayBuffer(EVENT_BYTES));
-  /** The thread writes here: never on V8's heap, and kept as long as this object. */
+  /** The other thread writes here. Deno keeps memory that a call was given until the call returns. */
   readonly #events = new DataView(new ArrayBuffer(EVENTS_MAX * EVENT_BYTES));
-  readonly #known = new Set<number>();
+  readonly #watched = new Set<number>();
   readonly #waiters = new Map<number, () => void>();
   #isWaiting = false;
 
-  constructor(calls: EpollCalls) {
+  /** @param idle called when nothing is watched and nobody waits: the files may be closed then */
+  constructor(calls: EpollCalls, files: PollFiles, idle: () => void = () => {}) {
     this.#calls = calls;
+    this.#files = files;
+    this.#idle = idle;
   }
 
   /**
-   * Resolves when `fd` has something to read, has failed, or is forgotten. Once at a time for each file.
+   * Makes room to wait for a file, so that no later wait can fail for lack of it. dblock.ko wakes those who watch a file
+   * that has attached; so ATTACH comes first.
    *
-   * @throws {DblockError} EMFILE (there is no room to wait for it).
+   * @throws {DblockError} EMFILE (the kernel has no room).
+   */
+  watch(fd: number): void {
+    if (this.#watched.has(fd)) return;
+    if (!this.#control(EPOLL_CTL_ADD, fd, EPOLLONESHOT)) {
+      this.#idleIfUnused();
+      throw noRoom(`Cannot wait for file ${fd}`);
+    }
+    this.#watched.add(fd);
+  }
+
+  /**
+   * Resolves when `fd`, which is watched, has something to read, has failed, or is forgotten; also when it was
+   * closed by another thread and the bell rings. Once at a time for each file.
    */
   async wait(fd: number): Promise<void> {
-    const isOpen = this.#epoll >= 0 || this.#open();
-    const operation = this.#known.has(fd) ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (!isOpen || !this.#control(operation, fd, EPOLLIN | EPOLLONESHOT)) {
-      this.#closeIfUnused();
-      throw noRoom(fd);
-    }
-    this.#known.add(fd);
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#waiters.set(fd, resolve);
+    this.#arm(fd);
     if (!this.#isWaiting) this.#waitForAll();
     await promise;
   }
 
   /** Ends the wait for a file that will be waited for no more: it is about to be closed. */
   forget(fd: number): void {
-    if (!this.#known.delete(fd)) return;
+    if (!this.#watched.delete(fd)) return;
     this.#control(EPOLL_CTL_DEL, fd, 0);
     this.#wake(fd);
     // A thread that waits for nobody would keep the program from ending.
-    if (this.#isWaiting && this.#waiters.size === 0) {
-      this.#control(EPOLL_CTL_MOD, this.#bell, EPOLLIN | EPOLLONESHOT);
-    }
-    this.#closeIfUnused();
+    if (this.#isWaiting && this.#waiters.size === 0) ring(this.#calls, this.#files);
+    this.#idleIfUnused();
   }
 
-  #open(): boolean {
-    this.#epoll = this.#calls.epoll_create1(EPOLL_CLOEXEC);
-    this.#bell = this.#calls.eventfd(1, EFD_CLOEXEC);
-    return this.#control(EPOLL_CTL_ADD, this.#bell, EPOLLONESHOT);
-  }
-
-  /** A Worker that has served is ended, and would leave them open. */
-  #closeIfUnused(): void {
-    if (this.#isWaiting || this.#known.size > 0) return;
-    this.#calls.close(this.#bell);
-    this.#calls.close(this.#epoll);
-    this.#epoll = -1;
+  #idleIfUnused(): void {
+    if (!this.#isWaiting && this.#watched.size === 0) this.#idle();
   }
 
   #control(operation: number, fd: number, events: number): boolean {
     this.#event.setUint32(0, events, true);
     this.#event.setInt32(DATA_OFFSET, fd, true);
-    return this.#calls.epoll_ctl(this.#epoll, operation, fd, this.#event) === 0;
+    return this.#calls.epoll_ctl(this.#files.epoll, operation, fd, this.#event) === 0;
   }
 
   /** A file that is ready stays so until it is armed again: nothing is lost between two calls. */
   async #waitForAll(): Promise<void> {
     this.#isWaiting = true;
     while (this.#waiters.size > 0) {
-      const count = await this.#calls.epoll_wait(this.#epoll, this.#events, EVENTS_MAX, FOR_EVER);
-      for (let i = 0; i < count; i++) this.#wake(this.#events.getInt32(i * EVENT_BYTES + DATA_OFFSET, true));
+      const count = await this.#calls.epoll_wait(this.#files.epoll, this.#events, EVENTS_MAX, FOR_EVER);
+      for (let i = 0; i < count; i++) {
+        const fd = this.#events.getInt32(i * EVENT_BYTES + DATA_OFFSET, true);
+        if (fd === this.#files.bell) this.#lookAgain();
+        else this.#wake(fd);
+      }
     }
     this.#isWaiting = false;
-    this.#closeIfUnused();
+    this.#idleIfUnused();
   }
 
-  /** Nobody waits for the bell, or for what became ready while it was forgotten. */
+  #arm(fd: number): boolean {
+    return this.#control(EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLONESHOT);
+  }
+
+  /** A file that another thread has closed cannot be armed, and says nothing by itself. */
+  #lookAgain(): void {
+    for (const fd of [...this.#waiters.keys()]) if (!this.#arm(fd)) this.#wake(fd);
+  }
+
+  /** Nobody waits for a file that became ready while it was forgotten. */
   #wake(fd: number): void {
     const resolve = this.#waiters.get(fd);
     this.#waiters.delete(fd);
@@ -120,8 +187,8 @@ export class Poller {
   }
 }
 
-function noRoom(fd: number): DblockError {
-  return new DblockError("EMFILE", `Cannot wait for file ${fd}`, "the kernel has no room", {
+function noRoom(attempted: string): DblockError {
+  return new DblockError("EMFILE", attempted, "the kernel has no room", {
     hint: "see ulimit -n and sysctl fs.epoll.max_user_watches",
   });
 }
@@ -130,8 +197,9 @@ let turnsLeft = BLOCKED_MAX;
 const line: (() => void)[] = [];
 
 /**
- * Before a call that returns only when somebody has answered requests, who may be this program's event loop: with such calls
- * on every thread of the pool, none would be left for the answers. To be disposed when the call has returned.
+ * To be called before a call that returns only when somebody has answered requests, and to be disposed after it. That
+ * somebody may be an event loop of this program: with such calls on every thread of the pool, none would be left to wait
+ * for the requests.
  */
 export async function blockingTurn(): Promise<Disposable> {
   if (turnsLeft > 0) turnsLeft--;

@@ -68,11 +68,14 @@ Deno.test("a wait ends when its file is closed, and the number is another file's
 Deno.test("nothing is left open when all files that were waited for are closed, at whatever moment", async () => {
   await using files = await fifos(3);
   const count = () => [...Deno.readDirSync("/proc/self/fd")].length;
+  linux.closePollFiles(linux.openPollFiles()); // the bell, which stays open
+  for (const fd of files.fds) linux.watch(fd); // libc's calls, which are opened one by one
+  for (const fd of files.fds) linux.forget(fd);
   const before = count();
   const [first = -1, second = -1, third = -1] = files.fds;
   files.fill(0);
   await linux.pollAsync(first);
-  assertEquals(count(), before + 2);
+  assertEquals(count(), before + 1);
   linux.close(first);
   assertEquals(count(), before - 1); // nobody waits: at once
   const wait = linux.pollAsync(second);
@@ -107,6 +110,111 @@ Deno.test("a program ends when it waits for nothing any more", async () => {
   const { success, stdout } = await child.output();
   clearTimeout(timer);
   assertEquals([success, new TextDecoder().decode(stdout)], [true, "ended\n"]);
+});
+
+const libc = new URL("../../../src/system/libc.ts", import.meta.url).href;
+const pollingCode = `
+  import { linux, usePollFiles } from "${libc}";
+  onmessage = ({ data: { fd, files, dies } }) => {
+    usePollFiles(files);
+    linux.watch(fd);
+    linux.pollAsync(fd).then(() => postMessage("woken"));
+    if (dies) setTimeout(() => { throw new Error("boom"); }, 20);
+    else postMessage("waits");
+  };
+`;
+
+for (const dies of [true, false]) {
+  Deno.test(`20 Workers that ${dies ? "die" : "are terminated"} while they wait leave no thread and no descriptor`, async () => {
+    // In a program of its own: what a Worker dies of is printed, and a thread of the pool lives on for some seconds.
+    const code = `
+      import { linux, O_RDWR } from "${libc}";
+      const path = await Deno.makeTempFile();
+      await Deno.remove(path);
+      await new Deno.Command("mkfifo", { args: [path] }).output();
+      const fd = linux.open(path, O_RDWR);
+      await Deno.remove(path);
+      const count = (what) => [...Deno.readDirSync("/proc/self/" + what)].length;
+      const url = "data:text/javascript," + encodeURIComponent(${JSON.stringify(pollingCode)});
+      const end = async () => {
+        const files = linux.openPollFiles();
+        const worker = new Worker(url, { type: "module" });
+        await new Promise((resolve) => {
+          worker.onmessage = resolve;
+          worker.onerror = (event) => { event.preventDefault(); resolve(); };
+          worker.postMessage({ fd, files, dies: ${dies} });
+        });
+        worker.terminate();
+        linux.closePollFiles(files);
+      };
+      await end(); // what Deno opens once
+      await end();
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      const [threads, descriptors] = [count("task"), count("fd")];
+      for (let i = 0; i < 20; i++) await end();
+      const isBack = () => count("task") <= threads + 2 && count("fd") <= descriptors;
+      for (let i = 0; i < 1000 && !isBack(); i++) await new Promise((resolve) => setTimeout(resolve, 20));
+      console.log(isBack() ? "back" : [threads, count("task"), descriptors, count("fd")].join());
+      Deno.exit(0);
+    `;
+    const args = ["run", "-A", "--no-check", `data:text/javascript,${encodeURIComponent(code)}`];
+    const { stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
+    const text = new TextDecoder();
+    assertEquals(text.decode(stdout), "back\n", text.decode(stderr));
+  });
+}
+
+Deno.test("a Worker's wait ends when the main program abandons its file and rings", async () => {
+  await using fifo = await fifos(1);
+  const [fd = -1] = fifo.fds;
+  const files = linux.openPollFiles();
+  const worker = new Worker(`data:text/javascript,${encodeURIComponent(pollingCode)}`, { type: "module" });
+  const next = () => new Promise((resolve) => worker.onmessage = ({ data }) => resolve(data));
+  worker.postMessage({ fd, files, dies: false });
+  assertEquals(await next(), "waits");
+  const woken = next();
+  linux.abandon(fd);
+  linux.ringPollFiles(files);
+  assertEquals(await woken, "woken");
+  worker.terminate();
+  linux.closePollFiles(files);
+  linux.close(fd);
+});
+
+Deno.test("what a program waits with is opened before it waits, and fails with EMFILE then", async () => {
+  const code = `
+    import { linux, O_RDWR } from "${libc}";
+    import { zeroMappedFile, mapMemory } from "${libc}";
+    const path = await Deno.makeTempFile();
+    await Deno.remove(path);
+    await new Deno.Command("mkfifo", { args: [path] }).output();
+    const fd = linux.open(path, O_RDWR);
+    const memory = mapMemory(4096);
+    const watch = () => { try { linux.watch(fd); return "ok"; } catch (error) { return error.code; } };
+    const fill = (keep) => {
+      const files = [];
+      try {
+        for (;;) files.push(Deno.openSync("/dev/null"));
+      } catch { /* that is the limit */ }
+      for (let i = 0; i < keep; i++) files.pop().close();
+      return () => files.forEach((file) => file.close());
+    };
+    const full = fill(0);
+    const said = [watch(), zeroMappedFile(memory, 4096)];
+    full();
+    said.push(zeroMappedFile(memory, 4096), watch());
+    fill(0);
+    const wait = linux.pollAsync(fd); // needs nothing any more
+    linux.close(fd);
+    await wait;
+    console.log(said.join());
+    Deno.exit(0);
+  `;
+  const program = `ulimit -n 60; exec "$0" run -A --no-check "$1"`;
+  const args = ["-c", program, Deno.execPath(), `data:text/javascript,${encodeURIComponent(code)}`];
+  const { stdout, stderr } = await new Deno.Command("sh", { args }).output();
+  const text = new TextDecoder();
+  assertEquals(text.decode(stdout), "EMFILE,false,true,ok\n", text.decode(stderr));
 });
 
 Deno.test("blockingTurn() lets half the pool wait, and the others in line", async () => {
