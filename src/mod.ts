@@ -8,12 +8,12 @@ export type { Backend, CallOptions, CloseReason, Completed, Extent, Limits, Requ
 export { FileBackend, type FileBackendOptions } from "./backends/file.ts";
 export { MemoryBackend, type MemoryBackendOptions } from "./backends/memory.ts";
 export { destroy, type DestroyOptions } from "./module/destroy.ts";
-export type { Device, Ending } from "./module/device.ts";
+export type { CloseOptions, Device, Ending } from "./module/device.ts";
 export { type BlockErrno, DblockError, type DblockErrorOptions, ERRNO, type ErrnoName } from "./disk/errors.ts";
 export type { Operation, Priority } from "./disk/operation.ts";
 export { requestOptions } from "./disk/request.ts";
 export type { BackendFactory, BackendModule, MappedBackend, Mapping, Servable } from "./disk/servable.ts";
-export type { Existing, Origin } from "./module/existing.ts";
+export type { DeviceOrigin, ExistingPolicy } from "./module/existing.ts";
 export { type DeviceInfo, info, list, type ModuleVersion, moduleVersion, type RequestCount } from "./module/info.ts";
 export { intercept, type InterceptedRequest } from "./filters/intercept.ts";
 export { type PowerCut, type PowerOffOptions, WriteCache, type WriteCacheOptions } from "./filters/write_cache.ts";

@@ -17,6 +17,7 @@ import {
   mapFile,
   O_RDWR,
   PAGE_BYTES,
+  unlockFile,
   unmapMemory,
 } from "../system/libc.ts";
 import { discardMapped, syncMapped, zeroMapped } from "../system/mapping.ts";
@@ -179,6 +180,15 @@ export class FileBackend implements MappedBackend {
 
   #flush(): void {
     if (!syncMapped(this.mapping)) throw new DblockError("EIO", `Cannot flush ${this.path}`, "its disk has failed");
+  }
+
+  /** Lets go of the file, and keeps the memory: a thread may still be in the kernel with it. */
+  abandon(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    unlockFile(this.mapping.fd); // the mapping would keep the lock
+    linux.close(this.mapping.fd);
   }
 
   /** Lets go of the file, which stays. Nothing may serve it any more. */

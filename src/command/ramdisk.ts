@@ -262,7 +262,7 @@ async function greeting(device: Device, name: string): Promise<string> {
   const end = `to end it: ${command("-d", name)}, or Ctrl-C`;
   if (origin === "created") return `${path} is ready: ${what}. Next: mkfs.ext4 ${path}; ${end}`;
   const { counts, onDeath } = await device.info();
-  return `${path} is ${origin}: ${what}, on death ${onDeath}, ` +
+  return `${path} is ${origin.replace("-", " ")}: ${what}, on death ${onDeath}, ` +
     `${counted(counts.deaths, "server")} died so far. It goes on as it was; ${end}`;
 }
 
@@ -272,7 +272,8 @@ async function report({ name, path }: Device, ending: Ending, store: string | un
     throw failure(name, describe(ending.error), { info, store });
   }
   if (ending.reason === "replaced") return say(`${path} goes on: another process has taken it over`);
-  const how = { closed: "destroyed", destroyed: "destroyed by another process" }[ending.reason];
+  const how =
+    { closed: "destroyed", destroyed: "destroyed by another process", left: "left for the next server" }[ending.reason];
   say(`${path} has ended: ${how}; ${store === undefined ? "its memory is given back" : `${store} is kept`}`);
 }
 

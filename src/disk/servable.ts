@@ -28,6 +28,12 @@ export interface Mapping {
  */
 export interface MappedBackend extends Backend {
   readonly mapping: Mapping;
+  /**
+   * Called instead of `close()` where a thread is still in the kernel with the memory: let go of everything but the
+   * memory, such as the lock of a file, so that another server can go on. Without it, everything is kept until the program
+   * ends.
+   */
+  abandon?(): void;
 }
 
 /**
@@ -36,16 +42,21 @@ export interface MappedBackend extends Backend {
  * path).
  *
  * - What the module throws outside of a callback ends its Worker, and so do `self.close()` and `Deno.exit()`: that is the
- *   disk's death (`onDeath`). Where `onDeath` keeps the disk then, the other Workers end without closing their backends:
- *   they are in the kernel, which goes on with the disk.
+ *   disk's death (`onDeath`). The backends of the other Workers are closed; that of the dead one cannot be.
  * - While the backend answers at once, its thread waits in the kernel and nowhere else: timers, ports and intervals of the
- *   module do not run. From the first promise that a callback returns, the Worker is an event loop and they do.
+ *   module do not run. From the first promise that a callback returns, the Worker is an event loop and they do; with
+ *   `eventLoop` it is one from the start.
  */
 export interface BackendModule<Data = unknown> {
   /** The module: `new URL("./my-backend.ts", import.meta.url)`, or `import.meta.resolve("./my-backend.ts")`. */
   readonly module: URL | string;
   /** Given to the factory; anything `structuredClone` can copy. */
   readonly data?: Data;
+  /**
+   * Each Worker is an event loop from the start and never waits in the kernel: timers, ports and intervals of the module
+   * run, and a request costs some more system calls. @default false
+   */
+  readonly eventLoop?: boolean;
 }
 
 /** What a `BackendModule` exports as its default. */

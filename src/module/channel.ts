@@ -41,6 +41,8 @@ const COMMIT = dblock_commit.fields;
 export interface ChannelOptions {
   /** Of the device: "disk0". */
   readonly name: string;
+  /** Of the device: ATTACH fails with ESTALE if the name is another's. @default any */
+  readonly id?: number;
   /** 0 to queue_count - 1. */
   readonly queue: number;
   /** Requests at once, as the device was created. */
@@ -66,6 +68,7 @@ export class Channel implements Disposable {
   readonly #ioctl: Kernel["ioctlNumber"];
   readonly #fd: number;
   readonly #ownsFile: boolean;
+  readonly #id: number;
   readonly #slotBytes: number;
   readonly #buffer: Uint8Array<ArrayBuffer>;
   readonly #views: Uint8Array<ArrayBuffer>[];
@@ -82,6 +85,7 @@ export class Channel implements Disposable {
     const { name, queue, depth, slotBytes, kernel = linux } = options;
     this.name = name;
     this.queue = queue;
+    this.#id = options.id ?? 0;
     this.ring = new Ring(depth);
     this.#slotBytes = slotBytes;
     this.#buffer = alignedBytes(depth * slotBytes);
@@ -126,6 +130,7 @@ export class Channel implements Disposable {
   #attachment(takeOver = false): Uint8Array<ArrayBuffer> {
     return encode(dblock_attach, {
       flags: takeOver ? DBLOCK_ATTACH_TAKE_OVER : 0,
+      id: this.#id,
       queue: this.queue,
       ring_address: addressOf(this.ring.bytes),
       ring_bytes: this.ring.bytes.byteLength,
@@ -157,7 +162,7 @@ export class Channel implements Disposable {
    * @throws {DblockError} for what no retry will mend.
    */
   exchange(): number {
-    if (this.#closed) return GONE; // the number may be another file's by now
+    if (this.#closed) return GONE; // a closed file's number is given to the next file that is opened
     const ring = this.ring;
     ring.clearHeader();
     const count = this.#ioctl(this.#fd, EXCHANGE, COUNTS[ring.pending]);
@@ -240,6 +245,15 @@ export class Channel implements Disposable {
     this.#kernel.setNonblocking(this.#fd);
   }
 
+  /**
+   * Makes room for `wait()`, which does not fail then. After `attach()`.
+   *
+   * @throws {DblockError} EMFILE.
+   */
+  watch(): void {
+    this.#kernel.watch(this.#fd);
+  }
+
   /** Waits, with this thread free, until EXCHANGE has something to say. Once at a time. */
   async wait(): Promise<void> {
     await this.#kernel.pollAsync(this.#fd);
@@ -292,19 +306,20 @@ export function openQueue(
  * meanwhile, as the kernel reads the partition table.
  *
  * @param options.existing the disk is there: START sets I/O going if it waits
- * @throws {DblockError} ENODEV (it was destroyed), ENOTCONN, EEXIST, ENOMEM.
+ * @param options.id only this device
+ * @throws {DblockError} ENODEV (it was destroyed), ESTALE, ENOTCONN, EEXIST, ENOMEM.
  */
 export async function start(
   name: string,
   kernel: Kernel = linux,
-  options: { readonly existing?: boolean } = {},
+  options: { readonly existing?: boolean; readonly id?: number } = {},
 ): Promise<void> {
   const attempted = `Cannot start ${devicePath(name)}`;
   using _turn = await blockingTurn();
   const fd = openNode(kernel, `${devicePath(name)}-ctl`, O_RDWR, attempted);
   try {
     for (let mayBeLive = options.existing ?? false;;) {
-      const bytes = encode(dblock_start);
+      const bytes = encode(dblock_start, { id: options.id ?? 0 });
       if (await kernel.ioctlAsync(fd, DBLOCK_IOC_START, bytes) >= 0) return;
       const { error } = decode(dblock_start, bytes);
       if (error === ERRNO.EALREADY && mayBeLive) return;
@@ -322,13 +337,14 @@ export async function start(
 /**
  * RESIZE: the disk, and everybody who has it open, has another size from now on.
  *
- * @throws {DblockError} EINVAL, ENODEV (it is not live), EPERM.
+ * @param id only this device; 0: whatever has the name
+ * @throws {DblockError} EINVAL, ENODEV (it is not live), ESTALE (another device has the name), EPERM.
  */
-export async function resize(name: string, sizeBytes: number, kernel: Kernel = linux): Promise<void> {
+export async function resize(name: string, sizeBytes: number, kernel: Kernel = linux, id = 0): Promise<void> {
   const attempted = `Cannot resize ${devicePath(name)}`;
   const fd = openNode(kernel, `${devicePath(name)}-ctl`, O_RDWR, attempted);
   try {
-    const bytes = encode(dblock_resize, { size_bytes: sizeBytes });
+    const bytes = encode(dblock_resize, { id, size_bytes: sizeBytes });
     if (await kernel.ioctlAsync(fd, DBLOCK_IOC_RESIZE, bytes) >= 0) return;
     throw ioctlError(decode(dblock_resize, bytes).error, attempted);
   } finally {

@@ -96,6 +96,7 @@ const MEANINGS = new Map<number, string>([
   [ERRNO.ENODEV, "the device is gone"],
   [ERRNO.ENOMEM, "the kernel is out of memory"],
   [ERRNO.ENOTCONN, "a queue has no server"],
+  [ERRNO.ESTALE, "the device is gone, and another one has its name"],
 ]);
 
 /**
@@ -197,7 +198,7 @@ export class Control implements Disposable {
   /**
    * Makes a device; its disk appears at START.
    *
-   * @returns what the kernel made of it: `queue_count` may be lower, `minor` is set
+   * @returns what the kernel made of it: `queue_count` may be lower, `id` and `minor` are set
    * @throws {DblockError} EPERM, EINVAL, EOPNOTSUPP, EEXIST, ENOSPC, ENOMEM.
    */
   async create(
@@ -234,11 +235,12 @@ export class Control implements Disposable {
    * Removes a device and returns when it is gone and its name free.
    *
    * @param options.force even if somebody has it open: they get I/O errors
-   * @throws {DblockError} ENOENT (no such device), EBUSY (it is open).
+   * @param options.id only this device
+   * @throws {DblockError} ENOENT (no such device), ESTALE (another device has the name), EBUSY (it is open).
    */
   async destroy(
     name: string,
-    options: { readonly force?: boolean } = {},
+    options: { readonly force?: boolean; readonly id?: number } = {},
   ): Promise<void> {
     const attempted = `Cannot destroy ${devicePath(name)}`;
     let interrupted = false;
@@ -246,7 +248,7 @@ export class Control implements Disposable {
       const { errno, out } = await this.#ioctl(
         DBLOCK_IOC_DESTROY,
         dblock_destroy,
-        { name, flags: options.force ? DBLOCK_DESTROY_FORCE : 0 },
+        { name, flags: options.force ? DBLOCK_DESTROY_FORCE : 0, id: options.id ?? 0 },
         attempted,
       );
       switch (errno) {
@@ -258,6 +260,9 @@ export class Control implements Disposable {
         case ERRNO.ENOENT:
           if (interrupted) return;
           throw new DblockError(errno, attempted, "there is no such device");
+        case ERRNO.ESTALE:
+          if (interrupted) return;
+          throw new DblockError(errno, attempted, "the device is gone, and another one has its name");
         case ERRNO.EBUSY:
           throw new DblockError(
             errno,
@@ -274,14 +279,15 @@ export class Control implements Disposable {
   /**
    * Everything about one device.
    *
-   * @throws {DblockError} ENOENT (no such device), EPERM.
+   * @param id only this device; 0: whatever has the name
+   * @throws {DblockError} ENOENT (no such device), ESTALE (another device has the name), EPERM.
    */
-  async info(name: string): Promise<RawInfo> {
+  async info(name: string, id = 0): Promise<RawInfo> {
     const attempted = `Cannot ask about ${devicePath(name)}`;
     const { errno, out } = await this.#ioctl(
       DBLOCK_IOC_INFO,
       dblock_info,
-      { name },
+      { name, id },
       attempted,
     );
     if (errno === ERRNO.ENOENT) {

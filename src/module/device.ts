@@ -1,62 +1,98 @@
 // SPDX-License-Identifier: MIT
 /**
- * A served disk: what a program holds while its device is there, and how that ends. How it begins is in serve.ts.
+ * A served disk: what a program holds while its device is there, and how that ends. How it begins is in serve.ts; what
+ * each state of its life may do is in life.ts.
  */
-import { Control, devicePath } from "./control.ts";
-import { resize } from "./channel.ts";
-import { destroy } from "./destroy.ts";
+import { Channel, resize } from "./channel.ts";
+import { type Control, devicePath } from "./control.ts";
+import { settleWithin } from "./deadline.ts";
+import { BUSY_WAIT_MS, destroyOn } from "./destroy.ts";
 import type { Geometry } from "../disk/dispatch.ts";
 import { DblockError, describe } from "../disk/errors.ts";
-import type { Origin } from "./existing.ts";
+import type { DeviceOrigin } from "./existing.ts";
 import { type DeviceInfo, infoOn } from "./info.ts";
-import type { Kernel } from "../system/libc.ts";
-import { type ServedQueue, settleWithin, STOP_MS } from "./queue.ts";
+import type { Life } from "./life.ts";
 
-/** How long another server may take to have all queues after the first: it waits for what is still to be answered. */
-const HAND_OVER_MS = 60_000;
+/** How long leave() waits for what is in hand. It ends within a second then, unless the backend takes its time to close. */
+const LEAVE_MS = 700;
 
 /** Why a device ended. */
 export interface Ending {
   /**
-   * `closed`: by this program; `destroyed`: by somebody else; `replaced`: another program has taken it over, and the disk
-   * goes on; `failed`: a server could not go on.
+   * - `closed`: by this program.
+   * - `destroyed`: by somebody else.
+   * - `left`: by this program, which left the disk for the next server (`leave()`).
+   * - `replaced`: another program has taken it over, and the disk goes on.
+   * - `failed`: a server could not go on. What becomes of the disk is `onDeath`.
    */
-  readonly reason: "closed" | "destroyed" | "replaced" | "failed";
+  readonly reason: "closed" | "destroyed" | "left" | "replaced" | "failed";
   /** With `failed`: why. */
   readonly error?: unknown;
 }
 
+/** How to close a device. */
+export interface CloseOptions {
+  /** Even if somebody has the disk open: they get I/O errors, and what they have not written is lost. @default false */
+  readonly force?: boolean;
+  /**
+   * How long to wait for the last one to close the disk, in ms. 0: not at all; Infinity: however long it takes.
+   * @default 2,000
+   */
+  readonly waitMs?: number;
+}
+
 /** A disk that is there. */
 export interface Device extends AsyncDisposable {
+  /** As it was given to `serve()`. */
   readonly name: string;
   /** "/dev/NAME". */
   readonly path: string;
+  /** The device's number: no other device has it while the module is loaded, whatever has its name. */
+  readonly id: number;
   /** As it is now. */
   readonly sizeBytes: number;
+  /** How many queues it has. */
   readonly queueCount: number;
   /** Whether it is new, or was there before: see `ServeOptions.existing`. */
-  readonly origin: Origin;
-  /** Resolves, and never rejects, when the device has ended and the backend is closed. */
+  readonly origin: DeviceOrigin;
+  /** Resolves, and never rejects, when this program serves the device no more and the backend is closed. */
   readonly closed: Promise<Ending>;
-  /** Everything the kernel knows of it. */
+  /**
+   * Everything the module knows of it.
+   *
+   * @throws {DblockError} ENOENT or ESTALE (it is gone), EMFILE.
+   */
   info(): Promise<DeviceInfo>;
   /**
    * Gives the disk another size, also while it is mounted: what lies past a smaller end is lost.
    *
    * @param sizeBytes a multiple of the block size
-   * @throws {DblockError} EOPNOTSUPP (the backend has no `resize`), EINVAL, ENODEV (the device has ended), or what the backend's `resize` throws;
-   * the disk has the size of before then, unless that happens when it has become smaller already.
+   * @throws {DblockError} EOPNOTSUPP (the backend has no `resize`), EINVAL, ENODEV (the device has ended), or what the
+   * backend's `resize` throws. The disk has the size of before then, unless it has become smaller already.
+   * @throws {SuppressedError} when the backend cannot go back to the size of before either: `suppressed` is why the size
+   * could not be changed, `error` why the backend could not go back.
    */
   resize(sizeBytes: number): Promise<void>;
   /**
-   * Destroys the device and returns when it is gone. Does nothing if it is gone already, or another server's: one that
-   * `onDeath` has kept after a failure stays for the next, and `destroy()` removes it.
+   * Destroys the device and returns when it is gone and the backend is closed. Does nothing to a device that is gone
+   * already, that another server has taken over, or that `onDeath` has kept after a failure: `destroy()` removes that.
    *
-   * @param options.force even if somebody has it open
-   * @throws {DblockError} EBUSY if somebody has it open for more than 2 s; the device goes on.
+   * @throws {DblockError} EBUSY if somebody has it open for longer than `waitMs`, and the device goes on; EINVAL (an option).
    */
-  close(options?: { readonly force?: boolean }): Promise<void>;
-  /** `close()`; and if somebody has it open, logs who and forces it, as nobody will be left to serve it. */
+  close(options?: CloseOptions): Promise<void>;
+  /**
+   * Leaves the disk for the next server, as a death of this program would, but in order: what is in hand is answered, the
+   * backend is closed with the reason "left", then the module is told. From then on the disk's I/O waits or fails, by
+   * `onDeath`. Returns within a second, unless the backend takes its time to close; under "hold" the next server does again
+   * what could not be answered in that time. Does nothing if this program serves the disk no more.
+   *
+   * @throws {DblockError} EOPNOTSUPP if `onDeath` is "remove", and the device goes on.
+   */
+  leave(): Promise<void>;
+  /**
+   * `close()`, which waits for `ServeOptions.disposeWaitMs`; if somebody has the disk open for longer, logs who and forces
+   * it, as nobody will be left to serve it.
+   */
   [Symbol.asyncDispose](): Promise<void>;
 }
 
@@ -68,63 +104,51 @@ export interface Resizer {
   resize(sizeBytes: number): void | Promise<void>;
 }
 
-/** What has to be known to take a device down, from the moment it is created. */
-export interface Life {
-  readonly name: string;
-  readonly kernel: Kernel;
-  readonly log: (message: string) => void;
-  readonly queues: ServedQueue[];
-  origin: Origin;
-  /** To be destroyed when it cannot be served. Another server's is not, before this one has started it. */
-  ours: boolean;
-  /** Its policy keeps it when its server dies. */
-  keeps: boolean;
-  /** This process, as INFO names it; undefined before START. */
-  serverPid: number | undefined;
-  /** The kernel has let go of it: the name may be another device's by now. */
-  gone: boolean;
-  /** Another server has it, or is about to have all of it. */
-  replaced: boolean;
-  /** Somebody may still be in the kernel with addresses of the backend: its memory has to stay. */
-  abandoned: boolean;
+/** What a device is served with besides its life. */
+export interface ServedDeviceOptions {
+  /** What requests are checked against. */
+  readonly geometry: Geometry;
+  /** Requests of each queue at once. */
+  readonly depth: number;
+  /** The disk is memory: no buffers. */
+  readonly direct: boolean;
+  readonly signal?: AbortSignal | undefined;
+  /** Undefined if the size stays. */
+  readonly resizer?: Resizer | undefined;
+  /** How long asyncDispose waits for those who have it open. @default 2,000 */
+  readonly disposeWaitMs?: number | undefined;
 }
 
 /** The device that `serve()` returns. */
 export class ServedDevice implements Device {
   readonly name: string;
   readonly path: string;
+  readonly id: number;
   readonly queueCount: number;
-  readonly origin: Origin;
+  readonly origin: DeviceOrigin;
   readonly closed: Promise<Ending>;
   readonly #life: Life;
+  readonly #options: ServedDeviceOptions;
   readonly #undo: AsyncDisposableStack;
-  readonly #destroyed = Promise.withResolvers<void>();
-  readonly #geometry: Geometry;
-  readonly #resizer: Resizer | undefined;
+  /** Resolves when this program has ended the device: its queues need not say so. */
+  readonly #ended = Promise.withResolvers<void>();
   /** Sizes change one after the other. */
   #resized: Promise<void> = Promise.resolve();
   /** Calls of close() that are at it, or have done it. */
   #closers = 0;
+  #leaving: Promise<Disposable> | undefined;
 
-  /**
-   * @param undo takes everything down again; owned from here on
-   * @param resizer undefined if the size stays
-   */
-  constructor(
-    life: Life,
-    geometry: Geometry,
-    undo: AsyncDisposableStack,
-    options: { readonly signal?: AbortSignal | undefined; readonly resizer?: Resizer | undefined },
-  ) {
-    const { signal } = options;
-    this.#geometry = geometry;
-    this.#resizer = options.resizer;
+  /** @param undo takes everything down again; owned from here on */
+  constructor(life: Life, undo: AsyncDisposableStack, options: ServedDeviceOptions) {
     this.#life = life;
     this.#undo = undo;
+    this.#options = options;
     this.name = life.name;
     this.path = devicePath(life.name);
+    this.id = life.id;
     this.queueCount = life.queues.length;
     this.origin = life.origin;
+    const { signal } = options;
     const abort = () => this[Symbol.asyncDispose]().catch((error) => life.log(describe(error)));
     signal?.addEventListener("abort", abort, { once: true });
     this.closed = this.#watch().finally(() => signal?.removeEventListener("abort", abort));
@@ -132,16 +156,15 @@ export class ServedDevice implements Device {
   }
 
   get sizeBytes(): number {
-    return this.#geometry.sizeBytes;
+    return this.#options.geometry.sizeBytes;
   }
 
   async resize(sizeBytes: number): Promise<void> {
-    const resizer = this.#resizer;
+    const { resizer, geometry } = this.#options;
     const attempted = `Cannot resize ${this.path} to ${sizeBytes} bytes`;
     if (resizer === undefined) throw new DblockError("EOPNOTSUPP", attempted, "its backend cannot be resized");
-    const { blockBytes } = this.#geometry;
-    if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % blockBytes !== 0) {
-      throw new DblockError("EINVAL", attempted, `that is not a positive multiple of ${blockBytes}`);
+    if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % geometry.blockBytes !== 0) {
+      throw new DblockError("EINVAL", attempted, `that is not a positive multiple of ${geometry.blockBytes}`);
     }
     const resized = this.#resized.then(() => this.#resizeTo(sizeBytes, resizer));
     this.#resized = resized.catch(() => {});
@@ -149,59 +172,69 @@ export class ServedDevice implements Device {
   }
 
   async #resizeTo(sizeBytes: number, { geometry, resize: resizeBackend }: Resizer): Promise<void> {
-    const { name, kernel } = this.#life;
+    const { name, id, kernel, may } = this.#life;
     const before = geometry.sizeBytes;
-    if (!this.#isServed) {
+    if (!may.owns) {
       const wrong = "this program serves it no more";
       throw new DblockError("ENODEV", `Cannot resize ${this.path} to ${sizeBytes} bytes`, wrong);
     }
     if (sizeBytes < before) {
-      await resize(name, sizeBytes, kernel);
+      await resize(name, sizeBytes, kernel, id);
       geometry.sizeBytes = sizeBytes;
       return await resizeBackend(sizeBytes);
     }
     await resizeBackend(sizeBytes);
     geometry.sizeBytes = sizeBytes;
     try {
-      await resize(name, sizeBytes, kernel);
+      await resize(name, sizeBytes, kernel, id);
     } catch (error) {
       geometry.sizeBytes = before;
-      await resizeBackend(before);
+      await goBack(error, () => resizeBackend(before));
       throw error;
     }
   }
 
   async info(): Promise<DeviceInfo> {
-    return await infoOn(this.#life.kernel, this.name);
+    return await infoOn(this.#life.kernel, this.name, this.id);
   }
 
-  async close(options: { readonly force?: boolean } = {}): Promise<void> {
-    if (this.#isServed) {
+  async close(options: CloseOptions = {}): Promise<void> {
+    if (this.#life.may.owns) {
       this.#closers++;
+      let isDone = false;
       try {
-        if (await destroyOurs(this.#life, options)) this.#end();
-        else this.#closers--; // the queues are about to say why
-      } catch (error) {
-        this.#closers--;
-        if (!isGone(error)) throw error;
-        this.#end(); // somebody else was faster
+        isDone = await destroyOwn(this.#life, options);
+        if (isDone) this.#ended.resolve();
+      } finally {
+        if (!isDone) this.#closers--; // the device goes on, or its queues are about to say why it does not
       }
     }
     await this.closed;
   }
 
-  #end(): void {
-    this.#life.gone = true;
-    this.#destroyed.resolve();
-  }
-
-  get #isServed(): boolean {
-    return !this.#life.gone && this.#life.ours;
+  async leave(): Promise<void> {
+    const { may, keeps } = this.#life;
+    if (may.owns) {
+      if (!keeps) {
+        throw new DblockError(
+          "EOPNOTSUPP",
+          `Cannot leave ${this.path}`,
+          'its policy is "remove": it ends with its server',
+          {
+            hint: 'close it, or serve it with onDeath "hold" or "fail"',
+          },
+        );
+      }
+      this.#life.end("left"); // so that its queues' end is no failure
+      this.#leaving = takeFromOwnQueues(this.#life, this.#options);
+      this.#ended.resolve();
+    }
+    await this.closed;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     try {
-      await this.close();
+      await this.close({ waitMs: this.#options.disposeWaitMs ?? BUSY_WAIT_MS });
     } catch (error) {
       this.#life.log(`${describe(error)}; forcing it`);
       await this.close({ force: true });
@@ -212,19 +245,14 @@ export class ServedDevice implements Device {
     const { queues, log } = this.#life;
     let ending: Ending;
     try {
-      // A queue ends only with the device. Undoing waits for the others, but not for ever.
-      await Promise.race([...queues.map((queue) => queue.left), this.#destroyed.promise]);
-      this.#life.gone = true;
-      ending = { reason: this.#closers > 0 ? "closed" : "destroyed" };
+      // A queue ends without an error only if the device is gone. Undoing waits for the others, but not for ever.
+      await Promise.race([...queues.map((queue) => queue.left), this.#ended.promise]);
+      this.#life.end("gone");
+      ending = { reason: this.#life.state === "left" ? "left" : this.#closers > 0 ? "closed" : "destroyed" };
     } catch (error) {
-      // ENOTCONN: this file serves its queue no more, because another one does. Not ours to destroy then.
-      const replaced = error instanceof DblockError && error.code === "ENOTCONN";
-      this.#life.gone ||= replaced;
-      this.#life.replaced = replaced;
-      // What a policy keeps when the process dies it also keeps when a Worker does: the next server goes on with it.
-      if (!replaced && this.#life.keeps) this.#life.ours = false;
-      ending = replaced ? { reason: "replaced" } : { reason: "failed", error };
+      ending = this.#endOf(error);
     }
+    using _queues = await this.#leaving;
     try {
       await this.#undo.disposeAsync();
     } catch (error) {
@@ -232,53 +260,106 @@ export class ServedDevice implements Device {
     }
     return ending;
   }
+
+  /** What it means that a queue's server failed. */
+  #endOf(error: unknown): Ending {
+    const life = this.#life;
+    if (life.state === "left") return { reason: "left" };
+    // ENOTCONN: this file serves its queue no more, because another one does. Not ours to destroy then.
+    if (error instanceof DblockError && error.code === "ENOTCONN") {
+      life.end("replaced");
+      return { reason: "replaced" };
+    }
+    // What a policy keeps when the process dies it also keeps when a Worker does: the next server goes on with it.
+    if (life.keeps) life.end("left");
+    return { reason: "failed", error };
+  }
+}
+
+/** @throws {SuppressedError} if the way back fails as well: neither error may hide the other. */
+async function goBack(why: unknown, back: () => void | Promise<void>): Promise<void> {
+  try {
+    await back();
+  } catch (error) {
+    throw new SuppressedError(error, why, `${describe(why)}; and its backend cannot go back: ${describe(error)}`);
+  }
 }
 
 /**
- * Destroys the device, unless its name has another server: it may have been taken over, or destroyed and made anew, a
- * moment ago. False if that is so.
+ * Destroys this program's device, unless another server has it: it may have been taken over, or destroyed and made anew,
+ * a moment ago. Returns whether the device is gone.
  *
  * @throws {DblockError} what `destroy()` throws.
  */
-async function destroyOurs(life: Life, options: { readonly force?: boolean }): Promise<boolean> {
-  const { name, kernel, serverPid } = life;
-  if (serverPid !== undefined) {
-    using control = await Control.open(`Cannot destroy ${devicePath(name)}`, kernel);
-    const { server_pid } = await control.info(name);
-    if (server_pid !== 0 && server_pid !== serverPid) return false;
+async function destroyOwn(life: Life, options: CloseOptions): Promise<boolean> {
+  const { name, id, kernel } = life;
+  const isOurs = async (control: Control): Promise<boolean> => {
+    // A take-over keeps the device, so its number alone does not tell whose it is.
+    const { server_pid } = await control.info(name, id);
+    return life.may.owns && (server_pid === 0 || life.serverPid === undefined || server_pid === life.serverPid);
+  };
+  try {
+    if (!await destroyOn(kernel, name, { ...options, id }, isOurs)) return false;
+  } catch (error) {
+    if (!isGone(error)) throw error; // somebody else was faster
   }
-  await destroy(name, { ...options, kernel });
+  life.end("gone");
   return true;
 }
 
 function isGone(error: unknown): boolean {
-  return error instanceof DblockError && error.code === "ENOENT";
+  return error instanceof DblockError && (error.code === "ENOENT" || error.code === "ESTALE");
 }
 
-/** Destroys a device that its server cannot serve any more. Never throws. */
-export async function destroyLeftover(life: Life): Promise<void> {
-  if (life.gone) return;
-  if (!life.ours) {
-    // It stays for the next server. A Worker may be on its way out of the kernel yet.
-    life.abandoned = true;
-    for (const queue of life.queues) queue.stop();
-    return;
-  }
-  try {
-    await destroyOurs(life, { force: true });
-  } catch (error) {
-    if (!isGone(error)) life.log(describe(error));
-  } finally {
-    life.gone = true;
-  }
+/**
+ * Takes this program's own queues from their servers, as another program would: each answers what it has in hand, and is
+ * given nothing new. What comes meanwhile waits for whoever serves the queues next. Takes `LEAVE_MS` at most.
+ *
+ * @returns the queues: to be let go when nothing of the backend is needed any more
+ */
+async function takeFromOwnQueues(life: Life, options: ServedDeviceOptions): Promise<Disposable> {
+  const { name, id, kernel } = life;
+  const { depth, direct, geometry } = options;
+  const channels = new DisposableStack();
+  const take = async (queue: number): Promise<void> => {
+    const slotBytes = direct ? 0 : geometry.maxIoBytes;
+    const channel = channels.use(new Channel({ name, id, queue, depth, slotBytes, kernel }));
+    await channel.attachAsync({ takeOver: true });
+  };
+  const takeAll = async (): Promise<void> => {
+    await take(0); // who has the first queue has the device
+    await Promise.all(life.queues.slice(1).map((_, i) => take(i + 1)));
+  };
+  const taken = takeAll();
+  const isTaken = await settleWithin(LEAVE_MS, [taken]) && await taken.then(() => true, () => false);
+  // Otherwise the servers are given up in the middle of their work, as by a death.
+  if (!isTaken) channels.dispose();
+  return channels;
 }
 
-/** Waits until nobody serves a queue any more, for a limited time. The device should be gone. */
+/** What becomes of a device when this program ends with it. Never throws. */
+export async function endDevice(life: Life): Promise<void> {
+  if (life.may.atEnd === "destroy") {
+    try {
+      // False: another server has it, which its queues have not said yet.
+      if (!await destroyOwn(life, { force: true })) life.end("replaced");
+    } catch (error) {
+      life.log(describe(error));
+      life.end("left"); // the module will do what its policy says
+    }
+  }
+  if (life.may.atEnd !== "abandon") return;
+  for (const queue of life.queues) queue.abandon();
+}
+
+/** Waits until nobody serves a queue any more, for a limited time. The device should be gone, or given up. */
 export async function stopQueues(life: Life): Promise<void> {
-  const ended = life.queues.map((queue) => queue.ended);
-  if (!await settleWithin(life.replaced ? HAND_OVER_MS : STOP_MS, ended)) {
-    life.abandoned = true;
-    life.log(`${devicePath(life.name)}: a queue's server does not return; its memory is kept until the program ends`);
+  const { stopMs } = life.may;
+  if (!await settleWithin(stopMs, life.queues.map((queue) => queue.left))) {
+    life.log(
+      `${devicePath(life.name)}: a queue's server has not returned from the kernel or its backend after ` +
+        `${stopMs / 1000} s; what it uses is kept until the program ends`,
+    );
   }
   for (const queue of life.queues) queue.stop();
 }

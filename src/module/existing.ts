@@ -16,6 +16,7 @@ import {
   DBLOCK_STATE_REMOVING,
 } from "./abi.ts";
 import { type Control, type CreateOptions, devicePath, type RawInfo } from "./control.ts";
+import { pause } from "./deadline.ts";
 import { DblockError } from "../disk/errors.ts";
 import type { Decoded } from "../system/struct.ts";
 
@@ -31,21 +32,26 @@ const SIGKILL_BIT = 1n << 8n;
  * `recover`: serve it if its server died (`onDeath` "hold" or "fail"); an error otherwise.
  * `take-over`: that, or take it from the server that it has, without an error to those who use it.
  */
-export type Existing = "refuse" | "recover" | "take-over";
+export type ExistingPolicy = "refuse" | "recover" | "take-over";
+
+/** Every policy. */
+export const EXISTING_POLICIES: readonly ExistingPolicy[] = ["refuse", "recover", "take-over"];
 
 /** How a device came to be served. */
-export type Origin = "created" | "recovered" | "taken over";
+export type DeviceOrigin = "created" | "recovered" | "taken-over";
 
 /**
  * What is there once it is not changing by itself: undefined if the name is free. A device that is being removed, and one
- * whose server has been killed and is not gone yet, are waited for, for a limited time.
+ * whose server has been killed and is not gone yet, are waited for: 2 s, or until the signal is aborted.
+ *
+ * @throws the signal's reason.
  */
-export async function settle(control: Control, name: string): Promise<RawInfo | undefined> {
+export async function settle(control: Control, name: string, signal?: AbortSignal): Promise<RawInfo | undefined> {
   const givenUpMs = performance.now() + SETTLE_MS;
   for (;;) {
     const info = await infoIfThere(control, name);
     if (info === undefined || !isChanging(info) || performance.now() >= givenUpMs) return info;
-    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    await pause(PAUSE_MS, signal);
   }
 }
 
@@ -93,31 +99,33 @@ export function isDying(pid: number): boolean {
 export async function findExisting(
   control: Control,
   name: string,
-  existing: Existing,
-): Promise<{ readonly info: RawInfo; readonly origin: Origin } | undefined> {
+  existing: ExistingPolicy,
+  signal?: AbortSignal,
+): Promise<{ readonly info: RawInfo; readonly origin: DeviceOrigin } | undefined> {
   if (existing === "refuse") return undefined; // CREATE will say it
-  const info = await settle(control, name);
+  const info = await settle(control, name, signal);
   if (info === undefined) return undefined;
   if (hasLostItsServer(info)) return { info, origin: "recovered" };
-  if (info.state === DBLOCK_STATE_LIVE && existing === "take-over") return { info, origin: "taken over" };
+  if (info.state === DBLOCK_STATE_LIVE && existing === "take-over") return { info, origin: "taken-over" };
   throw inUse(info);
 }
 
 /**
  * CREATE; a device of the same name that is on its way out is waited for.
  *
- * @throws {DblockError} what `Control.create()` throws.
+ * @throws {DblockError} what `Control.create()` throws, or the signal's reason.
  */
 export async function createWhenFree(
   control: Control,
   request: CreateOptions,
+  signal?: AbortSignal,
 ): Promise<Decoded<typeof dblock_create>> {
   for (let isLast = false;;) {
     try {
       return await control.create(request);
     } catch (error) {
       if (isLast || !(error instanceof DblockError) || error.code !== "EEXIST") throw error;
-      const info = await settle(control, request.name);
+      const info = await settle(control, request.name, signal);
       if (info !== undefined) throw inUse(info);
       isLast = true; // the name has come free, or somebody else's node has it
     }

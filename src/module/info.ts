@@ -4,11 +4,14 @@
  * changed.
  */
 import {
+  DBLOCK_DEVICE_CACHE_SURVIVES,
   DBLOCK_DEVICE_DIRECT,
   DBLOCK_DEVICE_DISCARD,
   DBLOCK_DEVICE_FUA,
+  DBLOCK_DEVICE_NO_PART_SCAN,
   DBLOCK_DEVICE_READ_ONLY,
   DBLOCK_DEVICE_ROTATIONAL,
+  DBLOCK_DEVICE_TIMEOUT_IS_DEATH,
   DBLOCK_DEVICE_WRITE_CACHE,
   DBLOCK_DEVICE_WRITE_ZEROES,
   DBLOCK_OPERATION_DISCARD,
@@ -35,6 +38,11 @@ export interface DeviceInfo {
   readonly name: string;
   /** "/dev/NAME". */
   readonly path: string;
+  /**
+   * The number of the device: no other one has it while the module is loaded, whatever has its name. It is for
+   * `destroy(name, { id })`.
+   */
+  readonly id: number;
   /** Where the device is in its life. */
   readonly state: DeviceState;
   /** What becomes of the disk when its server dies. */
@@ -70,6 +78,12 @@ export interface DeviceInfo {
     readonly rotational: boolean;
     /** The disk is memory of its server: the kernel copies from and to it, and delivers nothing. */
     readonly direct: boolean;
+    /** The kernel looks for partitions. */
+    readonly partitionScan: boolean;
+    /** A request that times out ends its server, and not only the request. */
+    readonly timeoutIsDeath: boolean;
+    /** What was answered survives the server's death, although it was not flushed. */
+    readonly cacheSurvives: boolean;
   };
   /** How many have the disk open, mounts included. */
   readonly openCount: number;
@@ -190,10 +204,10 @@ export async function listOn(kernel: Kernel): Promise<DeviceInfo[]> {
   return (await control.list()).map(inWords);
 }
 
-/** {@linkcode info} on a given kernel. */
-export async function infoOn(kernel: Kernel, name: string): Promise<DeviceInfo> {
+/** {@linkcode info} on a given kernel; with an id, of that device and no other. */
+export async function infoOn(kernel: Kernel, name: string, id = 0): Promise<DeviceInfo> {
   using control = await Control.open(`Cannot ask about ${devicePath(name)}`, kernel);
-  return inWords(await control.info(name));
+  return inWords(await control.info(name, id));
 }
 
 /** {@linkcode moduleVersion} on a given kernel. */
@@ -213,6 +227,7 @@ export function inWords(raw: RawInfo): DeviceInfo {
   return {
     name: raw.name,
     path: devicePath(raw.name),
+    id: raw.id,
     state: wordOf(STATE, raw.state),
     onDeath: wordOf(ON_DEATH, raw.on_death),
     sizeBytes: raw.size_bytes,
@@ -232,6 +247,9 @@ export function inWords(raw: RawInfo): DeviceInfo {
       writeZeroes: has(DBLOCK_DEVICE_WRITE_ZEROES),
       rotational: has(DBLOCK_DEVICE_ROTATIONAL),
       direct: has(DBLOCK_DEVICE_DIRECT),
+      partitionScan: !has(DBLOCK_DEVICE_NO_PART_SCAN),
+      timeoutIsDeath: has(DBLOCK_DEVICE_TIMEOUT_IS_DEATH),
+      cacheSurvives: has(DBLOCK_DEVICE_CACHE_SURVIVES),
     },
     openCount: raw.open_count,
     server: raw.server_pid === 0 ? undefined : { pid: raw.server_pid },

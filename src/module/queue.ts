@@ -3,22 +3,27 @@
  * One served queue as the main program sees it: an event loop here, or a Worker. Both are told what to serve, say when
  * they have attached, and end when the device is gone.
  */
-import type { Backend } from "../disk/backend.ts";
+import type { Backend, CloseReason } from "../disk/backend.ts";
 import { Channel, openQueue } from "./channel.ts";
+import { devicePath } from "./control.ts";
+import { settleWithin } from "./deadline.ts";
 import type { Geometry } from "../disk/dispatch.ts";
 import { DblockError, received } from "../disk/errors.ts";
 import type { Profile } from "../disk/profile.ts";
 import type { BackendModule, Mapping } from "../disk/servable.ts";
 import { EventLoop } from "./eventloop.ts";
 import type { Kernel } from "../system/libc.ts";
+import type { PollFiles } from "../system/waiting.ts";
 import type { FromWorker, ToWorker } from "./worker.ts";
 
-/** How long the server of a queue may take to end when there is nothing to serve. */
+/** How long the server of a queue may take to come back from the kernel when there is nothing to serve. */
 export const STOP_MS = 5_000;
 
 /** Which queue of which device. */
 export interface QueuePlan {
   readonly name: string;
+  /** Which device, whatever has its name. */
+  readonly id: number;
   readonly queue: number;
   readonly depth: number;
   readonly geometry: Geometry;
@@ -30,29 +35,41 @@ export interface QueuePlan {
 export interface ServedQueue {
   /** Settles when it is served no more: resolves when the device is gone, rejects if the server failed. */
   readonly left: Promise<void>;
-  /** Settles when nothing of its server is left: a backend of its own is closed. */
-  readonly ended: Promise<void>;
-  /** Gives up what is left. The device should be gone. */
+  /** Whether that has happened: nothing of the server is in the kernel any more. */
+  readonly hasLeft: boolean;
+  /** Gives the queue up: what its server still answers is refused. The server leaves. */
+  abandon(): void;
+  /** Ends what has not left by now. */
   stop(): void;
 }
 
 /** A queue that this thread's event loop serves. */
 export class LocalQueue implements ServedQueue {
   readonly left: Promise<void>;
-  readonly ended: Promise<void>;
+  #hasLeft = false;
   readonly #channel: Channel;
   readonly #attached: Promise<void>;
 
   /** Opens the queue's file, and attaches; `stop()` ends the wait of a take-over. */
   constructor(plan: QueuePlan, backend: Backend, kernel: Kernel, log: (message: string) => void) {
-    const { name, queue, depth, geometry, takeOver = false } = plan;
-    const channel = new Channel({ name, queue, depth, slotBytes: geometry.maxIoBytes, nonblocking: true, kernel });
+    const { name, id, queue, depth, geometry, takeOver = false } = plan;
+    const channel = new Channel({ name, id, queue, depth, slotBytes: geometry.maxIoBytes, nonblocking: true, kernel });
     this.#channel = channel;
-    this.#attached = (async () => takeOver ? await channel.attachAsync({ takeOver }) : channel.attach())();
+    this.#attached = (async () => {
+      if (takeOver) await channel.attachAsync({ takeOver });
+      else channel.attach();
+      channel.watch(); // before there is I/O: it may fail for lack of descriptors
+    })();
     this.left = this.#attached.then(() => new EventLoop(channel, backend, geometry, log).run({ mayBlock: false }))
-      .finally(() => channel[Symbol.dispose]());
+      .finally(() => {
+        this.#hasLeft = true;
+        channel[Symbol.dispose]();
+      });
     this.left.catch(() => {}); // whoever waits for it hears of it
-    this.ended = this.left;
+  }
+
+  get hasLeft(): boolean {
+    return this.#hasLeft;
   }
 
   /**
@@ -64,13 +81,26 @@ export class LocalQueue implements ServedQueue {
     await this.#attached;
   }
 
-  stop(): void {
+  abandon(): void {
     this.#channel[Symbol.dispose]();
+  }
+
+  stop(): void {
+    this.abandon();
   }
 }
 
-/** A Worker that serves one queue: `load()` if it needs a module, then `serve()`. */
+/** How a Worker serves its queue. */
+export interface WorkerOptions {
+  /** The disk's memory; without it, the backend that was loaded. */
+  readonly mapping?: Mapping;
+  /** It never waits in the kernel, so that timers and ports of its backend run. @default false */
+  readonly eventLoop?: boolean;
+}
+
+/** A Worker that serves one queue: `load()` if it needs a module, then `serve()`, at the end `close()`. */
 export class QueueWorker implements ServedQueue {
+  readonly #name: string;
   readonly #worker: Worker;
   readonly #log: (message: string) => void;
   readonly #kernel: Kernel;
@@ -78,13 +108,21 @@ export class QueueWorker implements ServedQueue {
   readonly #attached = Promise.withResolvers<boolean>();
   readonly #left = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<void>();
-  /** It has a backend, and nobody has told it to serve that. */
-  #isIdle = false;
+  /** It has a backend, which wants to be closed. */
+  #isLoaded = false;
+  #isServing = false;
+  #hasLeft = false;
+  #isOver = false;
   #closed: Promise<void> | undefined;
-  /** The file of the queue that it serves. */
+  /** The file of the queue that it serves, until it says `left`. */
   #fd: number | undefined;
+  #isAbandoned = false;
+  /** What it waits with, until it is over. */
+  #pollFiles: PollFiles | undefined;
 
-  constructor(log: (message: string) => void, kernel: Kernel) {
+  /** @param name of the device, for what is logged */
+  constructor(name: string, log: (message: string) => void, kernel: Kernel) {
+    this.#name = name;
     this.#log = log;
     this.#kernel = kernel;
     for (const { promise } of [this.#loaded, this.#attached, this.#left]) promise.catch(() => {});
@@ -92,8 +130,7 @@ export class QueueWorker implements ServedQueue {
     this.#worker.onmessage = (event: MessageEvent<FromWorker>) => this.#heard(event.data);
     this.#worker.onerror = (event) => {
       event.preventDefault(); // or it would end the whole program
-      this.#closeFile(); // nothing of it runs any more: the kernel should know
-      this.#gone(new DblockError("EIO", "A queue's Worker stopped", event.message));
+      this.#died(event.message);
     };
   }
 
@@ -101,8 +138,8 @@ export class QueueWorker implements ServedQueue {
     return this.#left.promise;
   }
 
-  get ended(): Promise<void> {
-    return this.#ended.promise;
+  get hasLeft(): boolean {
+    return this.#hasLeft;
   }
 
   /** Imports a backend into the Worker and returns what it can do. */
@@ -112,38 +149,69 @@ export class QueueWorker implements ServedQueue {
   }
 
   /**
-   * Serves a queue: of `mapping`, or with the backend that was loaded.
+   * Serves a queue: of a mapping, or with the backend that was loaded.
    *
    * @returns once it has attached, whether its thread is an I/O flusher
-   * @throws {DblockError} at once, if the queue's file cannot be opened: it is as it was then.
+   * @throws {DblockError} at once, if the queue's file cannot be opened, or there is no room to wait for it.
    */
-  serve(plan: QueuePlan, mapping?: Mapping): Promise<boolean> {
+  serve(plan: QueuePlan, options: WorkerOptions = {}): Promise<boolean> {
+    if (options.mapping === undefined) this.#pollFiles = this.#kernel.openPollFiles();
     const fd = openQueue(plan.name, plan.queue, { kernel: this.#kernel });
     this.#fd = fd;
-    this.#isIdle = false;
-    this.#send({ kind: "serve", ...plan, fd, ...(mapping === undefined ? {} : { mapping }) });
+    this.#isServing = true;
+    const files = this.#pollFiles === undefined ? {} : { pollFiles: this.#pollFiles };
+    this.#send({ kind: "serve", ...plan, ...options, ...files, fd });
     return this.#attached.promise;
   }
 
-  /** Ends it. A backend that it has loaded, and does not serve, is closed before, if that takes no longer than `STOP_MS`. */
-  close(): Promise<void> {
-    return this.#closed ??= this.#close();
+  /**
+   * Closes a backend that it has loaded, and ends the Worker. What it serves it must have left, or `stop()` has ended it.
+   *
+   * @param timeoutMs how long the backend may take; 0: however long
+   */
+  close(reason: CloseReason, timeoutMs: number): Promise<void> {
+    return this.#closed ??= this.#close(reason, timeoutMs);
   }
 
-  async #close(): Promise<void> {
-    if (this.#isIdle) {
-      this.#send({ kind: "close" });
-      await settleWithin(STOP_MS, [this.ended]);
+  async #close(reason: CloseReason, timeoutMs: number): Promise<void> {
+    if (this.#isLoaded && !this.#isOver && this.#hasLeft === this.#isServing) {
+      this.#send({ kind: "close", reason });
+      if (!await settleWithin(timeoutMs, [this.#ended.promise])) {
+        this.#log(
+          `${devicePath(this.#name)}: close() of the backend was ended after ${timeoutMs / 1000} s, with its Worker: ` +
+            "what it had not stored is lost (closeTimeoutMs gives it longer)",
+        );
+      }
     }
-    this.stop();
+    this.#terminate();
   }
 
-  /** One that is in the kernel ends only when it comes back, and may use the file's number then: that stays taken. */
+  /** Closes the file at once: the kernel takes nothing from the Worker any more, and wakes it. */
+  abandon(): void {
+    if (this.#fd === undefined || this.#isAbandoned) return;
+    this.#isAbandoned = true;
+    this.#kernel.abandon(this.#fd); // the Worker still uses the number
+    if (this.#pollFiles !== undefined) this.#kernel.ringPollFiles(this.#pollFiles);
+  }
+
   stop(): void {
+    if (!this.#isServing || this.#hasLeft) return;
+    // A thread that is in the kernel ends only when it comes back, and may use the file's number then: that stays taken.
+    this.abandon();
+    this.#terminate();
+  }
+
+  #terminate(): void {
     this.#worker.terminate();
-    if (this.#fd !== undefined) this.#kernel.abandon(this.#fd);
-    this.#fd = undefined;
-    this.#gone(new DblockError("ECANCELED", "A queue's Worker stopped", "it was told to"));
+    this.#over(new DblockError("ECANCELED", "A queue's Worker stopped", "it was told to"));
+  }
+
+  /** Its code does not run any more, so the kernel should know, and nobody uses the file's number. */
+  #died(message: string): void {
+    if (this.#isOver) return;
+    this.#closeFile();
+    this.#hasLeft = true;
+    this.#over(new DblockError("EIO", "A queue's Worker stopped", message));
   }
 
   #send(message: ToWorker): void {
@@ -151,9 +219,10 @@ export class QueueWorker implements ServedQueue {
   }
 
   #heard(message: FromWorker): void {
+    if (this.#isOver) return; // what it said before it was ended
     switch (message.kind) {
       case "loaded":
-        this.#isIdle = true;
+        this.#isLoaded = true;
         return this.#loaded.resolve(message.profile);
       case "attached":
         return this.#attached.resolve(message.ioFlusher);
@@ -161,6 +230,7 @@ export class QueueWorker implements ServedQueue {
         return this.#log(message.message);
       case "left":
         this.#closeFile();
+        this.#hasLeft = this.#isServing;
         if (message.failure === undefined) return this.#left.resolve();
         return this.#failed(received(message.failure));
       case "ended":
@@ -179,20 +249,12 @@ export class QueueWorker implements ServedQueue {
     this.#left.reject(error);
   }
 
-  #gone(error: DblockError): void {
-    this.#isIdle = false;
+  /** A thread of its own that waits for it would wait for ever: the files make it return. */
+  #over(error: DblockError): void {
+    this.#isOver = true;
+    if (this.#pollFiles !== undefined) this.#kernel.closePollFiles(this.#pollFiles);
+    this.#pollFiles = undefined;
     this.#failed(error);
     this.#ended.resolve();
-  }
-}
-
-/** Whether all of them settle in that time. */
-export async function settleWithin(ms: number, promises: readonly Promise<unknown>[]): Promise<boolean> {
-  const late = Promise.withResolvers<boolean>();
-  const timer = setTimeout(late.resolve, ms, false);
-  try {
-    return await Promise.race([Promise.allSettled(promises).then(() => true), late.promise]);
-  } finally {
-    clearTimeout(timer);
   }
 }

@@ -4,22 +4,23 @@
  * fails, nothing is left of it.
  */
 import { DBLOCK_ON_DEATH_REMOVE } from "./abi.ts";
-import type { CloseReason } from "../disk/backend.ts";
 import { resize, start } from "./channel.ts";
 import { Control, devicePath } from "./control.ts";
-import { destroyLeftover, type Device, type Life, type Resizer, ServedDevice, stopQueues } from "./device.ts";
+import { checkMs, Deadline, settleWithin } from "./deadline.ts";
+import { type Device, endDevice, type Resizer, ServedDevice, stopQueues } from "./device.ts";
 import { DblockError, describe, quietly } from "../disk/errors.ts";
 import { type Profile, profileOf } from "../disk/profile.ts";
 import { type BackendModule, isMapped, isModule, type MappedBackend, type Servable } from "../disk/servable.ts";
-import { checkFits, createWhenFree, type Existing, findExisting, infoIfThere } from "./existing.ts";
+import { checkFits, createWhenFree, EXISTING_POLICIES, type ExistingPolicy, findExisting } from "./existing.ts";
+import { Life } from "./life.ts";
 import { type Kernel, linux } from "../system/libc.ts";
 import { checkOptions, type DeviceOptions, geometryOf, planDevice } from "./plan.ts";
 import { LocalQueue, type QueuePlan, QueueWorker } from "./queue.ts";
 
 const DEFAULT_START_TIMEOUT_MS = 60_000;
+/** A guess: long enough for what a cache has to write, and short enough for who waits for the program to end. */
+const DEFAULT_CLOSE_TIMEOUT_MS = 60_000;
 const DEFAULT_QUEUES_MAX = 4;
-/** A timer for longer fires at once. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /** How to serve a disk. */
 export interface ServeOptions extends DeviceOptions {
@@ -28,17 +29,28 @@ export interface ServeOptions extends DeviceOptions {
    * it was created, whatever the other options say. Without such a device, one is created in any case.
    * @default "refuse"
    */
-  readonly existing?: Existing;
+  readonly existing?: ExistingPolicy;
   /** A device that is there already, and smaller than the backend, becomes as large once it is served. @default false */
   readonly grow?: boolean;
   /** Ends the device when aborted, as `Symbol.asyncDispose` does. */
   readonly signal?: AbortSignal | undefined;
-  /** Bound on all that happens until the disk is there, a module's loading included, in ms. @default 60,000 */
+  /**
+   * Bound on all that happens until the disk is there: the wait for a name on its way out, a module's loading, the wait
+   * for another server, the growth. In ms; 0 or Infinity: no bound. @default 60,000
+   */
   readonly startTimeoutMs?: number;
+  /**
+   * How long `close()` of the backend may take, in ms; 0 or Infinity: however long. After it, a log line says so, a Worker
+   * is ended, and an object is not waited for any longer. @default 60,000
+   */
+  readonly closeTimeoutMs?: number;
+  /**
+   * How long leaving an `await using` block, and `signal`, wait for those who have the disk open before they force it, in
+   * ms. 0: not at all; Infinity: however long it takes. @default 2,000
+   */
+  readonly disposeWaitMs?: number;
   /** Takes one line for each thing worth knowing. @default console.error */
   readonly log?: (message: string) => void;
-  /** @default linux */
-  readonly kernel?: Kernel;
 }
 
 /**
@@ -58,64 +70,104 @@ export interface ServeOptions extends DeviceOptions {
  * @param backend an object with `read` and `write` (served by this thread's event loop); memory, or a module (served by
  * one Worker per queue)
  * @throws {DblockError} with what was tried, what is wrong and what to do: ENOENT (module not loaded), EACCES and EPERM
- * (not root), EEXIST (name in use), EBUSY (another server has it), EINVAL (an option), ETIMEDOUT (the disk does not start).
+ * (not root), EEXIST (name in use), EBUSY (another server has it), EINVAL (an option), ETIMEDOUT (the disk does not start),
+ * EMFILE (too many open files). The signal's reason, if the signal is aborted before the disk is there.
  */
 export async function serve(backend: Servable, options: ServeOptions): Promise<Device> {
-  const { name, signal, existing = "refuse", grow = false, kernel = linux } = options;
-  const log = quietly(options.log ?? console.error);
-  const beganMs = performance.now();
-  await using undo = new AsyncDisposableStack();
-  const life: Life = {
-    name,
-    kernel,
-    log,
-    queues: [],
-    origin: "created",
-    ours: true,
-    keeps: false,
-    serverPid: undefined,
-    gone: false,
-    replaced: false,
-    abandoned: false,
-  };
-  undo.defer(() => closeBackend(backend, life));
+  return await serveOn(linux, backend, options);
+}
 
-  checkOptions(options);
-  signal?.throwIfAborted();
+/** {@linkcode serve} on a given kernel. */
+export async function serveOn(kernel: Kernel, backend: Servable, options: ServeOptions): Promise<Device> {
+  const { name, startTimeoutMs = DEFAULT_START_TIMEOUT_MS, closeTimeoutMs = DEFAULT_CLOSE_TIMEOUT_MS } = options;
+  const life = new Life(name, kernel, quietly(options.log ?? console.error));
+  using limit = new Deadline(startTimeoutMs, options.signal, () => {
+    const wrong = `it is not there after ${startTimeoutMs / 1000} s`;
+    return new DblockError("ETIMEDOUT", `Cannot start ${devicePath(name)}`, wrong, { hint: "is every read answered?" });
+  });
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => closeBackend(backend, life, closeTimeoutMs));
+  checkServeOptions(options);
+  limit.signal.throwIfAborted();
+  return await begin(backend, { ...options, closeTimeoutMs }, { life, limit, undo });
+}
+
+/** What a start needs to go on and to be undone. */
+interface Start {
+  readonly life: Life;
+  readonly limit: Deadline;
+  readonly undo: AsyncDisposableStack;
+}
+
+async function begin(
+  backend: Servable,
+  options: ServeOptions & { readonly closeTimeoutMs: number },
+  { life, limit, undo }: Start,
+): Promise<Device> {
+  const { name, kernel } = life;
+  const { existing = "refuse", grow = false, closeTimeoutMs } = options;
   using control = await Control.open(`Cannot create ${devicePath(name)}`, kernel);
   const { queue_count_max } = await control.version();
-  const found = await findExisting(control, name, existing);
+  const found = await findExisting(control, name, existing, limit.signal);
   const queues = found?.info.queue_count ?? Math.min(options.queues ?? defaultQueues(backend), queue_count_max);
   const workerCount = isMapped(backend) || isModule(backend) ? queues : 0;
-  // Checked before Workers are started: a mistake is reported at once. What a module says is not known yet.
+  // What a module says is not known yet; all else is checked before Workers are started.
   if (!isModule(backend)) planDevice(profileOf(backend), { ...options, queues });
-  const workers = Array.from({ length: workerCount }, () => new QueueWorker(log, kernel));
-  undo.defer(() => Promise.all(workers.map((worker) => worker.close())).then(() => {}));
-  const profile = isModule(backend) ? await inTime(loadAll(workers, backend), options, beganMs) : profileOf(backend);
+  const workers = Array.from({ length: workerCount }, () => new QueueWorker(name, life.log, kernel));
+  undo.defer(async () => {
+    await Promise.all(workers.map((worker) => worker.close(life.may.closeReason, closeTimeoutMs)));
+  });
+  const profile = isModule(backend) ? await limit.race(loadAll(workers, backend)) : profileOf(backend);
 
   const request = planDevice(profile, { ...options, queues });
   if (found !== undefined) {
     checkFits(found.info, request, { grow });
     life.origin = found.origin;
-    life.ours = false;
   }
-  const device = found?.info ?? await createWhenFree(control, request);
+  const device = found?.info ?? await createWhenFree(control, request, limit.signal);
+  life.id = device.id;
+  life.keeps = device.on_death !== DBLOCK_ON_DEATH_REMOVE;
+  life.become(found === undefined ? "making" : "joining");
   undo.defer(() => stopQueues(life));
-  undo.defer(() => destroyLeftover(life));
+  undo.defer(() => endDevice(life));
   const sizeBytes = request.size_bytes ?? device.size_bytes;
   const geometry = geometryOf({ ...device, size_bytes: sizeBytes });
+  const depth = device.queue_depth;
   const takeOver = existing === "take-over";
   const plans = Array.from(
     { length: device.queue_count },
-    (_, queue): QueuePlan => ({ name, queue, depth: device.queue_depth, geometry, takeOver }),
+    (_, queue): QueuePlan => ({ name, id: device.id, queue, depth, geometry, takeOver }),
   );
-  await inTime(attachAndStart(backend, plans, workers, life), options, beganMs);
+  await limit.race(attachAndStart(backend, plans, workers, life));
   // Everybody who serves it knows of the new size by now, and nobody else does.
-  if (sizeBytes > device.size_bytes) await resize(name, sizeBytes, kernel);
-  life.ours = true;
-  life.serverPid = (await infoIfThere(control, name))?.server_pid;
-  life.keeps = device.on_death !== DBLOCK_ON_DEATH_REMOVE;
-  return new ServedDevice(life, geometry, undo.move(), { signal, resizer: resizerOf(backend, geometry) });
+  if (sizeBytes > device.size_bytes) await limit.race(resize(name, sizeBytes, kernel, device.id));
+  life.serverPid = (await control.info(name, device.id)).server_pid;
+  life.become("serving");
+  return new ServedDevice(life, undo.move(), {
+    geometry,
+    depth,
+    direct: isMapped(backend),
+    signal: options.signal,
+    resizer: resizerOf(backend, geometry),
+    disposeWaitMs: options.disposeWaitMs,
+  });
+}
+
+/**
+ * Checks what can be checked before the backend is known, so that a mistake is reported at once.
+ *
+ * @throws {DblockError} EINVAL, with the value and what it may be.
+ */
+function checkServeOptions(options: ServeOptions): void {
+  const { name, existing = "refuse" } = options;
+  const attempted = `Cannot create ${devicePath(name)}`;
+  checkOptions(options);
+  if (!EXISTING_POLICIES.includes(existing)) {
+    throw new DblockError("EINVAL", attempted, `existing is ${EXISTING_POLICIES.join(", ")}, not ${existing}`);
+  }
+  checkMs(attempted, "startTimeoutMs", options.startTimeoutMs);
+  checkMs(attempted, "closeTimeoutMs", options.closeTimeoutMs);
+  checkMs(attempted, "disposeWaitMs", options.disposeWaitMs);
 }
 
 /** Workers, which are in the kernel, would not learn of another size. */
@@ -129,20 +181,21 @@ function defaultQueues(backend: Servable): number {
   return Math.min(navigator.hardwareConcurrency, DEFAULT_QUEUES_MAX);
 }
 
-async function closeBackend(backend: Servable, life: Life): Promise<void> {
+/** Closes a backend that is an object. Never throws: why serve() has failed, if it has, is what its caller is to hear. */
+async function closeBackend(backend: Servable, life: Life, timeoutMs: number): Promise<void> {
   if (isModule(backend)) return; // each Worker closes its own
-  if (life.abandoned && isMapped(backend)) return;
+  const call = `${devicePath(life.name)}: close() of the backend`;
   try {
-    await backend.close?.(closeReasonOf(life));
+    // The kernel may still copy from and to memory that a Worker has named.
+    if (isMapped(backend) && life.queues.some((queue) => !queue.hasLeft)) return backend.abandon?.();
+    const closed = Promise.resolve(backend.close?.(life.may.closeReason));
+    if (await settleWithin(timeoutMs, [closed])) return await closed;
+    life.log(
+      `${call} has not returned after ${timeoutMs / 1000} s: it is not waited for any longer (see closeTimeoutMs)`,
+    );
   } catch (error) {
-    // Why serve() has failed, if it has, is what its caller is to hear.
-    life.log(`${devicePath(life.name)}: close() of the backend threw ${describe(error)}`);
+    life.log(`${call} threw ${describe(error)}`);
   }
-}
-
-function closeReasonOf({ gone, ours, replaced, queues }: Life): CloseReason {
-  if (queues.length === 0) return "unused";
-  return gone && ours && !replaced ? "destroyed" : "left";
 }
 
 async function loadAll(workers: readonly QueueWorker[], backend: BackendModule): Promise<Profile> {
@@ -176,7 +229,7 @@ async function attachAndStart(
   const ended = Promise.all(life.queues.map((queue) => queue.left)).then(() => {
     throw new DblockError("ENODEV", `Cannot start ${devicePath(name)}`, "it was destroyed meanwhile");
   });
-  const started = start(name, kernel, { existing: life.origin !== "created" });
+  const started = start(name, kernel, { existing: life.origin !== "created", id: life.id });
   started.catch(() => {}); // the loser of the race has nobody to listen
   ended.catch(() => {});
   await Promise.race([started, ended]);
@@ -188,15 +241,12 @@ async function attachWorkers(
   workers: readonly QueueWorker[],
   life: Life,
 ): Promise<void> {
-  const mapping = isMapped(backend) ? backend.mapping : undefined;
+  const options = isMapped(backend) ? { mapping: backend.mapping } : { eventLoop: backend.eventLoop ?? false };
   const flushers: Promise<boolean>[] = [];
   for (const [i, worker] of workers.entries()) {
     const plan = plans[i];
-    if (plan === undefined) {
-      worker.close(); // the kernel wants fewer
-      continue;
-    }
-    flushers.push(worker.serve(plan, mapping));
+    if (plan === undefined) break; // the kernel wants fewer
+    flushers.push(worker.serve(plan, options));
     life.queues.push(worker);
     // Of several that want the same device, who has the first queue has all. So a server that does not let go of one
     // keeps the others, too.
@@ -210,28 +260,4 @@ function sayNoIoFlusher(life: Life): void {
     `${devicePath(life.name)}: PR_SET_IO_FLUSHER is refused (it takes CAP_SYS_RESOURCE): ` +
       "short of memory, the disk may wait for itself",
   );
-}
-
-/** Waits for the start, its timeout or the signal, whichever comes first. */
-async function inTime<T>(ready: Promise<T>, options: ServeOptions, beganMs: number): Promise<T> {
-  const { name, signal, startTimeoutMs = DEFAULT_START_TIMEOUT_MS } = options;
-  const other = Promise.withResolvers<never>();
-  const abort = () => other.reject(signal?.reason);
-  signal?.addEventListener("abort", abort);
-  const timer = setTimeout(() => {
-    const wrong = `it is not there after ${startTimeoutMs / 1000} s`;
-    other.reject(
-      new DblockError("ETIMEDOUT", `Cannot start ${devicePath(name)}`, wrong, { hint: "is every read answered?" }),
-    );
-  }, Math.min(startTimeoutMs - (performance.now() - beganMs), TIMER_MS_MAX));
-  ready.catch(() => {}); // if it loses the race
-  try {
-    signal?.throwIfAborted(); // an event that was before is not heard
-    const result = await Promise.race([ready, other.promise]);
-    signal?.throwIfAborted();
-    return result;
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", abort);
-  }
 }

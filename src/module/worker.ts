@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /**
- * The module of a Worker that serves one queue. It is told what to do by two messages, then its thread is in EXCHANGE
- * until the device is gone: it hears no more messages, and only the kernel can release it. The queue's file is the main
- * program's, which opens and closes it.
+ * The module of a Worker that serves one queue. It is told what to do by messages: load a backend, serve a queue, close the
+ * backend. While it serves, its thread is in EXCHANGE, where it hears no message and only the kernel can release it. The
+ * queue's file, and what the Worker waits with, are the main program's, which opens and closes them.
  */
 import type { Backend, CloseReason } from "../disk/backend.ts";
 import { Channel } from "./channel.ts";
@@ -11,8 +11,9 @@ import { DblockError, describe } from "../disk/errors.ts";
 import { type Profile, profileOf } from "../disk/profile.ts";
 import type { BackendFactory, Mapping } from "../disk/servable.ts";
 import { EventLoop } from "./eventloop.ts";
-import { linux, setBatchScheduling } from "../system/libc.ts";
+import { linux, setBatchScheduling, usePollFiles } from "../system/libc.ts";
 import { serveMapped } from "./mapped.ts";
+import type { PollFiles } from "../system/waiting.ts";
 
 /** To the Worker: import a backend; it answers `loaded`. */
 export interface LoadMessage {
@@ -25,6 +26,7 @@ export interface LoadMessage {
 export interface ServeMessage {
   readonly kind: "serve";
   readonly name: string;
+  readonly id: number;
   readonly queue: number;
   readonly depth: number;
   /** The queue's open file, which is the Worker's until it says `left`. */
@@ -33,14 +35,19 @@ export interface ServeMessage {
   readonly takeOver?: boolean;
   /** The disk's memory; without it, the backend that was loaded. */
   readonly mapping?: Mapping;
+  /** What the Worker waits with, if it has a backend. */
+  readonly pollFiles?: PollFiles;
+  /** The thread never waits in the kernel. */
+  readonly eventLoop?: boolean;
 }
 
-/** To the Worker: close the backend that was loaded, which is not to be served. */
+/** To the Worker: close the backend that was loaded; it answers `ended`. */
 export interface CloseMessage {
   readonly kind: "close";
+  readonly reason: CloseReason;
 }
 
-/** To the Worker. What it cannot do, or has done, ends with `left` and `ended`. */
+/** To the Worker. What it cannot do, or has done, ends with `left`. */
 export type ToWorker = LoadMessage | ServeMessage | CloseMessage;
 
 /** Why a Worker cannot go on. */
@@ -54,7 +61,7 @@ export type FromWorker =
   | { readonly kind: "loaded"; readonly profile: Profile }
   | { readonly kind: "attached"; readonly ioFlusher: boolean }
   | { readonly kind: "log"; readonly message: string }
-  /** It serves no more: the device is gone, or there is a failure. Its backend is being closed. */
+  /** It serves no more: the device is gone, or there is a failure. Its backend waits to be closed. */
   | { readonly kind: "left"; readonly failure: Failure | undefined }
   /** Nothing of it uses anything any more. */
   | { readonly kind: "ended" };
@@ -101,27 +108,41 @@ async function load(message: LoadMessage): Promise<void> {
 }
 
 async function serve(message: ServeMessage): Promise<void> {
-  const { name, queue, depth, fd, geometry, takeOver = false, mapping } = message;
+  const { name, id, queue, depth, fd, geometry, takeOver = false, mapping, pollFiles, eventLoop = false } = message;
   // A flag of the thread: the process may not have it, and this thread matters most.
   const ioFlusher = linux.ensureIoFlusher();
   // With all processors busy, requests gather while others run: fewer switches, longer batches (tests/bench/README.md).
   setBatchScheduling();
   const slotBytes = mapping === undefined ? geometry.maxIoBytes : 0;
-  using channel = new Channel({ name, queue, depth, slotBytes, fd });
+  using channel = new Channel({ name, id, queue, depth, slotBytes, fd });
   channel.attach({ takeOver });
+  if (pollFiles !== undefined) {
+    usePollFiles(pollFiles);
+    channel.watch();
+  }
   send({ kind: "attached", ioFlusher });
   if (mapping !== undefined) {
     serveMapped(channel, mapping, geometry);
     return;
   }
   if (backend === undefined) throw new Error("serve came before load");
-  await new EventLoop(channel, backend, geometry, log).run({ mayBlock: true });
+  if (eventLoop) channel.setNonblocking();
+  await new EventLoop(channel, backend, geometry, log).run({ mayBlock: !eventLoop });
 }
 
-async function failureOf(message: ToWorker): Promise<Failure | undefined> {
+async function close({ reason }: CloseMessage): Promise<void> {
   try {
-    if (message.kind === "load") await load(message);
-    if (message.kind === "serve") await serve(message);
+    await backend?.close?.(reason);
+  } catch (error) {
+    log(`close() of the backend threw ${describe(error)}`);
+  }
+  // After this message the main program may end this Worker at any time.
+  send({ kind: "ended" });
+}
+
+async function failureOf(work: Promise<void>): Promise<Failure | undefined> {
+  try {
+    await work;
     return undefined;
   } catch (error) {
     const { message, errno } = error instanceof DblockError
@@ -131,21 +152,9 @@ async function failureOf(message: ToWorker): Promise<Failure | undefined> {
   }
 }
 
-function closeReason({ kind }: ToWorker, failure: Failure | undefined): CloseReason {
-  if (kind !== "serve") return "unused";
-  return failure === undefined ? "destroyed" : "left";
-}
-
 scope.addEventListener("message", async ({ data }) => {
-  const failure = await failureOf(data);
-  if (data.kind === "load" && failure === undefined) return; // what to do with it comes next
-  // Before the backend is closed, which may take its time or fail: whose the disk is depends on this and nothing else.
-  send({ kind: "left", failure });
-  try {
-    await backend?.close?.(closeReason(data, failure));
-  } catch (error) {
-    log(`close() of the backend threw ${describe(error)}`);
-  }
-  // After this message the main program may end this Worker at any time.
-  send({ kind: "ended" });
+  if (data.kind === "close") return await close(data);
+  const failure = await failureOf(data.kind === "load" ? load(data) : serve(data));
+  // Whose the disk is depends on this, so it is said before the backend is closed, which may take its time.
+  if (data.kind === "serve" || failure !== undefined) send({ kind: "left", failure });
 });

@@ -32,6 +32,7 @@ const FALLOC_FL_KEEP_SIZE = 0x01;
 const FALLOC_FL_PUNCH_HOLE = 0x02;
 const FALLOC_FL_ZERO_RANGE = 0x10;
 const LOCK_EX_NB = 2 | 4;
+const LOCK_UN = 8;
 const SCHED_OTHER = 0;
 const SCHED_BATCH = 3;
 const PR_SET_IO_FLUSHER = 57;
@@ -406,6 +407,11 @@ export function fileSystemOf(fd: number): FileSystem {
 /** Locks a file for this open file alone, until it is closed; false if another one has it. */
 export function lockFile(fd: number): boolean {
   return libc().flock(fd, LOCK_EX_NB) === 0;
+}
+
+/** Gives up that lock, also where a mapping keeps the open file from ending. */
+export function unlockFile(fd: number): void {
+  libc().flock(fd, LOCK_UN);
 }
 
 /**

@@ -123,7 +123,12 @@ async function simulate(random: Random, run: Run): Promise<ModelDisk> {
   const queues = Array.from(
     { length: created.queue_count },
     (_, queue) =>
-      new LocalQueue({ name: NAME, queue, depth: created.queue_depth, geometry }, backend, kernel, () => {}),
+      new LocalQueue(
+        { name: NAME, id: created.id, queue, depth: created.queue_depth, geometry },
+        backend,
+        kernel,
+        () => {},
+      ),
   );
   const timeouts = new Timeouts(kernel, scheduler, random, run.timeouts);
   await scheduler.until(start(NAME, kernel));
@@ -139,7 +144,7 @@ async function simulate(random: Random, run: Run): Promise<ModelDisk> {
   if (!isSudden) await scheduler.until(Promise.all(all));
   timeouts.stop();
   await scheduler.until(control.destroy(NAME, { force: true }));
-  await scheduler.until(Promise.all([...all, ...queues.map((queue) => queue.ended)]));
+  await scheduler.until(Promise.all([...all, ...queues.map((queue) => queue.left)]));
   await scheduler.until(scheduler.sleep(50)); // late answers come to nobody
   control[Symbol.dispose]();
   assertEquals([...kernel.files.keys()], [], "files left open");

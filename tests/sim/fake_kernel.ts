@@ -42,9 +42,10 @@ import {
   DBLOCK_STATE_LIVE,
   dblock_version,
 } from "../../src/module/abi.ts";
-import { ERRNO } from "../../src/disk/errors.ts";
+import { DblockError, ERRNO } from "../../src/disk/errors.ts";
 import { type Kernel, O_NONBLOCK } from "../../src/system/libc.ts";
 import { decode, type Decoded, encode } from "../../src/system/struct.ts";
+import type { PollFiles } from "../../src/system/waiting.ts";
 import {
   answer,
   describe,
@@ -82,7 +83,11 @@ export class FakeKernel implements Kernel {
   /** Who calls. */
   pid = Deno.pid;
   /** Files that are closed and whose numbers are still taken. */
-  readonly abandoned: number[] = [];
+  readonly abandoned = new Set<number>();
+  /** Epoll sets of Workers. */
+  readonly epolls = new Set<number>();
+  /** Whether there is room to wait for files. */
+  hasRoomToWait = true;
   /** Errnos that open() gives for a path. */
   readonly refusedPaths = new Map<string, number>();
   /** Errnos that an ioctl gives instead of what it would. */
@@ -125,6 +130,7 @@ export class FakeKernel implements Kernel {
   }
 
   close(fd: number): void {
+    if (this.abandoned.delete(fd)) return;
     const file = this.files.get(fd);
     if (file === undefined) throw new Error(`close(${fd}): EBADF`);
     this.forget(fd);
@@ -142,7 +148,24 @@ export class FakeKernel implements Kernel {
 
   abandon(fd: number): void {
     this.close(fd);
-    this.abandoned.push(fd);
+    this.abandoned.add(fd);
+  }
+
+  watch(_fd: number): void {
+    if (!this.hasRoomToWait) throw new DblockError("EMFILE", "Cannot wait", "the kernel has no room");
+  }
+
+  openPollFiles(): PollFiles {
+    this.watch(-1);
+    this.epolls.add(this.#nextFd);
+    return { epoll: this.#nextFd++, bell: 0 };
+  }
+
+  /** A file that is abandoned ends its wait by itself here. */
+  ringPollFiles(): void {}
+
+  closePollFiles({ epoll }: PollFiles): void {
+    if (!this.epolls.delete(epoll)) throw new Error(`close(${epoll}): EBADF`);
   }
 
   #serverDied(device: FakeDevice): void {

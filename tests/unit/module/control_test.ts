@@ -10,7 +10,7 @@ import {
 } from "../../../src/module/abi.ts";
 import { Channel } from "../../../src/module/channel.ts";
 import { Control, whyBadName } from "../../../src/module/control.ts";
-import { destroy } from "../../../src/module/destroy.ts";
+import { destroyOn } from "../../../src/module/destroy.ts";
 import { DblockError, ERRNO, type ErrnoName } from "../../../src/disk/errors.ts";
 import { FakeKernel } from "../../sim/fake_kernel.ts";
 
@@ -117,10 +117,10 @@ Deno.test("destroy() waits for who has it open only for a moment, and refuses th
     const device = kernel.devices.get("a");
     if (device !== undefined) device.openCount = 0;
   }, 60);
-  await destroy("a", { kernel });
-  const message = await messageOf("EBUSY", () => destroy("b", { kernel, retryMs: 60 }));
+  await destroyOn(kernel, "a");
+  const message = await messageOf("EBUSY", () => destroyOn(kernel, "b", { waitMs: 60 }));
   assertStringIncludes(message, "Cannot destroy /dev/b: it is in use (1 open)");
-  await destroy("c", { kernel, force: true });
+  await destroyOn(kernel, "c", { force: true });
   assertEquals([...kernel.devices.keys()], ["b"]);
 });
 

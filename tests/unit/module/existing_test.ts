@@ -19,7 +19,7 @@ import { Control } from "../../../src/module/control.ts";
 import { DblockError, ERRNO } from "../../../src/disk/errors.ts";
 import { checkFits, createWhenFree, isDying } from "../../../src/module/existing.ts";
 import { planDevice } from "../../../src/module/plan.ts";
-import { serve, type ServeOptions } from "../../../src/module/serve.ts";
+import { serveOn, type ServeOptions } from "../../../src/module/serve.ts";
 import { FakeKernel } from "../../sim/fake_kernel.ts";
 
 const MIB = 2 ** 20;
@@ -54,7 +54,7 @@ const io = (operation: number, data: Uint8Array) => ({
 const filled = (byte: number) => new Uint8Array(512).fill(byte);
 
 function start(kernel: FakeKernel, disk: Backend, options: Partial<ServeOptions> = {}) {
-  return serve(disk, { name: "a", kernel, log: () => {}, onDeath: "hold", ...options });
+  return serveOn(kernel, disk, { name: "a", log: () => {}, onDeath: "hold", ...options });
 }
 
 /** Makes a device as a server that is dead by now left it behind, with a write that it has not answered. */
@@ -104,7 +104,7 @@ Deno.test('serve() with "take-over" takes a live device, and the server before e
   setTimeout(() => answer.resolve(), 50);
   const second = new Disk(store);
   await using after = await start(kernel, second, { existing: "take-over" });
-  assertEquals([after.origin, after.queueCount], ["taken over", 2]);
+  assertEquals([after.origin, after.queueCount], ["taken-over", 2]);
   assertEquals(await slow, 0); // by the first server: the hand-over has waited
   assertEquals(second.replayed, []);
   assertEquals(await before.closed, { reason: "replaced" });
@@ -208,20 +208,37 @@ Deno.test("serve() leaves a device that it cannot recover for the next server", 
   assertEquals(device.origin, "recovered");
 });
 
-Deno.test("a signal that is aborted while the disk grows ends it", async () => {
+Deno.test("a signal that is aborted while the disk grows ends the start, and the disk stays for the next server", async () => {
   const kernel = new FakeKernel();
   await leave(kernel);
   const large = Object.assign(new Disk(new Uint8Array(2 * MIB)), { sizeBytes: 2 * MIB });
   const controller = new AbortController();
   const ioctlAsync = kernel.ioctlAsync.bind(kernel);
   kernel.ioctlAsync = async (fd, request, structure) => {
-    if (request === DBLOCK_IOC_RESIZE) controller.abort();
-    return await ioctlAsync(fd, request, structure);
+    if (request !== DBLOCK_IOC_RESIZE) return await ioctlAsync(fd, request, structure);
+    controller.abort(new Error("changed my mind"));
+    return await new Promise(() => {}); // for ever
   };
-  const device = await start(kernel, large, { existing: "recover", grow: true, signal: controller.signal });
-  assertEquals(await device.closed, { reason: "closed" });
-  assertEquals([kernel.devices.size, large.closedCount], [0, 1]);
+  const options = { existing: "recover", grow: true, signal: controller.signal } as const;
+  await assertRejects(() => start(kernel, large, options), Error, "changed my mind");
+  assertEquals([kernel.devices.get("a")?.state, large.closedCount], [DBLOCK_STATE_HELD, 1]);
 });
+
+for (const existing of ["refuse", "recover"] as const) {
+  Deno.test(`startTimeoutMs and the signal bound the wait for a name on its way out, with "${existing}"`, async () => {
+    const kernel = new FakeKernel();
+    await leave(kernel);
+    kernel.devices.get("a")!.state = DBLOCK_STATE_REMOVING;
+    const began = performance.now();
+    const late = await assertRejects(() => start(kernel, new Disk(), { existing, startTimeoutMs: 100 }), DblockError);
+    assertEquals(late.code, "ETIMEDOUT");
+    const signal = AbortSignal.timeout(100);
+    const error = await assertRejects(() => start(kernel, new Disk(), { existing, signal }), DOMException);
+    assertEquals(error.name, "TimeoutError");
+    assert(performance.now() - began < 1_500, "each alone would wait for 2 s");
+    assertEquals(kernel.files.size, 0);
+  });
+}
 
 Deno.test("createWhenFree() waits for a device that is on its way out", async () => {
   const kernel = new FakeKernel();

@@ -4,7 +4,7 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { DBLOCK_IOC_RESIZE, DBLOCK_OPERATION_READ as READ } from "../../../src/module/abi.ts";
 import type { Backend } from "../../../src/disk/backend.ts";
 import { DblockError, ERRNO } from "../../../src/disk/errors.ts";
-import { serve } from "../../../src/module/serve.ts";
+import { serveOn } from "../../../src/module/serve.ts";
 import { FakeKernel } from "../../sim/fake_kernel.ts";
 
 const MIB = 2 ** 20;
@@ -21,7 +21,7 @@ function make() {
   };
   const readAt = (offsetBytes: number) =>
     kernel.submit("a", { operation: READ, flags: 0, offsetBytes, lengthBytes: 512, data: new Uint8Array(512) });
-  return { kernel, seen, disk, readAt, start: () => serve(disk, { name: "a", kernel, log: () => {} }) };
+  return { kernel, seen, disk, readAt, start: () => serveOn(kernel, disk, { name: "a", log: () => {} }) };
 }
 
 Deno.test("resize() grows the backend before the disk, and shrinks it after", async () => {
@@ -47,6 +47,20 @@ Deno.test("resize() leaves everything as it was when the kernel or the backend r
   assertEquals(disk.sizeBytes, MIB);
 });
 
+Deno.test("resize() tells both errors when the backend cannot go back either", async () => {
+  const { kernel, disk, start } = make();
+  await using device = await start();
+  kernel.refusedIoctls.set(DBLOCK_IOC_RESIZE, ERRNO.ENOMEM);
+  disk.resize = (sizeBytes) => {
+    if (sizeBytes === MIB) throw new Error("cannot go back");
+  };
+  await using other = await serveOn(kernel, disk, { name: "b", log: () => {} });
+  const error = await assertRejects(() => other.resize(2 * MIB), SuppressedError);
+  assertEquals(String(error.error), "Error: cannot go back");
+  assertEquals((error.suppressed as DblockError).code, "ENOMEM");
+  assertEquals(device.sizeBytes, MIB);
+});
+
 Deno.test("resize() refuses sizes that are no disk's, and backends that stay as they are", async () => {
   const { kernel, seen, disk, start } = make();
   {
@@ -58,7 +72,7 @@ Deno.test("resize() refuses sizes that are no disk's, and backends that stay as 
     assertEquals(seen, []);
   }
   const { resize: _, ...fixed } = disk;
-  await using device = await serve(fixed, { name: "b", kernel, log: () => {} });
+  await using device = await serveOn(kernel, fixed, { name: "b", log: () => {} });
   const error = await assertRejects(() => device.resize(MIB), DblockError, "its backend cannot be resized");
   assertEquals(error.code, "EOPNOTSUPP");
 });

@@ -2,6 +2,7 @@
 // serve() with a Backend object, from CREATE to its end, on a fake kernel. Workers need the module: tests/device.
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import {
+  DBLOCK_CONTROL_PATH,
   DBLOCK_IOC_CREATE,
   DBLOCK_IOC_START,
   DBLOCK_OPERATION_READ as READ,
@@ -10,7 +11,7 @@ import {
 } from "../../../src/module/abi.ts";
 import type { Backend } from "../../../src/disk/backend.ts";
 import { DblockError, ERRNO } from "../../../src/disk/errors.ts";
-import { serve, type ServeOptions } from "../../../src/module/serve.ts";
+import { serveOn, type ServeOptions } from "../../../src/module/serve.ts";
 import { FakeKernel } from "../../sim/fake_kernel.ts";
 
 const MIB = 2 ** 20;
@@ -34,7 +35,7 @@ function make(options: Partial<ServeOptions> = {}, disk = new Disk()) {
   const kernel = new FakeKernel();
   const logged: string[] = [];
   const log = (message: string) => void logged.push(message);
-  return { kernel, logged, disk, serve: () => serve(disk, { name: "a", kernel, log, ...options }) };
+  return { kernel, logged, disk, serve: () => serveOn(kernel, disk, { name: "a", log, ...options }) };
 }
 
 function assertNothingLeft(kernel: FakeKernel): void {
@@ -158,7 +159,7 @@ Deno.test("a signal ends the wait for a module that is never loaded", async () =
   const module = new URL("data:text/javascript,export default () => new Promise(() => {})");
   const started = performance.now();
   const error = await assertRejects(
-    () => serve({ module }, { name: "a", kernel, signal: AbortSignal.timeout(300), startTimeoutMs: 20_000 }),
+    () => serveOn(kernel, { module }, { name: "a", signal: AbortSignal.timeout(300), startTimeoutMs: 20_000 }),
     DOMException,
   );
   assertEquals(error.name, "TimeoutError");
@@ -190,7 +191,7 @@ Deno.test("serve() gives up a disk that does not start", async () => {
 });
 
 Deno.test("serve() waits for a disk without a bound when it is told to", async () => {
-  for (const startTimeoutMs of [Infinity, 2 ** 31]) {
+  for (const startTimeoutMs of [0, Infinity, 2 ** 31]) {
     const disk = new Disk();
     disk.read = () => new Promise((resolve) => setTimeout(resolve, 100));
     const { serve } = make({ startTimeoutMs }, disk);
@@ -229,6 +230,50 @@ Deno.test("serve() refuses options out of range before it makes anything", async
   const { kernel, disk, serve } = make({ depth: 1025 });
   await assertRejects(serve, DblockError, "depth is 1 to 1024, not 1025");
   assertEquals(disk.closedCount, 1);
+  assertNothingLeft(kernel);
+});
+
+Deno.test("serve() checks its options before it asks anybody", async () => {
+  const wrongs: [Partial<ServeOptions>, string][] = [
+    [{ existing: "Recover" as "recover" }, "existing is refuse, recover, take-over, not Recover"],
+    [{ startTimeoutMs: -1 }, "startTimeoutMs is 0 or more ms, not -1"],
+    [{ startTimeoutMs: NaN }, "startTimeoutMs is 0 or more ms, not NaN"],
+    [{ closeTimeoutMs: "5" as unknown as number }, "closeTimeoutMs is 0 or more ms, not 5"],
+    [{ disposeWaitMs: -Infinity }, "disposeWaitMs is 0 or more ms, not -Infinity"],
+  ];
+  for (const [options, message] of wrongs) {
+    const { kernel, disk, serve } = make(options);
+    kernel.refusedPaths.set(DBLOCK_CONTROL_PATH, ERRNO.ENOENT);
+    const error = await assertRejects(serve, DblockError, `Cannot create /dev/a: ${message}`);
+    assertEquals([error.code, disk.closedCount], ["EINVAL", 1]);
+  }
+});
+
+Deno.test("close() refuses a wait that is none", async () => {
+  const { serve } = make();
+  await using device = await serve();
+  await assertRejects(() => device.close({ waitMs: -1 }), DblockError, "waitMs is 0 or more ms, not -1");
+  assertEquals(device.name, "a");
+});
+
+Deno.test("close({ waitMs: 0 }) does not wait, and disposeWaitMs bounds how long dispose does", async () => {
+  const { kernel, logged, serve } = make({ disposeWaitMs: 100 });
+  const device = await serve();
+  const inside = kernel.devices.get("a");
+  assert(inside !== undefined);
+  inside.openCount = 1;
+  const began = performance.now();
+  await assertRejects(() => device.close({ waitMs: 0 }), DblockError, "it is in use");
+  await device[Symbol.asyncDispose]();
+  assert(performance.now() - began < 1_500);
+  assertEquals([logged.length, await device.closed], [1, { reason: "closed" }]);
+});
+
+Deno.test("serve() finds out before the disk is there that there is no room to wait for it", async () => {
+  const { kernel, disk, serve } = make();
+  kernel.hasRoomToWait = false;
+  const error = await assertRejects(serve, DblockError);
+  assertEquals([error.code, disk.closedCount], ["EMFILE", 1]);
   assertNothingLeft(kernel);
 });
 
@@ -271,7 +316,7 @@ Deno.test("resize() of a device that has ended is refused, whoever has its name 
   const first = await serveFirst();
   kernel.remove("a");
   await first.closed;
-  await using second = await serve(resizable(), { name: "a", kernel });
+  await using second = await serveOn(kernel, resizable(), { name: "a" });
   const error = await assertRejects(() => first.resize(MIB / 2), DblockError, "Cannot resize /dev/a to 524288 bytes");
   assertEquals([error.code, calls, (await second.info()).sizeBytes], ["ENODEV", [], MIB]);
 });

@@ -10,9 +10,36 @@ Deno.test("encode() puts each field where the layout says, little-endian, and ze
     generation: 0xffffffff,
     slot: 0x0c0d,
     operation: 4,
+    priority: 2,
     flags: 1,
   });
-  assertEquals([...bytes], [7, 6, 5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 255, 255, 255, 255, 13, 12, 4, 1, 0, 0, 0, 0]);
+  assertEquals([...bytes], [
+    7,
+    6,
+    5,
+    4,
+    3,
+    2,
+    1,
+    0,
+    11,
+    10,
+    9,
+    8,
+    255,
+    255,
+    255,
+    255,
+    13,
+    12,
+    4,
+    2,
+    1,
+    0,
+    0,
+    0,
+    ...Array(8).fill(0),
+  ]);
 });
 
 Deno.test("decode() gives back what encode() took", () => {
@@ -46,7 +73,7 @@ Deno.test("encode() takes the ends of each range, and refuses one past them", ()
 });
 
 Deno.test("decode() refuses too few bytes and rounds numbers beyond 2^53", () => {
-  assertThrows(() => decode(dblock_version, new Uint8Array(23)), RangeError, "needs 24 bytes");
+  assertThrows(() => decode(dblock_version, new Uint8Array(55)), RangeError, "needs 56 bytes");
   const bytes = encode(dblock_version);
   for (const value of [2n ** 53n - 1n, 2n ** 53n, 2n ** 53n + 1n, 2n ** 64n - 1n]) {
     new DataView(bytes.buffer).setBigUint64(8, value, true);
