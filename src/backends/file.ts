@@ -62,9 +62,11 @@ export interface FileBackendOptions {
  * ```
  */
 export class FileBackend implements MappedBackend {
+  /** The file, as it was given. */
   readonly path: string;
   readonly sizeBytes: number;
   readonly limits: Limits;
+  /** Where it is in memory. */
   readonly mapping: Mapping & { readonly fd: number };
   /** The page cache is the kernel's. */
   readonly cacheSurvives = true;

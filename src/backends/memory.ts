@@ -31,10 +31,14 @@ export interface MemoryBackendOptions {
  */
 export class MemoryBackend implements MappedBackend {
   readonly sizeBytes: number;
+  /** Where the memory is. */
   readonly mapping: Mapping;
   #closed = false;
 
   /**
+   * Takes the addresses of the disk; memory comes as it is written.
+   *
+   * @param options how large
    * @throws {RangeError} if the size is not a positive multiple of 4096.
    * @throws {DblockError} ENOMEM if the address space has no room for it.
    */

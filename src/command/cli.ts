@@ -13,6 +13,7 @@ export const VERSION = "0.1.0";
 
 /** Somebody typed something that cannot be meant. */
 export class UsageError extends Error {
+  /** "UsageError". */
   override readonly name = "UsageError";
 }
 

@@ -107,6 +107,7 @@ export function quietly(log: (message: string) => void): (message: string) => vo
 export interface DblockErrorOptions {
   /** What to do about it, without brackets or a full stop. */
   readonly hint?: string;
+  /** The error behind this one. */
   readonly cause?: unknown;
 }
 
@@ -150,6 +151,7 @@ export type BlockErrno =
  * ```
  */
 export class DblockError extends Error {
+  /** "DblockError". */
   override readonly name = "DblockError";
   /** The errno's name, such as "EBUSY"; "errno 38" for a number that is not in {@linkcode ERRNO}. */
   readonly code: string;
@@ -161,6 +163,8 @@ export class DblockError extends Error {
   readonly wrong: string;
 
   /**
+   * An error with an errno; what is not said is in none of its messages.
+   *
    * @param errno its name (one of {@linkcode BlockErrno}, if a backend throws it), or its number, 1 to 4,095
    * @param attempted what was tried, with the values: `Cannot create /dev/disk0`
    * @param wrong what is wrong: `the name is in use`

@@ -27,6 +27,7 @@ export interface Mapping {
  * names addresses. Everybody else (a filter, NBD) uses its callbacks, as of any backend.
  */
 export interface MappedBackend extends Backend {
+  /** Where the content is. */
   readonly mapping: Mapping;
   /**
    * Called instead of `close()` where a thread is still in the kernel with the memory: let go of everything but the

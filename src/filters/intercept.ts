@@ -5,6 +5,7 @@ import type { Backend, CallOptions, Completed, RequestOptions } from "../disk/ba
 
 /** A request that a backend is about to be asked. */
 export interface InterceptedRequest {
+  /** What the backend is about to be asked. */
   readonly operation: Operation;
   /** 0 for a flush. */
   readonly offsetBytes: number;

@@ -60,7 +60,13 @@ export class WriteCache implements Backend {
   #idle: Promise<unknown> = Promise.resolve();
   #isOff = false;
 
-  /** @throws {RangeError} if `blockBytes` is not a power of two from 512 on, or does not divide the disk's size. */
+  /**
+   * Puts a cache in front of a disk.
+   *
+   * @param backend the disk, which is owned from here on
+   * @param options the blocks that a power cut keeps or loses
+   * @throws {RangeError} if `blockBytes` is not a power of two from 512 on, or does not divide the disk's size.
+   */
   constructor(backend: Backend, options: WriteCacheOptions = {}) {
     const { blockBytes = 512 } = options;
     if (!Number.isInteger(Math.log2(blockBytes)) || blockBytes < 512 || backend.sizeBytes % blockBytes !== 0) {

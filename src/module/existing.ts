@@ -5,6 +5,7 @@
  */
 import {
   type dblock_create,
+  DBLOCK_DEVICE_CACHE_SURVIVES,
   DBLOCK_DEVICE_DIRECT,
   DBLOCK_DEVICE_DISCARD,
   DBLOCK_DEVICE_FUA,
@@ -146,6 +147,7 @@ const FIXED: readonly [flag: number, is: string, isNot: string][] = [
   [DBLOCK_DEVICE_READ_ONLY, "read-only", "writable"],
   [DBLOCK_DEVICE_WRITE_CACHE, "a disk that is flushed", "a disk without flush"],
   [DBLOCK_DEVICE_FUA, "a disk with FUA", "a disk without FUA"],
+  [DBLOCK_DEVICE_CACHE_SURVIVES, "a disk whose cache survives its server", "a disk whose cache its server takes along"],
   [DBLOCK_DEVICE_DISCARD, "a disk that discards", "a disk that does not discard"],
 ];
 

@@ -89,6 +89,7 @@ export interface DeviceInfo {
   readonly openCount: number;
   /** The process that serves it; undefined while nobody does. */
   readonly server: { readonly pid: number } | undefined;
+  /** Its queues, which are served each by a thread or an event loop. */
   readonly queues: {
     readonly count: number;
     /** Requests of each at once. */

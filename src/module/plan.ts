@@ -5,11 +5,14 @@
  */
 import {
   type dblock_create,
+  DBLOCK_DEVICE_CACHE_SURVIVES,
   DBLOCK_DEVICE_DIRECT,
   DBLOCK_DEVICE_DISCARD,
   DBLOCK_DEVICE_FUA,
+  DBLOCK_DEVICE_NO_PART_SCAN,
   DBLOCK_DEVICE_READ_ONLY,
   DBLOCK_DEVICE_ROTATIONAL,
+  DBLOCK_DEVICE_TIMEOUT_IS_DEATH,
   DBLOCK_DEVICE_WRITE_CACHE,
   DBLOCK_DEVICE_WRITE_ZEROES,
   DBLOCK_QUEUE_COUNT_MAX,
@@ -44,8 +47,17 @@ export interface DeviceOptions extends Limits {
    * @default 128
    */
   readonly depth?: number;
-  /** After this time a request ends with EIO, in ms: 0 (never) or 1,000 to 1,200,000. @default 30,000 */
+  /** After this time a request ends with EIO, in ms: 1,000 to 1,200,000; 0 or Infinity: never. @default 30,000 */
   readonly timeoutMs?: number;
+  /**
+   * What a request that times out is.
+   * - `fail`: that request ends with EIO, and others go on. Its buffer stays the backend's until the backend answers.
+   * - `die`: the server's death: what `onDeath` says happens, so that under "hold" the next server does it again.
+   * @default "fail"
+   */
+  readonly onTimeout?: "fail" | "die";
+  /** Whether the kernel looks for partitions on the disk. @default true */
+  readonly partitionScan?: boolean;
   /** What becomes of the device when this process dies. @default "remove" */
   readonly onDeath?: OnDeath;
 }
@@ -74,7 +86,9 @@ export function planDevice(profile: Profile, options: DeviceOptions & { readonly
   });
   return {
     name: options.name,
-    flags: flagsOf({ ...profile, readOnly }, limits),
+    flags: flagsOf({ ...profile, readOnly }, limits) |
+      (options.partitionScan ?? true ? 0 : DBLOCK_DEVICE_NO_PART_SCAN) |
+      (options.onTimeout === "die" ? DBLOCK_DEVICE_TIMEOUT_IS_DEATH : 0),
     size_bytes: profile.sizeBytes,
     logical_block_bytes: limits.blockBytes,
     physical_block_bytes: limits.physicalBlockBytes,
@@ -82,7 +96,7 @@ export function planDevice(profile: Profile, options: DeviceOptions & { readonly
     max_io_bytes: limits.maxIoBytes,
     queue_count: options.queues,
     queue_depth: options.depth ?? DEFAULT_DEPTH,
-    timeout_ms: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+    timeout_ms: options.timeoutMs === Infinity ? 0 : options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
     on_death: ON_DEATH[options.onDeath ?? "remove"],
     discard_granularity_bytes: limits.maxDiscardBytes === 0 ? 0 : limits.discardGranularityBytes,
     max_discard_bytes: limits.maxDiscardBytes,
@@ -98,6 +112,7 @@ function limitsOf(options: DeviceOptions): Limits {
 function flagsOf(profile: Profile, limits: DecidedLimits): number {
   return (profile.readOnly ? DBLOCK_DEVICE_READ_ONLY : 0) |
     (profile.writeCache ? DBLOCK_DEVICE_WRITE_CACHE : 0) |
+    (profile.writeCache && profile.cacheSurvives ? DBLOCK_DEVICE_CACHE_SURVIVES : 0) |
     (profile.fua ? DBLOCK_DEVICE_FUA : 0) |
     (limits.maxDiscardBytes > 0 ? DBLOCK_DEVICE_DISCARD : 0) |
     (limits.maxWriteZeroesBytes > 0 ? DBLOCK_DEVICE_WRITE_ZEROES : 0) | // by the backend, or by dispatch with writes
@@ -107,13 +122,16 @@ function flagsOf(profile: Profile, limits: DecidedLimits): number {
 
 /** What is wrong with the options that are no limits, in words, or undefined. */
 function whyBadOptions(options: DeviceOptions): string | undefined {
-  const { name, onDeath = "remove", timeoutMs } = options;
+  const { name, onDeath = "remove", onTimeout = "fail", timeoutMs } = options;
+  const never = timeoutMs === 0 || timeoutMs === Infinity;
   const badName = whyBadName(name);
   if (badName !== undefined) return `"${name}" is not a name: ${badName}`;
   if (!Object.hasOwn(ON_DEATH, onDeath)) return `onDeath is remove, fail or hold, not ${onDeath}`;
+  if (onTimeout !== "fail" && onTimeout !== "die") return `onTimeout is fail or die, not ${onTimeout}`;
+  if (onTimeout === "die" && never) return 'onTimeout "die" takes a timeoutMs';
   return whyOutside("queues", options.queues, 1, DBLOCK_QUEUE_COUNT_MAX, 1) ??
     whyOutside("depth", options.depth, 1, DBLOCK_QUEUE_DEPTH_MAX, 1) ??
-    (timeoutMs === 0 ? undefined : whyOutside("timeoutMs", timeoutMs, DBLOCK_TIMEOUT_MS_MIN, DBLOCK_TIMEOUT_MS_MAX, 1));
+    (never ? undefined : whyOutside("timeoutMs", timeoutMs, DBLOCK_TIMEOUT_MS_MIN, DBLOCK_TIMEOUT_MS_MAX, 1));
 }
 
 /** The limits that requests of a device keep: struct dblock_create or struct dblock_info. */

@@ -3,11 +3,14 @@ import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import {
   DBLOCK_BLOCK_BYTES_MAX,
   DBLOCK_BLOCK_BYTES_MIN,
+  DBLOCK_DEVICE_CACHE_SURVIVES,
   DBLOCK_DEVICE_DIRECT,
   DBLOCK_DEVICE_DISCARD,
   DBLOCK_DEVICE_FUA,
+  DBLOCK_DEVICE_NO_PART_SCAN,
   DBLOCK_DEVICE_READ_ONLY,
   DBLOCK_DEVICE_ROTATIONAL,
+  DBLOCK_DEVICE_TIMEOUT_IS_DEATH,
   DBLOCK_DEVICE_WRITE_CACHE,
   DBLOCK_DEVICE_WRITE_ZEROES,
   DBLOCK_IO_BYTES_MAX,
@@ -171,4 +174,22 @@ Deno.test("planDevice() refuses a policy that it does not know", () => {
     "EINVAL",
     "Cannot create /dev/a: onDeath is remove, fail or hold, not Hold",
   ]);
+});
+
+Deno.test("planDevice() has a flag for what survives, for no partitions, and for a timeout that is the server's death", () => {
+  const flags = (options: Partial<DeviceOptions>, backend = disk) => (plan(options, backend).flags ?? 0);
+  const flushed = { ...disk, flush: () => {} };
+  const has = (flag: number, all: number) => (all & flag) !== 0;
+  assertEquals(has(DBLOCK_DEVICE_CACHE_SURVIVES, flags({}, { ...flushed, cacheSurvives: true })), true);
+  assertEquals(has(DBLOCK_DEVICE_CACHE_SURVIVES, flags({}, flushed)), false);
+  assertEquals(has(DBLOCK_DEVICE_CACHE_SURVIVES, flags({}, { ...disk, cacheSurvives: true })), false); // nothing to lose
+  assertEquals(has(DBLOCK_DEVICE_NO_PART_SCAN, flags({ partitionScan: false })), true);
+  assertEquals(has(DBLOCK_DEVICE_NO_PART_SCAN, flags({ partitionScan: true })), false);
+  assertEquals(has(DBLOCK_DEVICE_TIMEOUT_IS_DEATH, flags({ onTimeout: "die" })), true);
+  assertEquals(has(DBLOCK_DEVICE_TIMEOUT_IS_DEATH, flags({ onTimeout: "fail" })), false);
+  for (const timeoutMs of [0, Infinity]) {
+    assertEquals(plan({ timeoutMs }).timeout_ms, 0);
+    assertThrows(() => plan({ timeoutMs, onTimeout: "die" }), DblockError, 'onTimeout "die" takes a timeoutMs');
+  }
+  assertThrows(() => plan({ onTimeout: "Die" as "die" }), DblockError, "onTimeout is fail or die, not Die");
 });

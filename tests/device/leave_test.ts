@@ -1,0 +1,151 @@
+// A server that leaves its disk, fails, or is replaced while it ends: the disk is the next server's, and nobody who uses it
+// notices. Hard cases I9, I10.
+// time limit: 240 s
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import {
+  type Backend,
+  type BackendModule,
+  DblockError,
+  destroy,
+  type Device,
+  FileBackend,
+  info,
+  serve,
+  type ServeOptions,
+} from "../../src/mod.ts";
+import { assertWithin, exists, scaled, sh, waitFor } from "./harness.ts";
+import { Ramdisk } from "./ramdisk.ts";
+import { MIB } from "./server.ts";
+
+const sizeBytes = 16 * MIB;
+
+/** A backend over memory that all servers of a test share, which answers a little later. */
+function later(data: SharedArrayBuffer): Backend {
+  const store = new Uint8Array(data);
+  const soon = () => new Promise<void>((resolve) => setTimeout(resolve, 1));
+  return {
+    sizeBytes: store.length,
+    read: async (buffer, at) => {
+      await soon();
+      buffer.set(store.subarray(at, at + buffer.length));
+    },
+    write: async (buffer, at) => {
+      await soon();
+      store.set(buffer, at);
+    },
+  };
+}
+
+/** The same in a module. */
+function inModule(data: SharedArrayBuffer, options: Partial<BackendModule> = {}): BackendModule {
+  const code = `export default ${later.toString().replace(": SharedArrayBuffer", "")}`;
+  return { module: `data:text/javascript,${encodeURIComponent(code)}`, data, ...options };
+}
+
+const data = new SharedArrayBuffer(sizeBytes);
+const path = "/dev/shm/leave-store";
+const kinds: [kind: string, make: () => Promise<Backend | BackendModule>, options: Partial<ServeOptions>][] = [
+  ["an object", () => Promise.resolve(later(data)), {}],
+  ["a module", () => Promise.resolve(inModule(data)), { queues: 2 }],
+  ["a module with an event loop", () => Promise.resolve(inModule(data, { eventLoop: true })), { queues: 2 }],
+  ["a file", () => FileBackend.open({ path, sizeBytes }), { queues: 2 }],
+];
+
+for (const [i, [kind, make, options]] of kinds.entries()) {
+  const name = `leave${i}`;
+  Deno.test(`a disk of ${kind} is left and recovered again and again by one program, and a writer does not notice`, async () => {
+    const start = async () =>
+      await serve(await make(), { name, onDeath: "hold", existing: "recover", log: () => {}, ...options });
+    let device = await start();
+    // Two passes of a pattern, each read back: what is lost in between shows.
+    const writer = sh(
+      `head -c ${sizeBytes} /dev/urandom > /dev/shm/${name}.pattern
+       for i in 1 2; do
+         dd if=/dev/shm/${name}.pattern of=/dev/${name} bs=16k oflag=direct status=none || exit 1
+         dd if=/dev/${name} bs=64k iflag=direct status=none | cmp - /dev/shm/${name}.pattern || exit 2
+         dd if=/dev/zero of=/dev/${name} bs=64k count=64 oflag=direct status=none || exit 3
+       done; touch /dev/shm/${name}.done`,
+      { timeoutMs: 120_000 },
+    );
+    for (let round = 0; round < scaled(4); round++) {
+      await new Promise((resolve) => setTimeout(resolve, 150));
+      const began = performance.now();
+      await device.leave();
+      assertWithin(1_000, performance.now() - began, "left");
+      assertEquals(await device.closed, { reason: "left" });
+      assertEquals((await info(name)).state, "held");
+      await new Promise((resolve) => setTimeout(resolve, 50)); // requests gather
+      device = await start();
+      assertEquals(device.origin, "recovered");
+    }
+    await writer;
+    const { counts } = await device.info();
+    assertEquals([counts.errors, counts.timeouts, counts.replayed], [0, 0, 0]);
+    await device.close({ waitMs: 20_000 });
+    await sh(`rm /dev/shm/${name}.*; rm -f ${path}`);
+  });
+}
+
+Deno.test("a disk whose policy removes it cannot be left, and goes on", async () => {
+  await using device = await serve(later(new SharedArrayBuffer(sizeBytes)), { name: "leave8" });
+  const error = await assertRejects(() => device.leave(), DblockError);
+  assertEquals(error.code, "EOPNOTSUPP");
+  await sh(`dd if=${device.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);
+});
+
+Deno.test("a server that waits for a busy disk to be closed does not destroy it once another process has taken it over", async () => {
+  const store = "/dev/shm/leave-upgrade";
+  const name = "leave9";
+  const backend = await FileBackend.open({ path: store, sizeBytes });
+  const before = await serve(backend, { name, onDeath: "hold", log: () => {} });
+  const user = await Deno.open(before.path);
+  const closing = before.close({ waitMs: 60_000 });
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  await using next = await Ramdisk.start({ name, args: ["--store", store, "--take-over"] });
+  assert(next.stdout.includes("is taken over"), next.stdout);
+  user.close();
+  await closing;
+  assertEquals(await before.closed, { reason: "replaced" });
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const { state, server } = await info(name);
+  assertEquals([state, server?.pid, exists(`/dev/${name}`)], ["live", next.pid, true]);
+  await sh(`dd if=/dev/${name} of=/dev/null bs=4k count=1 iflag=direct status=none`);
+  await destroy(name, { waitMs: 20_000 });
+});
+
+Deno.test("Workers that die of an error leave no thread and no descriptor, and the disk waits for the next server", async () => {
+  const name = "leave10";
+  const code = `export default () => ({
+    sizeBytes: ${sizeBytes}, read: () => Promise.resolve(),
+    write: () => { setTimeout(() => { throw new Error("boom"); }, 1); return Promise.resolve(); },
+  })`;
+  const module = `data:text/javascript,${encodeURIComponent(code)}`;
+  const count = (what: string) => [...Deno.readDirSync(`/proc/self/${what}`)].length;
+  const dies = async () => {
+    const device: Device = await serve({ module }, {
+      name,
+      queues: 2,
+      onDeath: "hold",
+      existing: "recover",
+      log: () => {},
+    });
+    await sh(`dd if=/dev/zero of=/dev/${name} bs=4k count=1 oflag=direct status=none`, {
+      check: false,
+      timeoutMs: 5_000,
+    })
+      .catch(() => {}); // the next server may get it
+    assertEquals((await device.closed).reason, "failed");
+    assertEquals((await info(name)).state, "held");
+  };
+  await dies(); // what Deno opens once
+  await dies();
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  const before = { threads: count("task"), descriptors: count("fd") };
+  for (let i = 0; i < 8; i++) await dies();
+  await waitFor(
+    "threads and descriptors are back",
+    () => count("task") <= before.threads + 2 && count("fd") <= before.descriptors,
+    30_000,
+  );
+  await destroy(name, { force: true });
+});
