@@ -18,7 +18,7 @@ import {
 } from "../../src/module/abi.ts";
 import { ERRNO } from "../../src/disk/errors.ts";
 import { decode, encode } from "../../src/system/struct.ts";
-import { Random } from "./random.ts";
+import type { Random } from "./random.ts";
 
 /** How often the kernel does what it may do, each 0 to 1. */
 export interface Mischief {

@@ -3,7 +3,7 @@
  * Workers that are played in this thread, by the real channel and event loop on a fake kernel: what the main program makes
  * of its Workers can be tested without the module.
  */
-import { type Backend } from "../../src/disk/backend.ts";
+import type { Backend } from "../../src/disk/backend.ts";
 import { DblockError, ERRNO } from "../../src/disk/errors.ts";
 import { profileOf } from "../../src/disk/profile.ts";
 import { Channel } from "../../src/module/channel.ts";
