@@ -36,6 +36,8 @@ const COUNTS = Array.from(
   (_, count) => BigInt(count),
 );
 const COMMIT = dblock_commit.fields;
+const WASM_PAGE_BYTES = 65_536;
+const WASM_PAGES_MAX = 65_536;
 
 /** Which queue to serve, and how. */
 export interface ChannelOptions {
@@ -71,6 +73,7 @@ export class Channel implements Disposable {
   readonly #id: number;
   readonly #slotBytes: number;
   readonly #buffer: Uint8Array<ArrayBuffer>;
+  readonly #bufferBytes: number;
   readonly #views: Uint8Array<ArrayBuffer>[];
   readonly #commit = encode(dblock_commit);
   readonly #commitView = new DataView(this.#commit.buffer);
@@ -88,7 +91,8 @@ export class Channel implements Disposable {
     this.#id = options.id ?? 0;
     this.ring = new Ring(depth);
     this.#slotBytes = slotBytes;
-    this.#buffer = alignedBytes(depth * slotBytes);
+    this.#buffer = slotMemory(depth * slotBytes);
+    this.#bufferBytes = this.#buffer.byteLength;
     this.#views = Array.from(
       { length: slotBytes === 0 ? 0 : depth },
       (_, slot) => this.#buffer.subarray(slot * slotBytes, slot * slotBytes),
@@ -163,6 +167,7 @@ export class Channel implements Disposable {
    */
   exchange(): number {
     if (this.#closed) return GONE; // a closed file's number is given to the next file that is opened
+    if (this.#buffer.byteLength !== this.#bufferBytes) throw this.#transferred();
     const ring = this.ring;
     ring.clearHeader();
     const count = this.#ioctl(this.#fd, EXCHANGE, COUNTS[ring.pending]);
@@ -176,6 +181,7 @@ export class Channel implements Disposable {
   /** Commits the ring's pending completions; never waits and takes nothing. */
   commit(): number {
     if (this.#closed) return GONE;
+    if (this.#buffer.byteLength !== this.#bufferBytes) throw this.#transferred();
     const ring = this.ring;
     const view = this.#commitView;
     view.setUint32(COMMIT.error.offset, 0, true);
@@ -195,6 +201,19 @@ export class Channel implements Disposable {
     return this.#failed(
       view.getUint32(COMMIT.error.offset, true),
       "commit to",
+    );
+  }
+
+  /** The memory of the slots is gone, and the kernel must not copy to its address any more. */
+  #transferred(): DblockError {
+    const attempted = `Cannot serve queue ${this.queue} of ${devicePath(this.name)}`;
+    return new DblockError(
+      "EFAULT",
+      attempted,
+      "its backend has transferred the memory of a request to another thread",
+      {
+        hint: "transfer a copy: buffer.slice()",
+      },
     );
   }
 
@@ -352,10 +371,22 @@ export async function resize(name: string, sizeBytes: number, kernel: Kernel = l
   }
 }
 
-/** Zeroed memory that starts on a page, as ATTACH wants a buffer to. */
-function alignedBytes(lengthBytes: number): Uint8Array<ArrayBuffer> {
-  if (lengthBytes === 0) return new Uint8Array(new ArrayBuffer(0));
-  const bytes = new Uint8Array(new ArrayBuffer(lengthBytes + PAGE_BYTES));
+/**
+ * Zeroed memory that starts on a page, as ATTACH wants a buffer to. A backend cannot transfer it to another thread, which
+ * would free it while the kernel copies to its address; only what is too large for a WebAssembly.Memory can be.
+ */
+function slotMemory(lengthBytes: number): Uint8Array<ArrayBuffer> {
+  if (lengthBytes > 0 && lengthBytes <= WASM_PAGES_MAX * WASM_PAGE_BYTES) {
+    const pages = Math.ceil(lengthBytes / WASM_PAGE_BYTES);
+    try {
+      const { buffer } = new WebAssembly.Memory({ initial: pages, maximum: pages });
+      return new Uint8Array(buffer as ArrayBuffer, 0, lengthBytes);
+    } catch {
+      // It takes more addresses than its size; there may be a limit on those (ulimit -v).
+    }
+  }
+  const bytes = new Uint8Array(new ArrayBuffer(lengthBytes === 0 ? 0 : lengthBytes + PAGE_BYTES));
+  if (lengthBytes === 0) return bytes;
   const past = addressOf(bytes) % PAGE_BYTES;
   const start = past === 0 ? 0 : PAGE_BYTES - past;
   return bytes.subarray(start, start + lengthBytes);

@@ -353,6 +353,33 @@ Deno.test("a log that fails, and errors without a description, cost their own re
   assertEquals(device.name, "a");
 });
 
+Deno.test("a backend that transfers its buffer fails its own request, and the memory stays", async () => {
+  const disk = new Disk();
+  let isGood = true;
+  disk.write = (buffer) => {
+    if (!isGood) structuredClone(buffer, { transfer: [buffer.buffer as ArrayBuffer] });
+  };
+  const { kernel, logged, serve } = make({}, disk);
+  await using _device = await serve();
+  assertEquals(await kernel.submit("a", io(WRITE, new Uint8Array(512))), 0);
+  isGood = false;
+  assertEquals(await kernel.submit("a", io(WRITE, new Uint8Array(512))), ERRNO.EIO);
+  isGood = true;
+  for (let i = 0; i < 200; i++) assertEquals(await kernel.submit("a", io(WRITE, new Uint8Array(512))), 0);
+  assertEquals(logged.length, 1);
+});
+
+Deno.test("a backend that transfers more than a WebAssembly.Memory holds ends its disk before the kernel touches it", async () => {
+  const disk = new Disk();
+  disk.write = (buffer) => void structuredClone(buffer, { transfer: [buffer.buffer as ArrayBuffer] });
+  const { kernel, serve } = make({ depth: 1024, maxIoBytes: 5 * MIB }, disk);
+  const device = await serve();
+  const errno = kernel.submit("a", io(WRITE, new Uint8Array(512)));
+  const { reason, error } = await device.closed;
+  assertEquals([reason, await errno], ["failed", ERRNO.EIO]);
+  assertStringIncludes(String(error), "its backend has transferred the memory of a request to another thread");
+});
+
 Deno.test("a request that is never answered hurts no other", async () => {
   const disk = new Disk();
   let isFirst = false;
