@@ -125,7 +125,7 @@ export function encode<S extends Struct>(
 /**
  * The values in the bytes of a structure.
  *
- * @throws {RangeError} if there are too few bytes, or a u64 is beyond 2^53 - 1.
+ * @throws {RangeError} if there are too few bytes. A u64 beyond 2^53 is rounded.
  */
 export function decode<S extends Struct>(
   layout: S,
