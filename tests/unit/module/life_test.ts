@@ -141,6 +141,23 @@ Deno.test("close() that waits leaves a disk alone that was destroyed and made an
   await assertRejects(() => before.info(), DblockError, "the device is gone, and another one has its name");
 });
 
+Deno.test("close() leaves a disk alone that was made anew after it had asked whose the disk is", async () => {
+  const kernel = new FakeKernel();
+  const device = await start(kernel, new Disk());
+  using control = await Control.open("Cannot test", kernel);
+  const ioctlAsync = kernel.ioctlAsync.bind(kernel);
+  kernel.ioctlAsync = async (fd, request, structure) => {
+    if (request === DBLOCK_IOC_DESTROY) {
+      kernel.ioctlAsync = ioctlAsync;
+      kernel.remove("a");
+      await control.create(planDevice(profileOf(new Disk()), { name: "a", queues: 1 }));
+    }
+    return await ioctlAsync(fd, request, structure);
+  };
+  await device.close({ force: true });
+  assertEquals([kernel.devices.has("a"), kernel.devices.get("a")?.params.id === device.id], [true, false]);
+});
+
 Deno.test("destroy() with an id destroys that device and no other of its name", async () => {
   const kernel = new FakeKernel();
   const first = await start(kernel, new Disk());
