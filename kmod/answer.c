@@ -8,6 +8,7 @@
 #include <linux/bottom_half.h>
 #include <linux/err.h>
 #include <linux/errno.h>
+#include <linux/sched/signal.h>
 #include <linux/sizes.h>
 
 #include "compat.h"
@@ -254,6 +255,9 @@ int dblock_queue_complete(struct dblock_channel *channel,
 	int err;
 
 	while (i < count) {
+		cond_resched();
+		if (fatal_signal_pending(current))
+			return -EINTR;
 		end = dblock_answer_end(completions, i, count);
 		i = dblock_answer_round(channel, completions, answers, i, end);
 		if (i == end)

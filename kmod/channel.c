@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * /dev/NAME-ctl: a server's open file of a device. It serves one queue at most.
- * When the process that attached it loses it, the server is dead.
+ * /dev/NAME-ctl: a server's open file of a device. It serves one queue at most;
+ * how it begins and ends to is in attach.c. When the process that attached it
+ * loses it, the server is dead.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/capability.h>
 #include <linux/fdtable.h>
 #include <linux/module.h>
+#include <linux/pid.h>
 #include <linux/poll.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
@@ -30,26 +32,9 @@ static int dblock_channel_open(struct inode *inode, struct file *file)
 		return -ENOMEM;
 	}
 	channel->device = device;
+	init_waitqueue_head(&channel->wait);
 	file->private_data = channel;
 	return stream_open(inode, file);
-}
-
-static void dblock_channel_detach(struct dblock_channel *channel)
-{
-	struct dblock_device *device = channel->device;
-	u32 i;
-
-	mutex_lock(&device->lock);
-	/* One of its threads may still wait for its turn to attach. */
-	WRITE_ONCE(channel->closed, true);
-	for (i = 0; !channel->queue && i < device->params.queue_count; i++)
-		wake_up_all(&device->queues[i].wait);
-	if (channel->queue && dblock_queue_detach(channel->queue, channel)) {
-		device->attached_count--;
-		if (!channel->queue->successor)
-			dblock_device_server_died(device);
-	}
-	mutex_unlock(&device->lock);
 }
 
 static int dblock_same_file(const void *wanted, struct file *file,
@@ -79,147 +64,66 @@ static int dblock_channel_release(struct inode *inode, struct file *file)
 	struct dblock_channel *channel = file->private_data;
 
 	dblock_channel_detach(channel);
+	if (channel->relay.func)
+		remove_wait_queue(&channel->queue->wait, &channel->relay);
 	if (channel->mm)
 		mmdrop(channel->mm);
+	put_pid(channel->process);
 	dblock_device_put(channel->device);
 	kfree(channel);
 	return 0;
 }
 
+/* A wake-up of the queue, for those who polled before there was one. */
+static int dblock_channel_relayed(struct wait_queue_entry *entry,
+				  unsigned int mode, int flags, void *key)
+{
+	struct dblock_channel *channel = container_of(entry,
+						      struct dblock_channel,
+						      relay);
+
+	wake_up_all(&channel->wait);
+	return 0;
+}
+
+/* This file serves a queue now: the queue's wake-ups are also those of who waits
+ * for this file since before. (An epoll set registers once and for all.) Who
+ * polls only later is on the queue's own list and costs nobody anything here.
+ */
+void dblock_channel_relay(struct dblock_channel *channel)
+{
+	lockdep_assert_held(&channel->device->lock);
+	/* Either this sees that somebody polled, or he sees the queue. */
+	smp_mb();
+	if (!READ_ONCE(channel->polled_early) || channel->relay.func)
+		return;
+	init_waitqueue_func_entry(&channel->relay, dblock_channel_relayed);
+	add_wait_queue(&channel->queue->wait, &channel->relay);
+	wake_up_all(&channel->wait);
+}
+
+/* On one list or the other before anything is said that may change. */
 static __poll_t dblock_channel_poll(struct file *file, poll_table *table)
 {
 	struct dblock_channel *channel = file->private_data;
 	struct dblock_queue *queue = smp_load_acquire(&channel->queue);
 
-	if (!queue)
-		return EPOLLERR;
+	if (!queue) {
+		poll_wait(file, &channel->wait, table);
+		WRITE_ONCE(channel->polled_early, true);
+		smp_mb();
+		queue = smp_load_acquire(&channel->queue);
+		if (!queue)
+			return EPOLLERR;
+	}
 	poll_wait(file, &queue->wait, table);
 	if (READ_ONCE(queue->gone) || READ_ONCE(queue->channel) != channel)
 		return EPOLLIN | EPOLLRDNORM | EPOLLHUP;
 	return dblock_queue_ready(queue, channel) ? EPOLLIN | EPOLLRDNORM : 0;
 }
 
-static bool dblock_attach_valid(const struct dblock_device *device,
-				const struct dblock_attach *p)
-{
-	const struct dblock_create *params = &device->params;
-	u64 buffer_bytes = 0;
-
-	if (!(params->flags & DBLOCK_DEVICE_DIRECT))
-		buffer_bytes = (u64)params->queue_depth * params->max_io_bytes;
-	return dblock_is_zero(p->reserved, sizeof(p->reserved)) &&
-	       p->queue < params->queue_count &&
-	       p->ring_bytes == DBLOCK_RING_BYTES(params->queue_depth) &&
-	       p->ring_address % 8 == 0 && p->buffer_address % 4096 == 0 &&
-	       p->buffer_bytes == buffer_bytes &&
-	       !p->buffer_address == !buffer_bytes;
-}
-
-/* Under the device's lock, with the channel's EXCHANGE kept out. */
-static int dblock_attach_locked(struct dblock_channel *channel,
-				const struct dblock_attach *p)
-{
-	struct dblock_device *device = channel->device;
-	struct dblock_queue *queue = &device->queues[p->queue];
-	char __user *ring = u64_to_user_ptr(p->ring_address);
-	u32 depth = device->params.queue_depth;
-	bool served = queue->channel;
-	int err;
-
-	if (device->state >= DBLOCK_STATE_REMOVING)
-		return -ENODEV;
-	if (channel->closed)
-		return -EBADF;
-	if (channel->queue && (queue->channel != channel ||
-			       channel->mm != current->mm))
-		return -EBUSY;
-	err = dblock_queue_attach(queue, channel,
-				  p->flags & DBLOCK_ATTACH_TAKE_OVER);
-	if (!err || err == -EINPROGRESS)
-		WRITE_ONCE(channel->files, current->files);
-	if (err)
-		return err;
-	if (!channel->mm) {
-		channel->mm = current->mm;
-		mmgrab(channel->mm);
-	}
-	channel->header = (void __user *)ring;
-	ring += sizeof(struct dblock_ring_header);
-	channel->requests = (void __user *)ring;
-	ring += depth * sizeof(struct dblock_request);
-	channel->completions = (void __user *)ring;
-	spin_lock(&queue->lock);	/* a COMMIT may be under way */
-	channel->buffer_address = p->buffer_address;
-	spin_unlock(&queue->lock);
-	device->attached_count += !served;
-	device->server_pid = task_tgid_nr(current);
-	dblock_note(device, "queue %u is served by process %d%s\n", p->queue,
-		    device->server_pid, served ? ", which took it over" : "");
-	smp_store_release(&channel->queue, queue);
-	return 0;
-}
-
-/* Attaches as soon as the server before has answered what it has. */
-static int dblock_attach_wait(struct dblock_channel *channel,
-			      const struct dblock_attach *p)
-{
-	struct dblock_device *device = channel->device;
-	struct dblock_queue *queue = &device->queues[p->queue];
-	bool waiting = false;
-	int err;
-
-	for (;;) {
-		mutex_lock(&device->lock);
-		err = dblock_attach_locked(channel, p);
-		mutex_unlock(&device->lock);
-		if (err != -EINPROGRESS)
-			break;
-		waiting = true;
-		if (wait_event_interruptible(queue->wait,
-					     dblock_queue_drained(queue) ||
-					     READ_ONCE(channel->closed))) {
-			err = -EINTR;
-			break;
-		}
-	}
-	if (err && waiting) {
-		mutex_lock(&device->lock);
-		dblock_queue_give_up(queue);
-		/* If the server before died meanwhile, this was its heir. */
-		if (!queue->channel)
-			dblock_device_server_died(device);
-		mutex_unlock(&device->lock);
-	}
-	return err;
-}
-
-static int dblock_attach(struct dblock_channel *channel,
-			 struct dblock_attach *p)
-{
-	int err;
-
-	if (p->flags & ~DBLOCK_ATTACH_TAKE_OVER)
-		return -EOPNOTSUPP;
-	if (!dblock_attach_valid(channel->device, p))
-		return -EINVAL;
-	if (!dblock_device_is(channel->device, p->id))
-		return -ESTALE;
-	if (!access_ok(u64_to_user_ptr(p->ring_address), p->ring_bytes) ||
-	    !access_ok(u64_to_user_ptr(p->buffer_address), p->buffer_bytes) ||
-	    clear_user(u64_to_user_ptr(p->ring_address),
-		       sizeof(struct dblock_ring_header)))
-		return -EFAULT;
-	if (test_and_set_bit_lock(0, &channel->exchanging))
-		return -EBUSY;
-	err = dblock_attach_wait(channel, p);
-	clear_bit_unlock(0, &channel->exchanging);
-	return err;
-}
-
 static int dblock_resize(struct dblock_device *device, struct dblock_resize *p)
 {
-	int err = -ENODEV;
-
 	if (p->flags)
 		return -EOPNOTSUPP;
 	if (!p->size_bytes || p->size_bytes > DBLOCK_SIZE_BYTES_MAX ||
@@ -228,16 +132,7 @@ static int dblock_resize(struct dblock_device *device, struct dblock_resize *p)
 		return -EINVAL;
 	if (!dblock_device_is(device, p->id))
 		return -ESTALE;
-	mutex_lock(&device->lock);
-	if (device->state >= DBLOCK_STATE_LIVE &&
-	    device->state < DBLOCK_STATE_REMOVING) {
-		dblock_note(device, "resized from %llu to %llu bytes\n",
-			    device->params.size_bytes, p->size_bytes);
-		dblock_disk_resize(device, p->size_bytes);
-		err = 0;
-	}
-	mutex_unlock(&device->lock);
-	return err;
+	return dblock_disk_resize(device, p->size_bytes);
 }
 
 static int dblock_start(struct dblock_device *device, struct dblock_start *p)
@@ -251,8 +146,8 @@ static int dblock_start(struct dblock_device *device, struct dblock_start *p)
 	return dblock_device_start(device, !(p->flags & DBLOCK_START_NO_WAIT));
 }
 
-static long dblock_channel_ioctl(struct file *file, unsigned int command,
-				 unsigned long argument)
+static long dblock_channel_command(struct file *file, unsigned int command,
+				   unsigned long argument)
 {
 	struct dblock_channel *channel = file->private_data;
 	union {
@@ -298,6 +193,22 @@ static long dblock_channel_ioctl(struct file *file, unsigned int command,
 	if (copy_to_user(user, &p, size))
 		return -EFAULT;
 	return err;
+}
+
+/* Memory for a server's pages may be short because of what waits for its disk.
+ * To get some, no file system is asked in here, as it may be on this disk.
+ * Swapping is allowed: without it, a process that has come to the limit of its
+ * memory group is killed though swap is free. Who swaps to his own disk has to be
+ * an I/O flusher (prctl), which excludes that, too.
+ */
+static long dblock_channel_ioctl(struct file *file, unsigned int command,
+				 unsigned long argument)
+{
+	unsigned int nofs = memalloc_nofs_save();
+	long ret = dblock_channel_command(file, command, argument);
+
+	memalloc_nofs_restore(nofs);
+	return ret;
 }
 
 const struct file_operations dblock_channel_fops = {

@@ -10,15 +10,13 @@
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/device.h>
+#include <linux/highmem.h>
+#include <linux/nospec.h>
+#include <linux/sched/signal.h>
 #include <linux/version.h>
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0)
 #error "dblock needs Linux 5.10 or newer"
-#endif
-
-/* Pages are copied through their linear addresses. */
-#ifdef CONFIG_HIGHMEM
-#error "dblock needs a kernel without CONFIG_HIGHMEM"
 #endif
 
 /* 5.16 moved struct gendisk to blkdev.h. */
@@ -31,6 +29,29 @@
 #define DBLOCK_GENHD_NO_PART	GENHD_FL_NO_PART_SCAN
 #else
 #define DBLOCK_GENHD_NO_PART	GENHD_FL_NO_PART
+#endif
+
+/* 5.11 lets a page be mapped for a moment without preemption being off. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 11, 0)
+#define dblock_map_page(page)		kmap_atomic(page)
+#define dblock_unmap_page(address)	kunmap_atomic(address)
+#else
+#define dblock_map_page(page)		kmap_local_page(page)
+#define dblock_unmap_page(address)	kunmap_local(address)
+#endif
+
+/* 5.17 made a core dump an exit like any other. What has one of these flags never
+ * returns to user space.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 17, 0)
+#define DBLOCK_SIGNAL_EXITS	(SIGNAL_GROUP_EXIT | SIGNAL_GROUP_COREDUMP)
+#else
+#define DBLOCK_SIGNAL_EXITS	SIGNAL_GROUP_EXIT
+#endif
+
+/* 6.3 made every architecture have it, and gave it to older kernels later. */
+#ifndef barrier_nospec
+#define barrier_nospec()	do { } while (0)
 #endif
 
 /* 6.0 dropped the "reserved" argument of blk_mq_ops.timeout. */

@@ -9,6 +9,7 @@
  *	(the block layer's open_mutex, in disk open and release)
  *	dblock_nodes_lock	mutex: who makes or removes server nodes
  *	dblock_registry_lock	mutex: names, minor numbers, who may look up whom
+ *	dblock_device.resizing	mutex: who tells of a new size
  *	dblock_device.lock	mutex: state, attachment, open count, size
  *	dblock_queue.lock	spinlock: waiting requests, slots, counters
  *
@@ -105,7 +106,7 @@ struct dblock_queue {
 	spinlock_t lock;
 	enum dblock_mode mode;
 	bool gone;			/* the device is on its way out */
-	struct dblock_channel *channel;	/* who serves; only compared */
+	struct dblock_channel *channel;	/* who serves; there while locked */
 	struct dblock_channel *successor; /* who waits to take over, or NULL */
 	struct list_head waiting;	/* dblock_io.node, by sequence */
 	u64 sequence;			/* of the next first hand-out */
@@ -135,12 +136,15 @@ struct dblock_queue {
 struct dblock_device {
 	struct kref ref;		/* registry, channels, openers, lookups */
 	struct dblock_create params;	/* as checked; size_bytes under @lock */
+	struct mutex resizing;
 	struct mutex lock;
 	enum dblock_state state;
 	unsigned int open_count;
 	unsigned int attached_count;
 	unsigned int death_count;
 	pid_t server_pid;
+	struct pid *heir;		/* takes over from @predecessor, */
+	struct pid *predecessor;	/* or NULL, both: see attach.c */
 	int start_error;
 	struct completion started;	/* START has an outcome */
 	struct completion removed;	/* the name is free */
@@ -175,7 +179,12 @@ struct dblock_poll {
  * struct dblock_channel - an open file of /dev/NAME-ctl
  * @queue: the queue it serves, or NULL; set once, under the device's lock. It
  *	serves as long as queue->channel points back here
- * @mm: whose addresses the rest is in; compared, never used
+ * @wait: who polls since before there was a queue
+ * @polled_early: whether there is anybody
+ * @relay: on the queue's list, for @wait; with a function if it is
+ * @process: the server; set before queue->channel or ->successor points here,
+ *	and not changed while one of them does
+ * @mm: whose addresses the rest is in; compared, never used. As @process
  * @files: the server's file table; compared, never used
  */
 struct dblock_channel {
@@ -183,6 +192,10 @@ struct dblock_channel {
 	struct dblock_queue *queue;
 	unsigned long exchanging;	/* bit 0: a thread is in EXCHANGE */
 	struct dblock_poll poll;	/* whose thread is in EXCHANGE */
+	wait_queue_head_t wait;
+	bool polled_early;
+	struct wait_queue_entry relay;
+	struct pid *process;
 	struct mm_struct *mm;
 	fl_owner_t files;
 	bool closed;			/* by the server: it attaches no more */
@@ -220,6 +233,7 @@ void dblock_registry_remove(struct dblock_device *device);
 struct dblock_device *dblock_device_by_name(const char *name);
 struct dblock_device *dblock_device_by_minor(unsigned int minor);
 struct dblock_device *dblock_device_next(unsigned int *minor);
+bool dblock_device_any(bool (*look)(struct dblock_device *device));
 unsigned int dblock_device_count_max(void);
 bool dblock_device_get_disk(struct gendisk *disk);
 void dblock_device_forget_disk(struct gendisk *disk);
@@ -236,6 +250,7 @@ int dblock_device_destroy(struct dblock_device *device, bool force,
 int dblock_device_start(struct dblock_device *device, bool wait);
 void dblock_device_server_died(struct dblock_device *device);
 bool dblock_device_is(const struct dblock_device *device, u64 id);
+void dblock_device_wake(struct dblock_device *device);
 void dblock_device_info(struct dblock_device *device, struct dblock_info *info);
 int dblock_device_info_checked(struct dblock_device *device,
 			       struct dblock_info *info);
@@ -245,7 +260,8 @@ int dblock_disk_alloc(struct dblock_device *device);
 int dblock_disk_add(struct dblock_device *device);
 void dblock_disk_del(struct dblock_device *device);
 void dblock_disk_free(struct dblock_device *device);
-void dblock_disk_resize(struct dblock_device *device, u64 size_bytes);
+int dblock_disk_resize(struct dblock_device *device, u64 size_bytes);
+void dblock_disk_resized(struct dblock_device *device);
 
 /* sysfs.c */
 extern const struct attribute_group *dblock_attribute_groups[];
@@ -304,8 +320,23 @@ int dblock_commit(struct dblock_channel *channel, struct dblock_commit *p);
 
 /* channel.c */
 extern const struct file_operations dblock_channel_fops;
+void dblock_channel_relay(struct dblock_channel *channel);
+
+/* attach.c */
+void dblock_channel_detach_locked(struct dblock_channel *channel);
+void dblock_channel_detach(struct dblock_channel *channel);
+int dblock_attach(struct dblock_channel *channel, struct dblock_attach *p);
+
+/* watch.c */
+bool dblock_process_ended(struct pid *process, const struct mm_struct *mm);
+bool dblock_channel_orphaned(const struct dblock_channel *channel);
+void dblock_watch_begin(void);
+void dblock_watch_now(void);
+int dblock_watch_init(void);
+void dblock_watch_exit(void);
 
 /* data.c */
+bool dblock_user_range(u64 address, u64 bytes);
 size_t dblock_data_copy(struct request *rq, u64 address, size_t done);
 int dblock_data_fault_in(u64 address, size_t bytes, bool write);
 

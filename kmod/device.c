@@ -7,6 +7,7 @@
 
 #include <linux/bitops.h>
 #include <linux/module.h>
+#include <linux/pid.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -25,7 +26,10 @@ static void dblock_device_free(struct dblock_device *device)
 	for (i = 0; device->queues && i < device->params.queue_count; i++)
 		dblock_queue_free(&device->queues[i]);
 	kvfree(device->queues);
+	put_pid(device->heir);
+	put_pid(device->predecessor);
 	mutex_destroy(&device->lock);
+	mutex_destroy(&device->resizing);
 	kfree(device);
 	module_put(THIS_MODULE);
 }
@@ -84,6 +88,7 @@ static void dblock_remove_work(struct work_struct *work)
 		device->start_error = -ENODEV;
 		mutex_unlock(&device->lock);
 	}
+	dblock_disk_resized(device);
 	dblock_disk_del(device);
 	dblock_registry_remove(device);
 	mutex_lock(&device->lock);
@@ -112,6 +117,7 @@ struct dblock_device *dblock_device_create(const struct dblock_create *params)
 	/* The caller is in an ioctl of ours, so the module is held already. */
 	__module_get(THIS_MODULE);
 	kref_init(&device->ref);
+	mutex_init(&device->resizing);
 	mutex_init(&device->lock);
 	init_completion(&device->started);
 	init_completion(&device->removed);
@@ -308,6 +314,15 @@ void dblock_device_server_died(struct dblock_device *device)
 				    name, device->server_pid);
 		dblock_device_remove(device);
 	}
+}
+
+/* Whoever waits for a queue, whichever that is, looks again. */
+void dblock_device_wake(struct dblock_device *device)
+{
+	u32 i;
+
+	for (i = 0; i < device->params.queue_count; i++)
+		wake_up_all(&device->queues[i].wait);
 }
 
 /*

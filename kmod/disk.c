@@ -128,15 +128,46 @@ void dblock_disk_free(struct dblock_device *device)
 		blk_mq_free_tag_set(&device->tag_set);
 }
 
-/* Tells the block layer, mounted file systems and udev of a new size. */
-void dblock_disk_resize(struct dblock_device *device, u64 size_bytes)
+/**
+ * dblock_disk_resize() - tell block layer, file systems and udev of a new size
+ * @device: which
+ * @size_bytes: checked by the caller
+ *
+ * To tell udev may take as long as a disk that nobody serves is held, in reclaim,
+ * and that may be this disk. So who comes to end that, by ATTACH, START or
+ * DESTROY, does not wait for it: it is done without the device's lock.
+ *
+ * Return: 0, or -ENODEV if there is no disk, or none any more.
+ */
+int dblock_disk_resize(struct dblock_device *device, u64 size_bytes)
 {
 	unsigned int noio;
+	int err = 0;
 
-	lockdep_assert_held(&device->lock);
-	device->params.size_bytes = size_bytes;
-	/* With the lock held this must not wait for this very disk. */
-	noio = memalloc_noio_save();
-	dblock_gendisk_resize(device->disk, size_bytes >> SECTOR_SHIFT);
-	memalloc_noio_restore(noio);
+	mutex_lock(&device->resizing);
+	mutex_lock(&device->lock);
+	if (device->state >= DBLOCK_STATE_LIVE &&
+	    device->state < DBLOCK_STATE_REMOVING) {
+		dblock_note(device, "resized from %llu to %llu bytes\n",
+			    device->params.size_bytes, size_bytes);
+		device->params.size_bytes = size_bytes;
+	} else {
+		err = -ENODEV;
+	}
+	mutex_unlock(&device->lock);
+	if (!err) {
+		noio = memalloc_noio_save();
+		dblock_gendisk_resize(device->disk,
+				      size_bytes >> SECTOR_SHIFT);
+		memalloc_noio_restore(noio);
+	}
+	mutex_unlock(&device->resizing);
+	return err;
+}
+
+/* The device is on its way out, and nobody is at its size when this returns. */
+void dblock_disk_resized(struct dblock_device *device)
+{
+	mutex_lock(&device->resizing);
+	mutex_unlock(&device->resizing);
 }

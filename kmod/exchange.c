@@ -5,10 +5,22 @@
  * in serve.c; here is only the ring.
  */
 #include <linux/fs.h>
+#include <linux/pid.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 
 #include "dblock.h"
+
+/* A server that copies gigabytes in one call must not keep others from the CPU,
+ * nor its own end from coming.
+ */
+static int dblock_pause(void)
+{
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	cond_resched();
+	return 0;
+}
 
 /* Takes @count completions from the server's memory.
  *
@@ -23,6 +35,9 @@ static int dblock_take(struct dblock_channel *channel,
 	int err;
 
 	while (*taken < count) {
+		err = dblock_pause();
+		if (err)
+			return err;
 		n = min_t(u32, count - *taken, DBLOCK_CHUNK);
 		if (copy_from_user(chunk, from + *taken, n * sizeof(*chunk)))
 			return -EFAULT;
@@ -61,8 +76,12 @@ static int dblock_tell(struct dblock_channel *channel,
 	int err = 0;
 
 	for (i = 0; i < count; i++) {
-		if (!direct && requests[i].operation == DBLOCK_OPERATION_WRITE)
-			err = dblock_queue_deliver(channel, &requests[i]);
+		if (!direct && requests[i].operation == DBLOCK_OPERATION_WRITE) {
+			err = dblock_pause();
+			if (!err)
+				err = dblock_queue_deliver(channel,
+							   &requests[i]);
+		}
 		if (err && err != -ENOENT)
 			break;
 		if (!err)
@@ -141,27 +160,22 @@ static int dblock_await(struct dblock_channel *channel, bool nonblock, u32 *why)
 	}
 }
 
-long dblock_exchange(struct file *file, unsigned long count)
+/* Answers in, requests out; the ring's header says how it went. The channel's
+ * EXCHANGE is the caller's.
+ */
+static int dblock_exchange_ring(struct dblock_channel *channel, bool nonblock,
+				unsigned long count)
 {
-	struct dblock_channel *channel = file->private_data;
 	struct dblock_device *device = channel->device;
 	struct dblock_ring_header header = { };
-	int ret;
+	int ret = -EINVAL;
 
-	if (!smp_load_acquire(&channel->queue))
-		return -ENOTCONN;
-	if (channel->mm != current->mm)
-		return -EPERM;
-	if (test_and_set_bit_lock(0, &channel->exchanging))
-		return -EBUSY;
-	ret = -EINVAL;
 	if (count <= device->params.queue_depth)
 		ret = dblock_take(channel, channel->completions, count,
 				  &header.completion_count,
 				  &header.refused_count);
 	if (!ret)
-		ret = dblock_await(channel, file->f_flags & O_NONBLOCK,
-				   &header.error);
+		ret = dblock_await(channel, nonblock, &header.error);
 	if (ret < 0)
 		header.error = -ret;
 	else
@@ -175,24 +189,57 @@ long dblock_exchange(struct file *file, unsigned long count)
 			dblock_queue_hand_back_batch(channel);
 		ret = -EFAULT;
 	}
+	return ret;
+}
+
+/* A thread that is killed takes all of its process along. The file knows it only
+ * when the last of them has ended, which may wait for this very disk.
+ */
+static void dblock_exchange_killed(struct dblock_channel *channel)
+{
+	if (fatal_signal_pending(current) &&
+	    task_tgid(current) == channel->process)
+		dblock_channel_detach(channel);
+}
+
+long dblock_exchange(struct file *file, unsigned long count)
+{
+	struct dblock_channel *channel = file->private_data;
+	int ret;
+
+	if (!smp_load_acquire(&channel->queue))
+		return -ENOTCONN;
+	if (channel->mm != current->mm)
+		return -EPERM;
+	if (test_and_set_bit_lock(0, &channel->exchanging))
+		return -EBUSY;
+	ret = dblock_exchange_ring(channel, file->f_flags & O_NONBLOCK, count);
 	clear_bit_unlock(0, &channel->exchanging);
+	dblock_exchange_killed(channel);
 	return ret;
 }
 
 int dblock_commit(struct dblock_channel *channel, struct dblock_commit *p)
 {
+	struct dblock_queue *queue = smp_load_acquire(&channel->queue);
+
 	p->completion_count = 0;
 	p->refused_count = 0;
 	if (!dblock_is_zero(p->reserved, sizeof(p->reserved)) ||
 	    p->completions_address % 8 ||
 	    p->count > channel->device->params.queue_depth)
 		return -EINVAL;
-	if (!smp_load_acquire(&channel->queue))
+	if (!queue)
 		return -ENOTCONN;
 	if (channel->mm != current->mm)
 		return -EPERM;
-	if (READ_ONCE(channel->queue->gone))
+	if (READ_ONCE(queue->gone))
 		return -ENODEV;
+	if (READ_ONCE(queue->channel) != channel)
+		return -ENOTCONN;
+	if (!dblock_user_range(p->completions_address,
+			       p->count * sizeof(struct dblock_completion)))
+		return -EFAULT;
 	return dblock_take(channel, u64_to_user_ptr(p->completions_address),
 			   p->count, &p->completion_count, &p->refused_count);
 }

@@ -31,9 +31,12 @@ static int __init dblock_init(void)
 						  0);
 	if (!dblock_remove_workqueue)
 		goto destroy_start_workqueue;
-	err = dblock_registry_init();
+	err = dblock_watch_init();
 	if (err)
 		goto destroy_remove_workqueue;
+	err = dblock_registry_init();
+	if (err)
+		goto exit_watch;
 	err = dblock_control_init();
 	if (err)
 		goto exit_registry;
@@ -41,6 +44,8 @@ static int __init dblock_init(void)
 
 exit_registry:
 	dblock_registry_exit();
+exit_watch:
+	dblock_watch_exit();
 destroy_remove_workqueue:
 	destroy_workqueue(dblock_remove_workqueue);
 destroy_start_workqueue:
@@ -54,6 +59,7 @@ destroy_start_workqueue:
 static void __exit dblock_exit(void)
 {
 	dblock_control_exit();
+	dblock_watch_exit();
 	destroy_workqueue(dblock_remove_workqueue);
 	destroy_workqueue(dblock_start_workqueue);
 	dblock_registry_exit();

@@ -181,6 +181,12 @@ static enum blk_eh_timer_return dblock_timeout(DBLOCK_TIMEOUT_ARGS(rq))
 		spin_unlock(&queue->lock);
 		return BLK_EH_DONE;
 	}
+	if (queue->channel && dblock_channel_orphaned(queue->channel)) {
+		/* Dead, and nobody has noticed: what follows is on_death. */
+		spin_unlock(&queue->lock);
+		dblock_watch_now();
+		return BLK_EH_RESET_TIMER;
+	}
 	/* Without a slot and on no list it is on its way to us. */
 	if (queue->mode == DBLOCK_MODE_HOLD ||
 	    (!slot && list_empty(&io->node)) ||

@@ -222,6 +222,22 @@ struct dblock_device *dblock_device_next(unsigned int *minor)
 	return device;
 }
 
+/* Looks at every device, under the registry's lock. Return: whether @look said yes
+ * to any.
+ */
+bool dblock_device_any(bool (*look)(struct dblock_device *device))
+{
+	struct dblock_device *device;
+	bool any = false;
+	int minor;
+
+	mutex_lock(&dblock_registry_lock);
+	idr_for_each_entry(&dblock_devices, device, minor)
+		any |= look(device);
+	mutex_unlock(&dblock_registry_lock);
+	return any;
+}
+
 /* For an open of the disk. An old kernel may open one that has just been
  * removed; its private_data is NULL once the device is freed.
  */

@@ -481,9 +481,12 @@ struct dblock_completion {
  *
  * With TAKE_OVER a queue that has a server changes hands while the disk is in
  * use: the server before is handed nothing new, answers what it has, and then
- * gets ENOTCONN from EXCHANGE; this call waits for that. If that server dies
- * first, what it had is replayed, as after any death, but @on_death of the
- * device does not apply.
+ * gets ENOTCONN from EXCHANGE and COMMIT; this call waits for that. If that
+ * server dies first, what it had is replayed, as after any death, but @on_death
+ * of the device does not apply. A device's queues are taken over one by one, by
+ * one process: from its first call until it has all that the server before had,
+ * the same holds for each of them, and nobody else can attach (EBUSY). If the
+ * heir leaves before, that is the death of a server.
  *
  * Errors: EPERM, EOPNOTSUPP (a flag), EINVAL (a field), ESTALE (@id), EFAULT (an
  * address), EBUSY (the queue has a server, or somebody else is taking it over, or this
@@ -609,11 +612,14 @@ struct dblock_resize {
  *
  * poll() on the file, level-triggered: POLLIN when EXCHANGE would not wait;
  * POLLIN and POLLHUP when it would say ENODEV or ENOTCONN; POLLERR before
- * ATTACH.
+ * ATTACH. An epoll set may have the file from before ATTACH on.
  *
  * A server is dead when the process that attached a queue has closed its last
- * descriptor of that file, or has ended, whatever it left to children. One
- * queue is enough: a device without a server for each queue is not served.
+ * descriptor of that file, has ended, is being killed or dumps core (though a
+ * thread of it be stuck), or has become another program by exec(): whatever it
+ * left to children, or to that program. It is noticed within a second. One queue
+ * is enough: a device without a server for each queue is not served. A file
+ * that served in this way attaches nothing any more (EBADF).
  */
 #define DBLOCK_IOC_EXCHANGE	_IO(DBLOCK_IOC_TYPE, 0x12)
 

@@ -7,7 +7,8 @@ import { DBLOCK_IOC_START, DBLOCK_REQUEST_REPLAYED, dblock_start } from "../../s
 import { TestDisk } from "./disk.ts";
 import { callAsync } from "./server.ts";
 import type { ServerCommand, ServerOptions, ServerReport } from "./server_process.ts";
-import { close, Memory, O_RDWR, open } from "./syscall.ts";
+import { addressOf, close, cString, Memory, NR, O_DIRECT, O_RDONLY, O_RDWR, open } from "./syscall.ts";
+import { openAsync, syscall, syscallAsync } from "./syscall.ts";
 
 function openStore(path: string, sizeBytes: number): Memory {
   const fd = open(path, O_RDWR);
@@ -21,6 +22,28 @@ function writeSynced(path: string): void {
   using file = Deno.openSync(path, { create: true, write: true });
   file.writeSync(new Uint8Array(65536).fill(120));
   file.syncDataSync();
+}
+
+async function readDisk(path: string): Promise<void> {
+  const block = new Memory(4096);
+  const fd = await openAsync(path, O_RDONLY | O_DIRECT);
+  await syscallAsync(NR.pread64, fd, block.address, 4096, 0);
+}
+
+/** One EXCHANGE that waits; what it gets, nobody answers. */
+async function sleepInExchange(disk: TestDisk): Promise<void> {
+  const setFlags = 4;
+  await disk.pause();
+  syscall(NR.fcntl, disk.queues[0]!.fd, setFlags, O_RDWR);
+  while ((await disk.queues[0]!.exchangeAsync()).result >= 0);
+}
+
+function exec(seconds: number): void {
+  const words = ["/bin/sleep", String(seconds)].map(cString);
+  const pointers = new BigInt64Array(new ArrayBuffer(128));
+  words.forEach((word, i) => pointers[i] = BigInt(addressOf(word)));
+  const errno = -syscall(NR.execve, words[0]!, new Uint8Array(pointers.buffer), 0);
+  throw new Error(`exec of /bin/sleep: errno ${errno}`);
 }
 
 function report(disk: TestDisk): ServerReport {
@@ -54,6 +77,9 @@ async function main(): Promise<void> {
     if (command.start) callAsync(disk.queues[0]!.fd, DBLOCK_IOC_START, dblock_start);
     if (command.syncFile !== undefined) writeSynced(command.syncFile);
     if (command.close) await disk.abandon();
+    if (command.readDisk) readDisk(disk.path);
+    if (command.sleep) sleepInExchange(disk);
+    if (command.execSeconds !== undefined) exec(command.execSeconds);
     console.log(JSON.stringify(report(disk)));
   }
 }

@@ -28,6 +28,12 @@ export interface ServerCommand {
   readonly syncFile?: string;
   /** Close the files without answering. */
   readonly close?: true;
+  /** Read the first block of the disk on another thread, past all caches. */
+  readonly readDisk?: true;
+  /** Serve from a thread that sleeps in EXCHANGE and keeps all that it gets, not from the event loop. */
+  readonly sleep?: true;
+  /** Become another program, for so many seconds. */
+  readonly execSeconds?: number;
 }
 
 /** What the process says of itself. */

@@ -7,7 +7,7 @@ import { DblockError, type Servable, serve } from "../../src/mod.ts";
 import { TestDisk } from "./disk.ts";
 import { fioLoop } from "./fio.ts";
 import { assertWithin, sh, waitFor } from "./harness.ts";
-import { createDevice, destroyDevice, infoOf, MIB, params, Queue, threadsInDblock } from "./server.ts";
+import { createDevice, destroyDevice, done, infoOf, MIB, params, Queue, threadsInDblock } from "./server.ts";
 import { ServerProcess } from "./server_process.ts";
 
 const takeOver = { flags: abi.DBLOCK_ATTACH_TAKE_OVER };
@@ -66,7 +66,7 @@ Deno.test("taking over waits until the server before has answered what it has, a
   await taking;
   assertEquals(taken, 0);
   await waitFor("the old server is told", () => old.ended === ERRNO.ENOTCONN);
-  assertEquals(old.queues[0]!.commit([]).errno, 0);
+  assertEquals(old.queues[0]!.commit([]).errno, ERRNO.ENOTCONN);
   const { requests } = next.exchange();
   assertEquals([requests.length, requests[0]!.offsetBytes, requests[0]!.flags], [1, 4096, 0]);
   assertEquals(next.commit([{ ...requests[0], length_bytes: 4096 }]).refusedCount, 0);
@@ -90,6 +90,78 @@ Deno.test("when the old server dies meanwhile, its heir gets its requests, repla
   await reading;
   assertEquals(infoOf("over2")!.state, abi.DBLOCK_STATE_LIVE);
   await old[Symbol.asyncDispose]();
+});
+
+/** A server of two queues, the first of which this process has taken over. */
+async function halfTaken(name: string, onDeath: number): Promise<{ old: ServerProcess; heir: Queue; second: Queue }> {
+  const old = await ServerProcess.start({ name, queue_count: 2, on_death: onDeath });
+  const created = infoOf(name)!;
+  const [heir, second] = [new Queue(created, 0), new Queue(created, 1)];
+  assertEquals(heir.attach(takeOver), 0);
+  return { old, heir, second };
+}
+
+for (const onDeath of [abi.DBLOCK_ON_DEATH_REMOVE, abi.DBLOCK_ON_DEATH_FAIL, abi.DBLOCK_ON_DEATH_HOLD]) {
+  Deno.test(`the old server's death between two queues is its heir's to survive (on_death ${onDeath})`, async () => {
+    const name = "over11";
+    const { old, heir, second } = await halfTaken(name, onDeath);
+    await old.forget();
+    await waitFor("its second queue is without a server", () => infoOf(name)?.attached_count !== 2);
+    // Longer than it takes to notice a death in any other way.
+    await sh("sleep 1");
+    const between = infoOf(name);
+    assertEquals([between?.state, between?.attached_count, between?.death_count], [abi.DBLOCK_STATE_LIVE, 1, 0]);
+    const read = sh(`taskset -c 0 dd if=/dev/${name} of=/dev/null bs=4k count=1 iflag=direct status=none;
+      taskset -c 1 dd if=/dev/${name} of=/dev/null bs=4k count=1 iflag=direct status=none`);
+    assertEquals(second.attach(takeOver), 0);
+    let isRead = false;
+    read.then(() => isRead = true);
+    await waitFor("both queues are served", () => {
+      for (const queue of [heir, second]) queue.exchange(queue.exchange().requests.map((request) => done(request)));
+      return isRead;
+    });
+    await read;
+    // The take-over is over: the next death is one.
+    heir[Symbol.dispose]();
+    if (onDeath === abi.DBLOCK_ON_DEATH_REMOVE) await waitFor("it is gone", () => infoOf(name) === undefined);
+    else assertEquals([infoOf(name)!.death_count, infoOf(name)!.state === abi.DBLOCK_STATE_LIVE], [1, false]);
+    second[Symbol.dispose]();
+    await destroyDevice(name);
+  });
+}
+
+Deno.test("an heir that leaves after the old server has died is a death", async () => {
+  const name = "over12";
+  const { old, heir, second } = await halfTaken(name, abi.DBLOCK_ON_DEATH_HOLD);
+  await old.forget();
+  await waitFor("its second queue is without a server", () => infoOf(name)?.attached_count === 1);
+  assertEquals(infoOf(name)!.state, abi.DBLOCK_STATE_LIVE);
+  heir[Symbol.dispose]();
+  assertEquals([infoOf(name)!.state, infoOf(name)!.death_count], [abi.DBLOCK_STATE_HELD, 1]);
+  second[Symbol.dispose]();
+  assertEquals(await destroyDevice(name), 0);
+});
+
+Deno.test("an heir that leaves the old server alive is a death of the queue that it had", async () => {
+  const name = "over13";
+  const { old, heir, second } = await halfTaken(name, abi.DBLOCK_ON_DEATH_HOLD);
+  heir[Symbol.dispose]();
+  assertEquals([infoOf(name)!.state, infoOf(name)!.attached_count], [abi.DBLOCK_STATE_HELD, 1]);
+  second[Symbol.dispose]();
+  await old[Symbol.asyncDispose]();
+});
+
+Deno.test("an ATTACH that fails leaves the ring as it is", async () => {
+  await using disk = await TestDisk.start({ name: "over14" });
+  using other = new Queue(disk.info(), 0);
+  const ring = disk.queues[0]!.ring;
+  await disk.pause();
+  ring.bytes.fill(0x5a, 0, 32);
+  assertEquals(other.attach({ ring_address: ring.address }), ERRNO.EBUSY);
+  assertEquals(ring.bytes.subarray(0, 32).every((byte) => byte === 0x5a), true);
+  assertEquals(disk.queues[0]!.attach(), 0);
+  assertEquals(ring.bytes.subarray(0, 32).every((byte) => byte === 0), true);
+  disk.serve();
 });
 
 Deno.test("a take-over of a queue without a server is a plain ATTACH, and a force destroy ends one that waits", async () => {

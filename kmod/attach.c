@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * ATTACH: an open file begins to serve a queue, at once or by taking it over from
+ * the server that has it. And the end of that, which is a server's death unless
+ * somebody is taking the device over.
+ *
+ * A take-over is one act of two processes, the heir and its predecessor, though
+ * the queues change hands one by one. From the first until the last, or until the
+ * heir leaves, the predecessor's death is no reason to apply on_death: what it
+ * served waits for the heir. All of this is under the device's lock.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/fdtable.h>
+#include <linux/pid.h>
+#include <linux/sched.h>
+#include <linux/sched/mm.h>
+#include <linux/uaccess.h>
+
+#include "compat.h"
+#include "dblock.h"
+
+static bool dblock_device_complete(const struct dblock_device *device)
+{
+	return device->attached_count == device->params.queue_count;
+}
+
+static void dblock_take_over_end(struct dblock_device *device)
+{
+	put_pid(device->heir);
+	put_pid(device->predecessor);
+	device->heir = NULL;
+	device->predecessor = NULL;
+}
+
+static void dblock_take_over_begin(struct dblock_device *device,
+				   struct pid *heir, struct pid *predecessor)
+{
+	/* A process that moves a queue from file to file inherits nothing, and
+	 * where a queue has no server yet there is nothing whole to take over.
+	 */
+	if (device->heir || heir == predecessor ||
+	    !dblock_device_complete(device))
+		return;
+	device->heir = get_pid(heir);
+	device->predecessor = get_pid(predecessor);
+}
+
+/* Whether a process serves a queue, or waits to take one over. */
+static bool dblock_process_takes_part(const struct dblock_device *device,
+				      const struct pid *process)
+{
+	const struct dblock_queue *queue;
+	u32 i;
+
+	for (i = 0; i < device->params.queue_count; i++) {
+		queue = &device->queues[i];
+		if ((queue->channel && queue->channel->process == process) ||
+		    (queue->successor && queue->successor->process == process))
+			return true;
+	}
+	return false;
+}
+
+/* After a queue has got or lost a server, or somebody has ceased to wait for
+ * one: whether that was the end of a take-over.
+ */
+static void dblock_take_over_check(struct dblock_device *device)
+{
+	lockdep_assert_held(&device->lock);
+	if (!device->heir)
+		return;
+	if (!dblock_process_takes_part(device, device->heir)) {
+		/* It has left. What it was to inherit has no server. */
+		dblock_take_over_end(device);
+		if (!dblock_device_complete(device))
+			dblock_device_server_died(device);
+	} else if (dblock_device_complete(device) &&
+		   !dblock_process_takes_part(device, device->predecessor)) {
+		dblock_take_over_end(device);
+	}
+}
+
+/**
+ * dblock_channel_detach_locked() - this file serves its queue no more
+ * @channel: the file; it attaches nothing else either
+ */
+void dblock_channel_detach_locked(struct dblock_channel *channel)
+{
+	struct dblock_device *device = channel->device;
+	struct dblock_queue *queue = channel->queue;
+	bool inherited;
+
+	lockdep_assert_held(&device->lock);
+	WRITE_ONCE(channel->closed, true);
+	if (!queue) {
+		/* One of its threads may still wait for its turn to attach. */
+		dblock_device_wake(device);
+		return;
+	}
+	if (!dblock_queue_detach(queue, channel))
+		return;
+	device->attached_count--;
+	inherited = queue->successor ||
+		    (device->heir && channel->process == device->predecessor);
+	if (!inherited) {
+		/* Be it the heir: this is the death of a server. */
+		dblock_take_over_end(device);
+		dblock_device_server_died(device);
+	}
+}
+
+void dblock_channel_detach(struct dblock_channel *channel)
+{
+	mutex_lock(&channel->device->lock);
+	dblock_channel_detach_locked(channel);
+	mutex_unlock(&channel->device->lock);
+}
+
+static bool dblock_attach_valid(const struct dblock_device *device,
+				const struct dblock_attach *p)
+{
+	const struct dblock_create *params = &device->params;
+	u64 buffer_bytes = 0;
+
+	if (!(params->flags & DBLOCK_DEVICE_DIRECT))
+		buffer_bytes = (u64)params->queue_depth * params->max_io_bytes;
+	return dblock_is_zero(p->reserved, sizeof(p->reserved)) &&
+	       p->queue < params->queue_count &&
+	       p->ring_bytes == DBLOCK_RING_BYTES(params->queue_depth) &&
+	       p->ring_address % 8 == 0 && p->buffer_address % 4096 == 0 &&
+	       p->buffer_bytes == buffer_bytes &&
+	       !p->buffer_address == !buffer_bytes;
+}
+
+/* This file belongs to the process that attaches it, from before the queue knows
+ * the file.
+ */
+static void dblock_channel_own(struct dblock_channel *channel)
+{
+	if (channel->queue)
+		return;
+	put_pid(channel->process);
+	channel->process = get_pid(task_tgid(current));
+	if (channel->mm)
+		mmdrop(channel->mm);
+	channel->mm = current->mm;
+	mmgrab(channel->mm);
+}
+
+/* Who has the queue now, seen by who asks for it: a dead server, which may not
+ * know it yet, does not have it any more.
+ */
+static void dblock_attach_look(struct dblock_channel *channel,
+			       struct dblock_queue *queue, bool take_over)
+{
+	struct dblock_channel *before = queue->channel;
+	struct dblock_device *device = channel->device;
+
+	if (!before || before == channel)
+		return;
+	if (take_over)
+		dblock_take_over_begin(device, channel->process,
+				       before->process);
+	if (dblock_channel_orphaned(before))
+		dblock_channel_detach_locked(before);
+}
+
+/* Under the device's lock, with the channel's EXCHANGE kept out. */
+static int dblock_attach_locked(struct dblock_channel *channel,
+				const struct dblock_attach *p)
+{
+	bool take_over = p->flags & DBLOCK_ATTACH_TAKE_OVER;
+	struct dblock_device *device = channel->device;
+	struct dblock_queue *queue = &device->queues[p->queue];
+	char __user *ring = u64_to_user_ptr(p->ring_address);
+	u32 depth = device->params.queue_depth;
+	bool served;
+	int err;
+
+	if (device->state >= DBLOCK_STATE_REMOVING)
+		return -ENODEV;
+	if (channel->closed)
+		return -EBADF;
+	if (channel->queue && (queue->channel != channel ||
+			       channel->mm != current->mm))
+		return -EBUSY;
+	dblock_channel_own(channel);
+	dblock_attach_look(channel, queue, take_over);
+	if (device->state >= DBLOCK_STATE_REMOVING)
+		return -ENODEV;
+	if (device->heir && device->heir != channel->process)
+		return -EBUSY;
+	served = queue->channel;
+	err = dblock_queue_attach(queue, channel, take_over);
+	if (!err || err == -EINPROGRESS)
+		WRITE_ONCE(channel->files, current->files);
+	if (err)
+		return err;
+	channel->header = (void __user *)ring;
+	ring += sizeof(struct dblock_ring_header);
+	channel->requests = (void __user *)ring;
+	ring += depth * sizeof(struct dblock_request);
+	channel->completions = (void __user *)ring;
+	spin_lock(&queue->lock);	/* a COMMIT may be under way */
+	channel->buffer_address = p->buffer_address;
+	spin_unlock(&queue->lock);
+	device->attached_count += !served;
+	device->server_pid = task_tgid_nr(current);
+	dblock_note(device, "queue %u is served by process %d%s\n", p->queue,
+		    device->server_pid, served ? ", which took it over" : "");
+	smp_store_release(&channel->queue, queue);
+	dblock_take_over_check(device);
+	dblock_channel_relay(channel);
+	dblock_watch_begin();
+	return 0;
+}
+
+/* Attaches as soon as the server before has answered what it has. */
+static int dblock_attach_wait(struct dblock_channel *channel,
+			      const struct dblock_attach *p)
+{
+	struct dblock_device *device = channel->device;
+	struct dblock_queue *queue = &device->queues[p->queue];
+	bool waiting = false;
+	int err;
+
+	for (;;) {
+		mutex_lock(&device->lock);
+		err = dblock_attach_locked(channel, p);
+		mutex_unlock(&device->lock);
+		if (err != -EINPROGRESS)
+			break;
+		waiting = true;
+		if (wait_event_interruptible(queue->wait,
+					     dblock_queue_drained(queue) ||
+					     READ_ONCE(channel->closed))) {
+			err = -EINTR;
+			break;
+		}
+	}
+	if (!err)
+		return 0;
+	mutex_lock(&device->lock);
+	if (waiting) {
+		dblock_queue_give_up(queue);
+		/* If the server before died meanwhile, this was its heir. */
+		if (!queue->channel && !device->heir)
+			dblock_device_server_died(device);
+	}
+	dblock_take_over_check(device);
+	mutex_unlock(&device->lock);
+	return err;
+}
+
+/* Whether there is memory that can be written to, without writing to it: it may
+ * be a ring that is in use.
+ */
+static bool dblock_ring_there(const struct dblock_attach *p)
+{
+	return dblock_user_range(p->ring_address, p->ring_bytes) &&
+	       dblock_user_range(p->buffer_address, p->buffer_bytes) &&
+	       !dblock_data_fault_in(p->ring_address,
+				     sizeof(struct dblock_ring_header), true);
+}
+
+/**
+ * dblock_attach() - DBLOCK_IOC_ATTACH
+ * @channel: the file
+ * @p: as it came from the caller
+ */
+int dblock_attach(struct dblock_channel *channel, struct dblock_attach *p)
+{
+	int err;
+
+	if (p->flags & ~DBLOCK_ATTACH_TAKE_OVER)
+		return -EOPNOTSUPP;
+	if (!dblock_attach_valid(channel->device, p))
+		return -EINVAL;
+	if (!dblock_device_is(channel->device, p->id))
+		return -ESTALE;
+	if (!dblock_ring_there(p))
+		return -EFAULT;
+	if (test_and_set_bit_lock(0, &channel->exchanging))
+		return -EBUSY;
+	err = dblock_attach_wait(channel, p);
+	if (!err && clear_user(u64_to_user_ptr(p->ring_address),
+			       sizeof(struct dblock_ring_header)))
+		dblock_note(channel->device, "the ring has gone already\n");
+	clear_bit_unlock(0, &channel->exchanging);
+	return err;
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Notices dead servers whose files do not say so. The kernel closes a process's
+ * files when the last of its threads lets go of them. That is late if a thread
+ * is stuck (it may wait for this very disk), or while the process dumps core; and
+ * it never comes if the process becomes another program, by exec(), that has
+ * inherited the file. So whoever attached is looked at twice a second while there
+ * is a server at all, and whenever its death would make a difference.
+ */
+#include <linux/pid.h>
+#include <linux/sched/signal.h>
+#include <linux/workqueue.h>
+
+#include "compat.h"
+#include "dblock.h"
+
+#define DBLOCK_WATCH_MS		500
+
+static struct workqueue_struct *dblock_watch_workqueue;
+static struct delayed_work dblock_watch_work;
+
+/**
+ * dblock_process_ended() - whether none of its threads sees user space again
+ * @process: the process that attached
+ * @mm: the memory it had then; another one means exec(). NULL: no matter
+ *
+ * Context: any; nothing is waited for.
+ */
+bool dblock_process_ended(struct pid *process, const struct mm_struct *mm)
+{
+	const struct task_struct *leader;
+	const struct mm_struct *now;
+	bool ended = true;
+
+	rcu_read_lock();
+	leader = pid_task(process, PIDTYPE_TGID);
+	if (leader) {
+		/* A leader that has ended before its threads has none. */
+		now = READ_ONCE(leader->mm);
+		ended = READ_ONCE(leader->signal->flags) & DBLOCK_SIGNAL_EXITS ||
+			!atomic_read(&leader->signal->live) ||
+			(mm && now && now != mm);
+	}
+	rcu_read_unlock();
+	return ended;
+}
+
+/* The caller holds the device's lock, or that of the queue it serves. */
+bool dblock_channel_orphaned(const struct dblock_channel *channel)
+{
+	return dblock_process_ended(channel->process, channel->mm);
+}
+
+/* Return: whether the device has a server. */
+static bool dblock_watch_device(struct dblock_device *device)
+{
+	struct dblock_channel *channel;
+	bool served;
+	u32 i;
+
+	/* Who is at it is no reason to keep the others waiting. */
+	if (!mutex_trylock(&device->lock))
+		return true;
+	for (i = 0; i < device->params.queue_count; i++) {
+		channel = device->queues[i].channel;
+		if (channel && dblock_channel_orphaned(channel))
+			dblock_channel_detach_locked(channel);
+	}
+	served = device->attached_count;
+	mutex_unlock(&device->lock);
+	return served;
+}
+
+static void dblock_watch(struct work_struct *work)
+{
+	if (dblock_device_any(dblock_watch_device))
+		dblock_watch_begin();
+}
+
+/* There is a server now. */
+void dblock_watch_begin(void)
+{
+	queue_delayed_work(dblock_watch_workqueue, &dblock_watch_work,
+			   msecs_to_jiffies(DBLOCK_WATCH_MS));
+}
+
+/* A server has been seen dead by somebody who cannot do anything about it. */
+void dblock_watch_now(void)
+{
+	mod_delayed_work(dblock_watch_workqueue, &dblock_watch_work, 0);
+}
+
+int dblock_watch_init(void)
+{
+	INIT_DELAYED_WORK(&dblock_watch_work, dblock_watch);
+	/* It must get on where no memory is to be had: that may be all that
+	 * ends the shortage.
+	 */
+	dblock_watch_workqueue = alloc_workqueue("dblock-watch", WQ_UNBOUND |
+						 WQ_MEM_RECLAIM, 1);
+	return dblock_watch_workqueue ? 0 : -ENOMEM;
+}
+
+/* No device is left. */
+void dblock_watch_exit(void)
+{
+	cancel_delayed_work_sync(&dblock_watch_work);
+	destroy_workqueue(dblock_watch_workqueue);
+}
