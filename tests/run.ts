@@ -5,10 +5,11 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type FileResult, runDeviceTests } from "./vm/device.ts";
-import { buildProgram } from "./vm/architecture.ts";
+import { buildProgram, hasDeno } from "./vm/architecture.ts";
 import { buildDir, projectDir, runMain, UserError } from "./vm/host.ts";
 import { defaultKernel, fetchKernel, kernelVersions, otherKernelNames } from "./vm/kernels.ts";
 import { buildModule } from "./vm/module.ts";
+import { runPortable } from "./vm/portable.ts";
 import { addCounts, type Counts } from "./vm/report.ts";
 import { figureTable, fileTable, kernelTable, type TestedKernel } from "./vm/summary.ts";
 import { defaultMemoryMiB } from "./vm/vm.ts";
@@ -188,6 +189,14 @@ async function runDevices(
     });
     if (ready === undefined) continue;
     const { architecture } = ready.kernel;
+    if (!hasDeno(architecture)) {
+      kernels.push(ready.kernel);
+      console.log(`device   ${ready.kernel.release}, no Deno: the server in C`);
+      const { memoryMiB, smp } = options;
+      results.push(await runPortable({ ...ready, memoryMiB, smp, onOutput: print }));
+      recordDevice(results.at(-1)!);
+      continue;
+    }
     const programFile = await prepare("dblock-ramdisk", "make executable", () => buildProgram(architecture));
     kernels.push(ready.kernel);
     console.log(`device   ${ready.kernel.release}, ${files.length} files`);
@@ -200,7 +209,7 @@ async function runDevices(
         scale: scale * (options.scale ?? 1),
         onResult: recordDevice,
         onRepeat: (path) => console.log(`      a fault of the emulator took the VM down (int3); again: ${path}`),
-        onOutput: options.verbose ? (text) => Deno.stdout.writeSync(new TextEncoder().encode(text)) : undefined,
+        onOutput: options.verbose ? print : undefined,
       }),
     );
   }
@@ -215,10 +224,16 @@ async function runDevices(
       runDir: result.runDir,
     });
   }
-  console.log(`\n${fileTable([...new Set([...plan.values()].flatMap(({ files }) => files))], kernels, results)}`);
+  const ran = new Set(results.map(({ path }) => path));
+  const planned = [...plan.values()].flatMap(({ files }) => files).filter((path) => ran.has(path));
+  console.log(`\n${fileTable([...new Set([...planned, ...ran])], kernels, results)}`);
   console.log(`\n${kernelTable(kernels, results)}`);
   const figures = figureTable(kernels, results);
   if (figures !== "") console.log(`\n${figures}`);
+}
+
+function print(text: string): void {
+  Deno.stdout.writeSync(new TextEncoder().encode(text));
 }
 
 /** Makes what the device tests need; a failure is recorded as one failed test, and the run goes on. */

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { projectDir } from "./host.ts";
 import type { Kernel } from "./kernels.ts";
 import { PacedClock } from "./pace.ts";
+import { buildPortableServer, portableServerPath } from "./portable.ts";
 import { addCounts, type Counts, type Plan, type PlannedFile, type ReportLine } from "./report.ts";
 import { isEmulatorFault, runVm, type VmResult } from "./vm.ts";
 
@@ -168,7 +169,10 @@ async function runRound(
     command: `DBLOCK_TEST_SCALE=${
       options.scale ?? 1
     } exec deno run --allow-all --no-check tests/vm/guest.ts /plan.json`,
-    files: { "/plan.json": JSON.stringify(plan) },
+    files: {
+      "/plan.json": JSON.stringify(plan),
+      [portableServerPath]: await Deno.readFile(await buildPortableServer(options.kernel.architecture)),
+    },
     // The watch, which knows how slow the processor is, gives it up long before.
     timeoutMs: limitsMs * 10,
     moduleFile: options.moduleFile,

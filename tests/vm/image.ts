@@ -7,7 +7,7 @@
  */
 import { createHash } from "node:crypto";
 import { join } from "node:path";
-import { type Architecture, denoOf } from "./architecture.ts";
+import { type Architecture, denoOf, hasDeno } from "./architecture.ts";
 import { buildDir, contentHash, exists, listFiles, makeDirOnce, projectDir, run } from "./host.ts";
 import { Cpio } from "./cpio.ts";
 import { debianTree } from "./debian.ts";
@@ -43,17 +43,17 @@ function guestTreeName(architecture: Architecture): string {
   return architecture === "amd64" ? "guest" : `guest-${architecture}`;
 }
 
-/** The userland: a Debian tree with deno in /usr/local/bin. */
+/** The userland: a Debian tree with deno in /usr/local/bin, where there is one. */
 export async function userlandImage(architecture: Architecture): Promise<DiskImage> {
   const suites = ["bookworm", "bookworm-security"];
   const tree = await debianTree(guestTreeName(architecture), suites, guestPackages, architecture);
-  const deno = await denoOf(architecture);
-  const key = contentHash([join(tree, ".packages"), deno]);
+  const deno = hasDeno(architecture) ? [await denoOf(architecture)] : [];
+  const key = contentHash([join(tree, ".packages"), ...deno]);
   return await makeImage("userland", key, async (dir) => {
     // Hard links: the image is made from them at once, and they cost nothing.
     await run(["cp", "--archive", "--link", `${tree}/.`, dir]);
     for (const folder of ["usr/lib/modules", "usr/local/bin"]) await Deno.mkdir(join(dir, folder), { recursive: true });
-    await Deno.copyFile(deno, join(dir, "usr/local/bin/deno"));
+    for (const program of deno) await Deno.copyFile(program, join(dir, "usr/local/bin/deno"));
     // What the packages' maintainer scripts would have done, as far as the tests need it.
     await Deno.symlink("mawk", join(dir, "usr/bin/awk"));
     for (const name of ["passwd", "group"]) {
