@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 /**
- * What commands that serve a disk have in common: values as people write them, one line for an error, signals, and the
- * re-exec that makes the whole process an I/O flusher. No command is here.
+ * What commands have in common: values as people write them, one line for an error, and the re-exec that makes the whole
+ * process an I/O flusher. No command is here.
  */
 import { DBLOCK_TIMEOUT_MS_MAX, DBLOCK_TIMEOUT_MS_MIN } from "../module/abi.ts";
-import type { Device, Ending } from "../module/device.ts";
-import { DblockError, describe, quietly, withHint } from "../disk/errors.ts";
+import { DblockError, quietly } from "../disk/errors.ts";
 import { execute, isIoFlusher, lockMemoryOnFault, setIoFlusher } from "../system/libc.ts";
 
 /** Of this package; all its commands say it at --version. */
@@ -76,22 +75,26 @@ export function parseTimeout(text: string): number {
   throw new UsageError(`"${text}" is not a timeout (0 for none, or ${min} to ${max} seconds)`);
 }
 
+/** Exit statuses: it failed, and it was typed wrongly. */
+const FAILED = 1;
+const USAGE = 2;
+
 /**
- * Runs a command and ends the program: status 0, or 1 with one line on stderr. Only a defect of this program shows a
- * stack.
+ * Runs a command and ends the program: status 0; with one line on stderr 1 for a failure, or 2 for a command line that
+ * cannot be meant. Only a defect of this program shows a stack.
  */
 export async function runCommand(command: string, run: () => Promise<void>): Promise<never> {
+  const complain = quietly(console.error);
   try {
     await run();
   } catch (error) {
     if (error instanceof UsageError) {
-      console.error(`${command}: ${error.message}; see ${command} --help`);
-    } else if (error instanceof DblockError) {
-      console.error(`${command}: ${error.message}`);
-    } else {
-      console.error(`${command}: this is a defect of the program:`, error);
+      complain(`${command}: ${error.message}; see ${command} --help`);
+      Deno.exit(USAGE);
     }
-    Deno.exit(1);
+    if (error instanceof DblockError) complain(`${command}: ${error.message}`);
+    else complain(`${command}: this is a defect of the program: ${Deno.inspect(error)}`);
+    Deno.exit(FAILED);
   }
   Deno.exit(0);
 }
@@ -104,8 +107,11 @@ export async function runCommand(command: string, run: () => Promise<void>): Pro
 export function becomeIoFlusher(): void {
   if (isIoFlusher() || !setIoFlusher()) return;
   const args = Deno.readTextFileSync("/proc/self/cmdline").split("\0").slice(0, -1);
+  // By its own name, which `ps` and `pgrep` know it by then.
+  execute(Deno.execPath(), args);
+  // Not reached, unless exec failed: that file is gone, or another one by now.
   execute("/proc/self/exe", args);
-  // Not reached, unless exec failed: then this thread and those it starts have the flag, which is the better half.
+  // Not reached, unless exec failed again: then this thread and those it starts have the flag, which is the better half.
 }
 
 const MAPPED_CODE = /^([0-9a-f]+)-([0-9a-f]+) r-[x-]p [0-9a-f]+ \S+ [1-9][0-9]* +\//gm;
@@ -119,44 +125,5 @@ export function keepCode(): void {
   for (const [, start, end] of Deno.readTextFileSync("/proc/self/maps").matchAll(MAPPED_CODE)) {
     const address = parseInt(start!, 16);
     if (!lockMemoryOnFault(address, parseInt(end!, 16) - address)) return;
-  }
-}
-
-const SIGNALS = ["SIGINT", "SIGTERM"] as const;
-
-/** An AbortSignal for Ctrl-C and SIGTERM, until disposed. */
-export function abortOnSignals(): Disposable & { readonly signal: AbortSignal } {
-  const controller = new AbortController();
-  const abort = () => {
-    controller.abort(new DblockError("EINTR", "Interrupted", "nothing is left behind"));
-  };
-  for (const name of SIGNALS) Deno.addSignalListener(name, abort);
-  return {
-    signal: controller.signal,
-    [Symbol.dispose]: () => SIGNALS.forEach((name) => Deno.removeSignalListener(name, abort)),
-  };
-}
-
-/**
- * Waits for a device to end. Ctrl-C and SIGTERM destroy it if nobody has it open; otherwise they say who does, and the
- * second one forces it.
- */
-export async function untilEnded(device: Device): Promise<Ending> {
-  let times = 0;
-  const close = async () => {
-    const force = ++times > 1;
-    try {
-      await device.close({ force });
-    } catch (error) {
-      if (!force && times > 1) return; // it is being forced meanwhile
-      const hint = "Ctrl-C or SIGTERM once more forces it: what is not written is lost";
-      quietly(console.error)(describe(error instanceof DblockError && !force ? withHint(error, hint) : error));
-    }
-  };
-  for (const name of SIGNALS) Deno.addSignalListener(name, close);
-  try {
-    return await device.closed;
-  } finally {
-    for (const name of SIGNALS) Deno.removeSignalListener(name, close);
   }
 }

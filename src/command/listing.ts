@@ -1,21 +1,15 @@
 // SPDX-License-Identifier: MIT
-/** What `dblock-ramdisk --list` prints of each device: for people as text, for programs as JSON. */
+/** What the commands print of each device: for people as text, for programs as JSON. */
 import { formatSize } from "./cli.ts";
-import { devicePath, type RawInfo as DeviceInfo } from "../module/control.ts";
+import type { DeviceInfo } from "../module/info.ts";
 
-const STATES = ["created", "starting", "live", "held", "failed", "removing", "gone"];
-const ON_DEATH = ["remove", "fail", "hold"];
-const OPERATIONS = ["read", "write", "flush", "discard", "write zeroes"];
-
-/** The name of an enum dblock_state. */
-export function stateName(state: number): string {
-  return STATES[state] ?? `state ${state}`;
-}
-
-/** The name of an enum dblock_on_death. */
-export function onDeathName(policy: number): string {
-  return ON_DEATH[policy] ?? `policy ${policy}`;
-}
+const OPERATIONS = [
+  ["read", "read"],
+  ["write", "write"],
+  ["flush", "flush"],
+  ["discard", "discard"],
+  ["writeZeroes", "write zeroes"],
+] as const;
 
 /** "1 queue", "2 queues". */
 export function counted(count: number, what: string): string {
@@ -23,41 +17,33 @@ export function counted(count: number, what: string): string {
 }
 
 /** Requests handed out per EXCHANGE that handed out any; 0 before the first. */
-export function averageBatch(info: DeviceInfo): number {
-  return info.batch_count === 0 ? 0 : info.handed_total / info.batch_count;
+export function averageBatch({ counts }: Pick<DeviceInfo, "counts">): number {
+  return counts.batches === 0 ? 0 : counts.handedOut / counts.batches;
 }
 
 /** A device as four lines of text: what it is, what happens when, what was done, what is going on. */
 export function formatDevice(info: DeviceInfo): string {
-  const server = info.server_pid === 0 ? "no server" : `served by process ${info.server_pid}`;
-  const timeout = info.timeout_ms === 0 ? "no timeout" : `timeout ${info.timeout_ms / 1000} s`;
-  const done = OPERATIONS.map((name, i) => {
-    const bytes = info.bytes[i] ?? 0;
-    return `${name} ${info.requests[i] ?? 0}${bytes === 0 ? "" : ` (${formatSize(bytes)})`}`;
+  const { queues, counts, inFlight } = info;
+  const server = info.server === undefined ? "no server" : `served by process ${info.server.pid}`;
+  const timeout = info.timeoutMs === 0 ? "no timeout" : `timeout ${info.timeoutMs / 1000} s`;
+  const done = OPERATIONS.map(([key, name]) => {
+    const { count, bytes } = info.requests[key];
+    return `${name} ${count}${bytes === 0 ? "" : ` (${formatSize(bytes)})`}`;
   });
   return [
-    `${devicePath(info.name)}: ${stateName(info.state)}, ${formatSize(info.size_bytes)}, ` +
-    `${counted(info.queue_count, "queue")} of ${info.queue_depth}, ${server}, open ${info.open_count}`,
-    `  on death ${onDeathName(info.on_death)}, ${timeout}; ` +
-    `${info.death_count} dead, ${info.replayed_count} replayed, ${info.timeout_count} timed out, ` +
-    `${info.stale_count} stale, ${info.refused_count} refused, ${counted(info.error_count, "error")}`,
+    `${info.path}: ${info.state}, ${formatSize(info.sizeBytes)}, ` +
+    `${counted(queues.count, "queue")} of ${queues.depth}, ${server}, open ${info.openCount}`,
+    `  on death ${info.onDeath}, ${timeout}; ` +
+    `${counts.deaths} dead, ${counts.replayed} replayed, ${counts.timeouts} timed out, ` +
+    `${counts.stale} stale, ${counts.refused} refused, ${counted(counts.errors, "error")}`,
     `  done: ${done.join(", ")}`,
-    `  now: ${info.waiting_count + info.handed_count} in flight (${info.waiting_count} waiting, ` +
-    `${info.handed_count} handed out), ${info.quarantined_count} quarantined; ` +
+    `  now: ${inFlight.waiting + inFlight.handedOut} in flight (${inFlight.waiting} waiting, ` +
+    `${inFlight.handedOut} handed out), ${inFlight.quarantined} quarantined; ` +
     `average batch ${averageBatch(info).toFixed(1)}`,
   ].join("\n");
 }
 
-/** Everything the kernel tells of the devices, with names for the numbers that have them. */
+/** Everything that there is to know of the devices, under the names of `DeviceInfo`. */
 export function jsonOf(infos: readonly DeviceInfo[]): string {
-  return JSON.stringify(
-    infos.map(({ error: _error, reserved: _reserved, ...info }) => ({
-      ...info,
-      path: devicePath(info.name),
-      state: stateName(info.state),
-      on_death: onDeathName(info.on_death),
-    })),
-    undefined,
-    2,
-  );
+  return JSON.stringify(infos, undefined, 2);
 }

@@ -5,7 +5,6 @@ import { DBLOCK_ABI_VERSION, DBLOCK_QUEUE_COUNT_MAX } from "../module/abi.ts";
 import { FileBackend } from "../backends/file.ts";
 import { MemoryBackend } from "../backends/memory.ts";
 import {
-  abortOnSignals,
   becomeIoFlusher,
   formatSize,
   keepCode,
@@ -13,18 +12,19 @@ import {
   parseSize,
   parseTimeout,
   runCommand,
-  untilEnded,
   UsageError,
   VERSION,
 } from "./cli.ts";
-import { Control, devicePath, type RawInfo as DeviceInfo, whyBadName } from "../module/control.ts";
+import { Control, devicePath, whyBadName } from "../module/control.ts";
 import { destroy } from "../module/destroy.ts";
 import type { Device, Ending } from "../module/device.ts";
 import { DblockError, describe, quietly, withHint } from "../disk/errors.ts";
 import { hasLostItsServer, settle } from "../module/existing.ts";
+import { type DeviceInfo, list } from "../module/info.ts";
 import { PAGE_BYTES } from "../system/libc.ts";
 import { counted, formatDevice, jsonOf } from "./listing.ts";
 import { serve } from "../module/serve.ts";
+import { abortOnSignals, outliveTerminal, SIGNALS_HELP, untilEnded } from "./signals.ts";
 
 const COMMAND = "dblock-ramdisk";
 const DEFAULT_NAME = "dblockramdisk";
@@ -68,7 +68,8 @@ Options:
 
 A disk that is recovered or taken over stays as it was created: --queues,
 --timeout and --on-death change nothing.
-`;
+
+${SIGNALS_HELP}`;
 
 /** What the command line asks for. */
 export interface RamdiskArgs {
@@ -180,6 +181,7 @@ async function serveRamdisk(args: RamdiskArgs): Promise<void> {
   becomeIoFlusher();
   keepCode();
   const { name, store, queues, timeoutMs, onDeath, takeOver, grow } = args;
+  outliveTerminal();
   using interrupted = abortOnSignals();
   const device = await serve(store === undefined ? memory(args) : await stored(args, store), {
     name,
@@ -249,10 +251,10 @@ function sizeOf(path: string): number | undefined {
 /** What to type when the name is in use. */
 async function whatToDo({ name, store }: RamdiskArgs, attempted: string): Promise<string> {
   const rest = "take another name: --name NAME";
-  const info = (await devices(attempted)).find((one) => one.name === name);
+  const info = (await list()).find((one) => one.name === name);
   if (info === undefined) return rest;
   const end = `end that one with ${command("-d", name)}, or ${rest}`;
-  if (hasLostItsServer(info)) return `its server died: go on with the --store PATH that it had, ${end}`;
+  if (isWaiting(info)) return `its server died: go on with the --store PATH that it had, ${end}`;
   return store === undefined ? end : `take it over with --take-over, ${end}`;
 }
 
@@ -268,13 +270,21 @@ async function greeting(device: Device, name: string): Promise<string> {
 
 async function report({ name, path }: Device, ending: Ending, store: string | undefined): Promise<void> {
   if (ending.reason === "failed") {
-    const info = (await devices(`Cannot ask about ${path}`)).find((one) => one.name === name);
+    const info = (await list()).find((one) => one.name === name);
     throw failure(name, describe(ending.error), { info, store });
+  }
+  if (ending.reason === "left") {
+    return say(`${path} is left to its next server; to go on: ${command(`--store ${store}`, name)}`);
   }
   if (ending.reason === "replaced") return say(`${path} goes on: another process has taken it over`);
   const how =
     { closed: "destroyed", destroyed: "destroyed by another process", left: "left for the next server" }[ending.reason];
   say(`${path} has ended: ${how}; ${store === undefined ? "its memory is given back" : `${store} is kept`}`);
+}
+
+/** Its server is gone, and it waits for another one. */
+function isWaiting({ state }: Pick<DeviceInfo, "state">): boolean {
+  return state === "held" || state === "failed";
 }
 
 /** A disk whose server failed has ended, or its policy keeps it for the next one. */
@@ -284,15 +294,14 @@ export function failure(
   left: { readonly info: Pick<DeviceInfo, "state"> | undefined; readonly store: string | undefined },
 ): DblockError {
   const { info, store } = left;
-  const waits = info !== undefined && hasLostItsServer(info);
-  const hint = waits
+  const hint = info !== undefined && isWaiting(info)
     ? `it waits for a server: go on with ${command(`--store ${store}`, name)}, or end it with ${command("-d", name)}`
     : "the disk has ended";
   return new DblockError("EIO", `Cannot serve ${devicePath(name)} any more`, why, { hint });
 }
 
 async function listRamdisks({ json }: RamdiskArgs): Promise<void> {
-  const infos = await devices("Cannot list the disks");
+  const infos = await list();
   if (json) console.log(jsonOf(infos));
   else console.log(infos.length === 0 ? "there is no disk" : infos.map(formatDevice).join("\n"));
 }
@@ -314,13 +323,8 @@ async function destroyRamdisk({ name, force }: RamdiskArgs): Promise<void> {
   console.log(`${devicePath(name)} is destroyed`);
 }
 
-async function devices(attempted: string): Promise<DeviceInfo[]> {
-  using control = await Control.open(attempted);
-  return await control.list();
-}
-
 async function whatThereIs(attempted: string): Promise<string> {
-  const names = (await devices(attempted)).map((info) => info.name);
+  const names = (await list()).map((info) => info.name);
   return names.length === 0 ? "there is none at all" : `there is: ${names.join(", ")}; name it with --name`;
 }
 

@@ -37,6 +37,9 @@ const SCHED_OTHER = 0;
 const SCHED_BATCH = 3;
 const PR_SET_IO_FLUSHER = 57;
 const PR_GET_IO_FLUSHER = 58;
+export const SIGTTIN = 21;
+export const SIGTTOU = 22;
+const SIG_IGN = 1n;
 const SC_PAGESIZE = 30;
 /** What sizes and addresses of a disk are a multiple of. Pages may be larger: see {@linkcode systemPageBytes}. */
 export const PAGE_BYTES = 4096;
@@ -111,6 +114,8 @@ const SYMBOLS = {
   // int sched_setscheduler(pid_t thread, int policy,
   //                        const struct sched_param *)
   sched_setscheduler: { parameters: ["i32", "i32", "buffer"], result: "i32" },
+  // void (*signal(int number, void (*handler)(int)))(int)
+  signal: { parameters: ["i32", "usize"], result: "usize" },
   // int execv(const char *path, char *const argv[])
   execv: { parameters: ["buffer", "buffer"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
@@ -436,6 +441,11 @@ export function setBatchScheduling(): void {
   if (libc().sched_getscheduler(thisThread) !== SCHED_OTHER) return;
   // struct sched_param { int priority; }: 0 for this policy. Refused or not, serving works.
   libc().sched_setscheduler(thisThread, SCHED_BATCH, new Uint8Array(4));
+}
+
+/** Has the kernel drop a signal that `Deno.addSignalListener()` could only hear of. Programs that are started ignore it, too. */
+export function ignoreSignal(number: number): void {
+  libc().signal(number, SIG_IGN);
 }
 
 /** Becomes another program with the same environment; returns only to fail. */

@@ -1,5 +1,6 @@
-// dblock-ramdisk --list tells what an operator asks of every disk; --json tells all that the kernel does.
+// dblock-ramdisk --list tells what an operator asks of every disk; --json tells all that `DeviceInfo` has.
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import type { DeviceInfo } from "../../src/mod.ts";
 import { sh } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
 
@@ -23,10 +24,10 @@ Deno.test("dblock-ramdisk --list shows every disk, its use and its counts", asyn
   assertMatch(lines[3]!, /^ {2}now: 0 in flight .*; average batch \d+\.\d$/);
   assertMatch(lines[5]!, /no timeout/);
 
-  const [first, second] = JSON.parse((await runRamdisk("--list --json")).stdout) as Record<string, unknown>[];
-  assertEquals([first!["name"], first!["state"], first!["server_pid"]], ["list0", "live", one.pid]);
-  assertEquals((first!["requests"] as number[])[1], 10);
-  assertEquals([second!["path"], second!["timeout_ms"]], ["/dev/list1", 0]);
+  const [first, second] = JSON.parse((await runRamdisk("--list --json")).stdout) as DeviceInfo[];
+  assertEquals([first!.name, first!.state, first!.server?.pid], ["list0", "live", one.pid]);
+  assertEquals(first!.requests.write.count, 10);
+  assertEquals([second!.path, second!.timeoutMs], ["/dev/list1", 0]);
   for (const name of ["list0", "list1"]) assertEquals((await runRamdisk(`-d --name ${name}`)).status, 0);
   await Promise.all([one.end(), two.end()]);
 });

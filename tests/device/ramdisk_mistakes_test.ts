@@ -1,4 +1,5 @@
-// Each mistake with dblock-ramdisk gets one clear line on stderr and exit status 1, and leaves nothing behind.
+// Each mistake with dblock-ramdisk gets one clear line on stderr and leaves nothing behind: exit status 2 for what cannot be
+// meant, 1 for what cannot be done.
 // How options are parsed in detail is the unit tests' business.
 // time limit: 240 s
 import { assertEquals, assertMatch } from "@std/assert";
@@ -7,23 +8,25 @@ import { exists, sh, waitFor } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
 import { infoOf, MIB } from "./server.ts";
 
-/** One line, and for mistakes in the options a second one that names --help. */
-async function refused(args: string, says: RegExp, options: { prefix?: string } = {}): Promise<void> {
+/** One line, which names --help if the options are wrong. */
+async function refused(args: string, says: RegExp, options: { prefix?: string; usage?: boolean } = {}): Promise<void> {
   const { status, stdout, stderr } = await runRamdisk(args, options);
-  assertEquals({ args, status, stdout }, { args, status: 1, stdout: "" });
+  assertEquals({ args, status, stdout }, { args, status: options.usage ? 2 : 1, stdout: "" });
   assertMatch(stderr, says, args);
   const lines = stderr.trimEnd().split("\n");
-  assertEquals(lines.length <= (stderr.includes("--help") ? 2 : 1), true, `${args}: ${stderr}`);
+  assertEquals([lines.length, stderr.includes("--help")], [1, options.usage ?? false], `${args}: ${stderr}`);
   assertMatch(lines[0]!, /^dblock-ramdisk: /);
 }
 
 Deno.test("dblock-ramdisk refuses options that cannot be meant", async () => {
   const cases: [string, RegExp][] = [
     ["--bogus", /there is no option --bogus/],
+    ["--size", /--size needs a value/],
+    ["--queues many", /"many" is not a number of queues/],
     ["--size 4097", /size 4097 is 4097 bytes, not a multiple of 4096/],
     ["--name a/b", /"a\/b" cannot be a disk's name/],
   ];
-  for (const [args, says] of cases) await refused(args, says);
+  for (const [args, says] of cases) await refused(args, says, { usage: true });
   assertEquals(exists("/dev/dblockramdisk"), false);
 });
 

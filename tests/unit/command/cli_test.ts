@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { assertEquals, assertThrows } from "@std/assert";
-import { formatSize, parseCount, parseSize, parseTimeout, untilEnded, UsageError } from "../../../src/command/cli.ts";
-import type { Device, Ending } from "../../../src/module/device.ts";
-import { DblockError } from "../../../src/disk/errors.ts";
+import { formatSize, parseCount, parseSize, parseTimeout, UsageError } from "../../../src/command/cli.ts";
 
 const sizes: [text: string, bytes: number][] = [
   ["4096", 4096],
@@ -64,57 +62,5 @@ Deno.test("parseTimeout() takes 0 and 1 to 1,200 s, and nothing past them", () =
   assertEquals(["0", "1", "30", "1200"].map(parseTimeout), [0, 1000, 30_000, 1_200_000]);
   for (const text of ["1201", "-1", "0.5", "", "never"]) {
     assertThrows(() => parseTimeout(text), UsageError, `"${text}" is not a timeout`);
-  }
-});
-
-/** A device that nobody can close, and SIGTERM for it. */
-function stubborn(error: unknown) {
-  const ended = Promise.withResolvers<Ending>();
-  const forced: boolean[] = [];
-  const close = (options: { force?: boolean } = {}) => {
-    forced.push(options.force ?? false);
-    return Promise.reject(error);
-  };
-  const said: string[] = [];
-  const real = console.error;
-  const device = { closed: ended.promise, close } as unknown as Device;
-  return {
-    forced,
-    said,
-    /** Until the device ends; with `room` false, stderr takes nothing. */
-    run: async (times: number, room = true): Promise<Ending> => {
-      console.error = (message: string) => {
-        if (!room) throw new Error("No space left on device");
-        said.push(message);
-      };
-      try {
-        const ending = untilEnded(device);
-        for (let i = 1; i <= times; i++) {
-          Deno.kill(Deno.pid, "SIGTERM"); // without a listener this would be the end
-          while (forced.length < i) await new Promise((resolve) => setTimeout(resolve, 5));
-        }
-        await new Promise((resolve) => setTimeout(resolve, 20));
-        ended.resolve({ reason: "destroyed" });
-        return await ending;
-      } finally {
-        console.error = real;
-      }
-    },
-  };
-}
-
-Deno.test("untilEnded() hears signals from its call on, and says why neither the first nor a forced close() worked", async () => {
-  const device = stubborn(new DblockError("EBUSY", "Cannot destroy /dev/a", "it is in use"));
-  assertEquals(await device.run(2), { reason: "destroyed" });
-  assertEquals(device.forced, [false, true]);
-  assertEquals(device.said, [
-    "Cannot destroy /dev/a: it is in use (Ctrl-C or SIGTERM once more forces it: what is not written is lost)",
-    "Cannot destroy /dev/a: it is in use",
-  ]);
-});
-
-Deno.test("untilEnded() goes on when there is no room for what it says, whatever was thrown", async () => {
-  for (const error of [new Error("boom"), Object.create(null)]) {
-    assertEquals(await stubborn(error).run(2, false), { reason: "destroyed" });
   }
 });

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { DBLOCK_STATE_HELD } from "../../../src/module/abi.ts";
 import { UsageError } from "../../../src/command/cli.ts";
 import { failure, parseRamdiskArgs } from "../../../src/command/ramdisk.ts";
 
@@ -106,9 +105,9 @@ async function run(...args: string[]): Promise<{ code: number; stdout: string; s
   return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
 }
 
-Deno.test("ramdisk.ts ends with 1 and one line on stderr for a mistake", async () => {
+Deno.test("ramdisk.ts ends with 2 and one line on stderr for a mistake", async () => {
   const { code, stdout, stderr } = await run("--size", "1");
-  assertEquals({ code, stdout, lines: stderr.trimEnd().split("\n").length }, { code: 1, stdout: "", lines: 1 });
+  assertEquals({ code, stdout, lines: stderr.trimEnd().split("\n").length }, { code: 2, stdout: "", lines: 1 });
   assertStringIncludes(stderr, "dblock-ramdisk: size 1 is 1 bytes");
 });
 
@@ -117,7 +116,9 @@ const serving = ["--name", "--size", "--store", "--on-death", "--take-over", "--
 Deno.test("ramdisk.ts says what it can do, and its version", async () => {
   const [help, version] = await Promise.all([run("--help"), run("--version")]);
   assertEquals([help.code, help.stderr, version.code, version.stderr], [0, "", 0, ""]);
-  for (const option of [...serving, "--destroy", "--force", "--list", "--json", "--help", "--version"]) {
+  for (
+    const option of [...serving, "--destroy", "--force", "--list", "--json", "--help", "--version", "SIGTERM", "SIGHUP"]
+  ) {
     assertStringIncludes(help.stdout, option);
   }
   assertEquals(/^dblock-ramdisk \d+\.\d+\.\d+ \(ABI 2\)\n$/.test(version.stdout), true);
@@ -126,7 +127,7 @@ Deno.test("ramdisk.ts says what it can do, and its version", async () => {
 Deno.test("failure() says whether the disk waits for a server, and what to type then", () => {
   const gone = failure("a", "boom", { info: undefined, store: undefined });
   assertEquals(gone.message, "Cannot serve /dev/a any more: boom (the disk has ended)");
-  const held = failure("a", "boom", { info: { state: DBLOCK_STATE_HELD }, store: "/dev/shm/a" });
+  const held = failure("a", "boom", { info: { state: "held" }, store: "/dev/shm/a" });
   assertStringIncludes(
     held.message,
     "it waits for a server: go on with ./dblock-ramdisk --store /dev/shm/a --name a, or",

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+/**
+ * What a command that serves a disk does at which signal: whom it leaves the disk to, and that neither a terminal's end nor
+ * Ctrl-Z takes a disk away that is in use. `SIGNALS_HELP` says it to people.
+ */
+import type { Device, Ending } from "../module/device.ts";
+import { DblockError, describe, quietly, withHint } from "../disk/errors.ts";
+import { ignoreSignal, SIGTTIN, SIGTTOU } from "../system/libc.ts";
+
+/** For `--help`. */
+export const SIGNALS_HELP = `Signals:
+  SIGINT (Ctrl-C)    destroys the disk and ends; if somebody uses the disk, says
+                     who, and the second one destroys it all the same
+  SIGTERM            the same; but under --on-death hold or fail it answers what
+                     is in hand, leaves the disk to the next server, and ends
+  SIGHUP             nothing: the disk goes on without the terminal
+  SIGTSTP (Ctrl-Z)   stops the program if nobody uses the disk
+`;
+
+/** Serving goes on whether anybody reads it or not: a terminal that is gone refuses every line. */
+const complain = quietly(console.error);
+
+const ENDING = ["SIGINT", "SIGTERM"] as const;
+
+/** An AbortSignal for Ctrl-C and SIGTERM, until disposed. */
+export function abortOnSignals(): Disposable & { readonly signal: AbortSignal } {
+  const controller = new AbortController();
+  const abort = () => {
+    controller.abort(new DblockError("EINTR", "Interrupted", "nothing is left behind"));
+  };
+  for (const name of ENDING) Deno.addSignalListener(name, abort);
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]: () => ENDING.forEach((name) => Deno.removeSignalListener(name, abort)),
+  };
+}
+
+/**
+ * From now on the terminal can go, and this program may write to it from the background: neither ends nor stops it. To be
+ * called before the disk is there, for good.
+ */
+export function outliveTerminal(): void {
+  Deno.addSignalListener("SIGHUP", () => {});
+  // With `stty tostop` a line from the background would stop the program, and with it the disk.
+  for (const signal of [SIGTTIN, SIGTTOU]) ignoreSignal(signal);
+}
+
+/** How to stop. */
+export interface UntilEndedOptions {
+  /** Stops this program, until somebody lets it go on. @default SIGSTOP */
+  readonly stop?: () => void;
+}
+
+/**
+ * Waits for a device to end. Ctrl-C destroys it if nobody has it open; otherwise it says who does, and the second one
+ * forces it. SIGTERM does the same, or leaves a disk that its policy keeps. Ctrl-Z stops the program if nobody has it open.
+ */
+export async function untilEnded(device: Device, options: UntilEndedOptions = {}): Promise<Ending> {
+  const { stop = () => Deno.kill(Deno.pid, "SIGSTOP") } = options;
+  let times = 0;
+  const close = async (signal: string) => {
+    const force = ++times > 1;
+    try {
+      await device.close({ force });
+    } catch (error) {
+      if (!force && times > 1) return; // it is being forced meanwhile
+      const hint = `${signal} once more forces it: what is not written is lost`;
+      complain(describe(error instanceof DblockError && !force ? withHint(error, hint) : error));
+    }
+  };
+  const isKept = async () => {
+    try {
+      return (await device.info()).onDeath !== "remove";
+    } catch {
+      return false; // close() will say why
+    }
+  };
+  const leave = async () => {
+    if (!await isKept()) return await close("SIGTERM");
+    try {
+      await device.leave();
+    } catch (error) {
+      complain(describe(error));
+    }
+  };
+  const suspend = async () => {
+    try {
+      if ((await device.info()).openCount === 0) return stop();
+      const hint = 'to have the terminal back, start it with "&" or as a service';
+      const wrong = "it is in use, and its I/O would wait";
+      throw new DblockError("EBUSY", `Cannot stop serving ${device.path}`, wrong, { hint });
+    } catch (error) {
+      complain(describe(error));
+    }
+  };
+  const listeners = [["SIGINT", () => close("Ctrl-C")], ["SIGTERM", leave], ["SIGTSTP", suspend]] as const;
+  for (const [name, listener] of listeners) Deno.addSignalListener(name, listener);
+  try {
+    return await device.closed;
+  } finally {
+    for (const [name, listener] of listeners) Deno.removeSignalListener(name, listener);
+  }
+}
