@@ -193,7 +193,7 @@ async function serveRamdisk(args: RamdiskArgs): Promise<void> {
     signal: interrupted.signal,
   }).catch(async (error: unknown) => {
     if (!(error instanceof DblockError) || error.code !== "EEXIST") throw error;
-    throw withHint(error, await whatToDo(args, error.attempted));
+    throw withHint(error, await whatToDo(args));
   });
   const ended = untilEnded(device); // from here on a signal is its business: without a listener it would kill
   interrupted[Symbol.dispose]();
@@ -212,7 +212,7 @@ async function stored(args: RamdiskArgs, path: string): Promise<FileBackend> {
   using control = await Control.open(attempted);
   const info = await settle(control, name);
   if (info !== undefined && !hasLostItsServer(info) && !takeOver) {
-    throw new DblockError("EEXIST", attempted, "the name is in use", { hint: await whatToDo(args, attempted) });
+    throw new DblockError("EEXIST", attempted, "the name is in use", { hint: await whatToDo(args) });
   }
   if (info !== undefined && sizeOf(path) === undefined) {
     throw new DblockError("ENOENT", attempted, `there is nothing in ${path}, and the disk has had a store`, {
@@ -249,7 +249,7 @@ function sizeOf(path: string): number | undefined {
 }
 
 /** What to type when the name is in use. */
-async function whatToDo({ name, store }: RamdiskArgs, attempted: string): Promise<string> {
+async function whatToDo({ name, store }: RamdiskArgs): Promise<string> {
   const rest = "take another name: --name NAME";
   const info = (await list()).find((one) => one.name === name);
   if (info === undefined) return rest;
@@ -316,14 +316,14 @@ async function destroyRamdisk({ name, force }: RamdiskArgs): Promise<void> {
       throw withHint(error, `${first}, or ${command("-d --force", name)}: what is not written is lost`);
     }
     if (error.code === "ENOENT" && error.wrong === "there is no such device") {
-      throw withHint(error, await whatThereIs(error.attempted));
+      throw withHint(error, await whatThereIs());
     }
     throw error;
   }
   console.log(`${devicePath(name)} is destroyed`);
 }
 
-async function whatThereIs(attempted: string): Promise<string> {
+async function whatThereIs(): Promise<string> {
   const names = (await list()).map((info) => info.name);
   return names.length === 0 ? "there is none at all" : `there is: ${names.join(", ")}; name it with --name`;
 }

@@ -18,7 +18,7 @@ export const SIGNALS_HELP = `Signals:
 `;
 
 /** Serving goes on whether anybody reads it or not: a terminal that is gone refuses every line. */
-const complain = quietly(console.error);
+const complain = quietly((line) => console.error(line));
 
 const ENDING = ["SIGINT", "SIGTERM"] as const;
 

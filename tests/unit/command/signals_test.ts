@@ -59,8 +59,15 @@ Deno.test("untilEnded() goes on when there is no room for what it says, whatever
   }
 });
 
+/** A listener for a signal keeps no program running; a device does. */
+function running(): Disposable {
+  const timer = setInterval(() => {}, 1_000);
+  return { [Symbol.dispose]: () => clearInterval(timer) };
+}
+
 for (const onDeath of ["hold", "fail"]) {
   Deno.test(`untilEnded() leaves a disk of policy "${onDeath}" at SIGTERM, in use or not`, async () => {
+    using _device = running();
     const ending = untilEnded(
       stubborn(new DblockError("EBUSY", "Cannot destroy /dev/a", "it is in use"), onDeath).device,
     );
@@ -71,6 +78,7 @@ for (const onDeath of ["hold", "fail"]) {
 
 /** Ctrl-Z for a disk that so many have open: whether the program stops, and what it says. */
 async function suspend(openCount: number): Promise<{ stopped: number; said: string[] }> {
+  using _device = running();
   const ended = Promise.withResolvers<Ending>();
   const asked = Promise.withResolvers<void>();
   const info = () => {
