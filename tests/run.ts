@@ -25,7 +25,7 @@ const smokeScale = 1 / 4;
 
 const help = `Usage: make test [ARGS="..."]   or   src/build/deno.sh run -A tests/run.ts ...
 
-  WORD...            only these: a check (format, lint, types), a suite (${suiteNames.join(", ")}),
+  WORD...            only these: a check (${Object.keys(staticChecks).join(", ")}), a suite (${suiteNames.join(", ")}),
                      or test files whose path has the word in it
   --kernel 6.1,6.12  kernels for the device tests: ${kernelVersions.join(", ")}, all (of these),
                      ${otherKernelNames.join(", ")}, debug, kcsan; without it

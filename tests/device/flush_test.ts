@@ -44,7 +44,7 @@ async function dsyncWrites(name: string, flags: number): Promise<{ fua: number; 
   assertEquals((await synced(disk.path, "oflag=direct,dsync")).status, 0);
   const writes = disk.seen.filter((request) => request.operation === WRITE);
   return {
-    fua: writes.filter((request) => request.flags === FUA).length,
+    fua: writes.filter((request) => (request.flags & FUA) !== 0).length,
     writes: writes.length,
     flushes: disk.seen.filter((request) => request.operation === FLUSH).length,
   };

@@ -4,13 +4,13 @@
 // time limit: 180 s
 import { assert } from "@std/assert";
 import type { Tally } from "./fuzz_worker.ts";
-import { figure, scaled, sh, slowness } from "./harness.ts";
+import { figure, scaled, sh, slowed } from "./harness.ts";
 import { Control } from "./server.ts";
 
 const [processes, threads, callsPerThread] = [2, 2, scaled(Number(Deno.env.get("FUZZ_CALLS") ?? 25_000))];
 const limitMs = 150_000 * Math.max(1, callsPerThread / 25_000);
 const names = ["fuzz0", "fuzz1", "fuzz2", "fuzz-3.x"];
-const reapMs = 500 * slowness;
+const reapMs = slowed(500);
 /** What the seed decides cannot be told apart from what it does not, so only this is asked of every run. */
 const wanted = ["VERSION", "CREATE", "DESTROY", "LIST", "INFO", "ATTACH", "START", "EXCHANGE", "COMMIT", "RESIZE"];
 

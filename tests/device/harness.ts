@@ -14,6 +14,11 @@ export const kernelSlowness = Number(Deno.env.get("DBLOCK_TEST_KERNEL_SLOWNESS")
  */
 export const slowness = Number(Deno.env.get("DBLOCK_TEST_SLOWNESS") ?? 1);
 
+/** A time that is handed to the kernel, which wants whole milliseconds, made longer where things are slower. */
+export function slowed(ms: number): number {
+  return Math.ceil(ms * slowness);
+}
+
 /** True if something has taken longer than it may, other work of the machine allowed for. */
 function isOver(limitMs: number, tookMs: number): boolean {
   return tookMs > limitMs * slowness && pacedMs(tookMs) > limitMs * slowness;

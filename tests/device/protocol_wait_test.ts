@@ -4,7 +4,7 @@ import { assertEquals } from "@std/assert";
 import * as abi from "../../src/module/abi.ts";
 import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
-import { assertWithin, sh, slowness, waitFor } from "./harness.ts";
+import { assertWithin, sh, slowed, waitFor } from "./harness.ts";
 import { createDevice, destroyDevice, done, params, Queue, signalThread, threadsInDblock } from "./server.ts";
 import { NR, O_RDWR, syscall } from "./syscall.ts";
 
@@ -42,7 +42,7 @@ Deno.test("poll() returns as soon as a request waits", async () => {
 });
 
 Deno.test("who waits beside requests without a slot is woken when an answer gives one free", async () => {
-  await using disk = await TestDisk.start({ name: "wait7", queue_depth: 2, timeout_ms: 3_000 * slowness });
+  await using disk = await TestDisk.start({ name: "wait7", queue_depth: 2, timeout_ms: slowed(3_000) });
   disk.rule = () => "hold";
   const read = () => sh(`dd if=${disk.path} of=/dev/null bs=4k count=1 iflag=direct`, { check: false });
   // One slot is lost to a request that timed out, one is with the server: the third request has none to go to.
@@ -55,7 +55,7 @@ Deno.test("who waits beside requests without a slot is woken when an answer give
   const third = read();
   await waitFor("the third read waits", () => disk.info().waiting_count === 1);
   // Shorter than the timeout, which would wake it, too.
-  const polling = disk.queues[0]!.poll(1_500 * slowness);
+  const polling = disk.queues[0]!.poll(slowed(1_500));
   await sh("sleep 0.2");
   disk.release(disk.held.at(-1)!);
   assertEquals(await polling, POLLIN);

@@ -3,7 +3,7 @@
  * though the suite "vm", the harness's own test, does so by itself.
  */
 import { join } from "node:path";
-import { exists, listFiles, projectDir } from "./host.ts";
+import { buildDir, exists, listFiles, projectDir } from "./host.ts";
 import { type Counts, parseTestSummary } from "./report.ts";
 
 const denoScript = join(projectDir, "src/build/deno.sh");
@@ -13,11 +13,19 @@ const silenceLimitMs = 300_000;
 /** Suites of `deno test`, quick ones first; "device" runs in the VM. */
 export const suiteNames = ["unit", "abi", "sim", "vm", "device"] as const;
 
+/** What the package offers: its documentation is checked. */
+const { exports: entryPoints } = JSON.parse(Deno.readTextFileSync(join(projectDir, "deno.json")));
+/** deno.json as {@linkcode examplesConfig} writes it for examples. */
+const examplesFile = join(buildDir, "examples.json");
+
 /** What must hold of all source files. */
 export const staticChecks: Readonly<Record<string, readonly string[]>> = {
   format: ["fmt", "--quiet", "--check"],
   lint: ["lint", "--quiet"],
   types: ["check", "--quiet", "src", "tests"],
+  examples: ["check", "--quiet", `--config=${examplesFile}`, "--doc", "src"],
+  docs: ["doc", "--quiet", "--lint", ...Object.values<string>(entryPoints)],
+  publish: ["publish", "--quiet", "--dry-run", "--allow-dirty"],
 };
 
 /** The test files of a suite, as sorted paths relative to the project. */
@@ -38,8 +46,15 @@ export interface HostResult {
   readonly output: string;
 }
 
+/** deno.json for the examples in doc comments: Deno adds imports to them, of which an example need not use each. */
+function examplesConfig(): string {
+  const { imports, compilerOptions } = JSON.parse(Deno.readTextFileSync(join(projectDir, "deno.json")));
+  return JSON.stringify({ imports, compilerOptions: { ...compilerOptions, noUnusedLocals: false }, lock: false });
+}
+
 /** Runs one of {@linkcode staticChecks}. It is not a test, so passing counts nothing. */
 export async function runCheck(name: string): Promise<HostResult> {
+  if (name === "examples") await Deno.writeTextFile(examplesFile, examplesConfig());
   const { output, success, seconds } = await deno(staticChecks[name]!);
   return { name, counts: { passed: 0, failed: success ? 0 : 1, skipped: 0 }, seconds, output };
 }
