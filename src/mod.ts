@@ -21,3 +21,12 @@ export { holdersOf } from "./system/holders.ts";
 export type { DeviceOptions } from "./module/plan.ts";
 export { serve, type ServeOptions } from "./module/serve.ts";
 export type { DeviceState, OnDeath } from "./module/words.ts";
+export {
+  formatNbdAddress,
+  formatNbdUri,
+  type NbdAddress,
+  type NbdUri,
+  parseNbdAddress,
+  parseNbdUri,
+} from "./nbd/address.ts";
+export { type NbdServer, type NbdServerOptions, type NbdTls, serveNbd } from "./nbd/server.ts";

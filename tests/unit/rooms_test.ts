@@ -56,7 +56,7 @@ Deno.test("the check of the rooms sees imports: there are hundreds, and mod.ts i
   const all = imports();
   assertEquals(all.length > 100, true, `${all.length} imports`);
   const exported = new Set(all.filter(({ from }) => from === "mod.ts").map(({ to }) => roomOf(to)));
-  assertEquals([...exported].sort(), ["backends", "disk", "filters", "module", "system"]);
+  assertEquals([...exported].sort(), ["backends", "disk", "filters", "module", "nbd", "system"]);
 });
 
 Deno.test("every folder of src/ is a room", () => {

@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: MIT
+/** `serveNbd()`: from backends to exports of an NBD server. Listens, shakes hands, and ends in good order. */
+import type { TLSSocketOptions } from "node:tls";
+import type { Backend } from "../disk/backend.ts";
+import type { Geometry } from "../disk/dispatch.ts";
+import { DblockError, describe, errnoOf, quietly } from "../disk/errors.ts";
+import { checkedLimits, type DecidedLimits } from "../disk/limits.ts";
+import { profileOf } from "../disk/profile.ts";
+import { type BackendFactory, isModule, type Servable } from "../disk/servable.ts";
+import { formatNbdAddress, type NbdAddress, parseNbdAddress } from "./address.ts";
+import {
+  type ExportDescription,
+  type ExportDirectory,
+  Handshake,
+  OPTION_BYTES_MAX,
+  type Outcome,
+  type TlsMode,
+} from "./handshake.ts";
+import { BufferPool } from "./pool.ts";
+import {
+  NBD_FLAG_CAN_MULTI_CONN,
+  NBD_FLAG_HAS_FLAGS,
+  NBD_FLAG_READ_ONLY,
+  NBD_FLAG_ROTATIONAL,
+  NBD_FLAG_SEND_CACHE,
+  NBD_FLAG_SEND_FAST_ZERO,
+  NBD_FLAG_SEND_FLUSH,
+  NBD_FLAG_SEND_FUA,
+  NBD_FLAG_SEND_TRIM,
+  NBD_FLAG_SEND_WRITE_ZEROES,
+  OPTION_HEADER_BYTES,
+  PAYLOAD_BYTES_MAX,
+} from "./protocol.ts";
+import { Session } from "./session.ts";
+import { ConnWire, TlsWire, type Wire } from "./wire.ts";
+
+const DEFAULT_ADDRESS = "127.0.0.1";
+const HANDSHAKE_MS = 30_000;
+/** A client that lets the rest of a message wait for so long holds memory that others want. */
+const STALLED_MS = 60_000;
+const CHECK_MS = 5_000;
+const DEFAULT_MEMORY_BYTES = 256 * 2 ** 20;
+const DEFAULT_CONNECTIONS_MAX = 256;
+/** Beyond this, the one that has been shaking hands for longest is cut off: nobody can keep the others out. */
+const HANDSHAKES_MAX = 1_024;
+const CLOSE_MS = 10_000;
+/** Read at once during a handshake; more is kept only while a message is not complete. */
+const GREETING_BYTES = 512;
+
+/** TLS of a server. */
+export interface NbdTls {
+  /** `allowed`: clients may encrypt. `required`: nothing is told to a client that does not. @default "required" */
+  readonly mode?: "allowed" | "required";
+  /** The server's certificate, and those that lead to it: PEM. */
+  readonly certificate: string;
+  /** Its private key: PEM. */
+  readonly key: string;
+  /** Clients have to show a certificate that one of these has signed: PEM. @default clients need none */
+  readonly clientAuthority?: string;
+}
+
+/** How to serve over NBD. */
+export interface NbdServerOptions {
+  /**
+   * Where to listen: an address, or words such as `unix:/run/x.sock` (mode 0600) and `127.0.0.1:10809`; port 0 is one that
+   * is free. Who is not on this machine can connect only if the address says so (`0.0.0.0:10809`).
+   * @default loopback, port 10809
+   */
+  readonly address?: NbdAddress | string;
+  /** @default none: connections are plain */
+  readonly tls?: NbdTls;
+  /** Refuse everything that would change a disk. @default false */
+  readonly readOnly?: boolean;
+  /** Bound on the payloads of all connections, in bytes. @default 256 MiB */
+  readonly memoryBytes?: number;
+  /** Clients at once; one more is cut off after its handshake. @default 256 */
+  readonly connectionsMax?: number;
+  /** Ends the server when aborted, as `close()` does. */
+  readonly signal?: AbortSignal | undefined;
+  /** Takes one line for each thing worth knowing. @default console.error */
+  readonly log?: (message: string) => void;
+}
+
+/** An NBD server that is there. */
+export interface NbdServer extends AsyncDisposable {
+  /** Where it listens; a port that was 0 is the one that was found. */
+  readonly address: NbdAddress;
+  /** The names of its exports. */
+  readonly exportNames: readonly string[];
+  /** Clients that are served now. */
+  readonly connectionCount: number;
+  /** Resolves, and never rejects, when the server has ended and the backends are closed. */
+  readonly closed: Promise<void>;
+  /**
+   * Gives an export another size. New connections see it; those that are open keep the size they were told.
+   *
+   * @throws {DblockError} EOPNOTSUPP (the backend has no `resize`), ENOENT (no such export), EINVAL, or what it throws.
+   */
+  resize(exportName: string, sizeBytes: number): Promise<void>;
+  /** Takes no more requests, answers what is open (for 10 s at most), closes the connections and the backends. */
+  close(): Promise<void>;
+}
+
+/** One disk under a name. */
+interface Export {
+  readonly name: string;
+  readonly backend: Backend;
+  readonly limits: DecidedLimits;
+  readonly readOnly: boolean;
+  sizeBytes: number;
+  connections: number;
+}
+
+/**
+ * Serves disks over NBD until `close()` or the signal. Needs neither root nor a module.
+ *
+ * The backends are owned from here on: `close()` of each is called when the server has ended, also when it never began.
+ *
+ * ```ts no-run
+ * import { serveNbd } from "./server.ts";
+ *
+ * const store = new Uint8Array(64 * 2 ** 20);
+ * await using server = await serveNbd({
+ *   scratch: {
+ *     sizeBytes: store.length,
+ *     read: (buffer, offset) => buffer.set(store.subarray(offset, offset + buffer.length)),
+ *     write: (buffer, offset) => store.set(buffer, offset),
+ *   },
+ * }, { address: "unix:/tmp/scratch.sock" });
+ * await server.closed; // meanwhile: nbdinfo 'nbd+unix:///scratch?socket=/tmp/scratch.sock'
+ * ```
+ *
+ * @param exports disks by their names. With only one, a client that asks for no name gets that one.
+ * @throws {DblockError} EINVAL (an option, a limit of a backend), EADDRINUSE, EACCES, ENOENT (the address).
+ */
+export async function serveNbd(
+  exports: Readonly<Record<string, Servable>>,
+  options: NbdServerOptions = {},
+): Promise<NbdServer> {
+  const log = quietly(options.log ?? console.error);
+  const address = typeof options.address === "object"
+    ? options.address
+    : parseNbdAddress(options.address ?? DEFAULT_ADDRESS);
+  await using undo = new AsyncDisposableStack();
+  const table = new Map<string, Export>();
+  for (const [name, servable] of Object.entries(exports)) {
+    const backend = isModule(servable) ? await load(servable.module, servable.data) : servable;
+    undo.defer(() => closeBackend(backend, log));
+    table.set(name, exportOf(name, backend, options.readOnly ?? false));
+  }
+  if (table.size === 0) {
+    throw new DblockError("EINVAL", `Cannot serve ${formatNbdAddress(address)}`, "there is no disk");
+  }
+  options.signal?.throwIfAborted();
+  const listener = await listen(address);
+  undo.defer(() => closeListener(listener, address));
+  return new Server(table, listener, undo.move(), { ...options, log });
+}
+
+async function load(module: URL | string, data: unknown): Promise<Backend> {
+  const href = String(module);
+  const loaded: { readonly default?: unknown } = await import(href);
+  if (typeof loaded.default === "function") return await (loaded.default as BackendFactory)(data);
+  throw new DblockError("EINVAL", `Cannot serve ${href}`, "its default export is not a function that makes a backend");
+}
+
+function exportOf(name: string, backend: Backend, readOnly: boolean): Export {
+  const attempted = `Cannot serve the export "${name}"`;
+  const profile = profileOf(backend);
+  const limits = checkedLimits(attempted, profile);
+  return {
+    name,
+    backend,
+    limits,
+    readOnly: readOnly || profile.readOnly,
+    sizeBytes: backend.sizeBytes,
+    connections: 0,
+  };
+}
+
+async function closeBackend(backend: Backend, log: (message: string) => void): Promise<void> {
+  try {
+    await backend.close?.("destroyed");
+  } catch (error) {
+    log(`close() of the backend threw ${describe(error)}`);
+  }
+}
+
+async function listen(address: NbdAddress): Promise<Deno.Listener> {
+  const attempted = `Cannot listen on ${formatNbdAddress(address)}`;
+  try {
+    return open(address);
+  } catch (error) {
+    // A server that was killed leaves its socket behind; nobody answers there any more.
+    if (address.transport === "unix" && error instanceof Deno.errors.AddrInUse && await isAbandoned(address.path)) {
+      Deno.removeSync(address.path);
+      return open(address);
+    }
+    const hint = error instanceof Deno.errors.AddrInUse ? { hint: "another server has it; take another address" } : {};
+    throw new DblockError(errnoOf(error) ?? "EIO", attempted, describe(error), { ...hint, cause: error });
+  }
+}
+
+function open(address: NbdAddress): Deno.Listener {
+  if (address.transport === "tcp") return Deno.listen({ hostname: address.hostname, port: address.port });
+  // From its first moment, nobody else can connect.
+  const before = Deno.umask(0o177);
+  try {
+    return Deno.listen({ transport: "unix", path: address.path }) as unknown as Deno.Listener;
+  } finally {
+    Deno.umask(before);
+  }
+}
+
+async function isAbandoned(path: string): Promise<boolean> {
+  if (!Deno.lstatSync(path).isSocket) return false;
+  try {
+    (await Deno.connect({ transport: "unix", path })).close();
+    return false;
+  } catch (error) {
+    return error instanceof Deno.errors.ConnectionRefused;
+  }
+}
+
+function closeListener(listener: Deno.Listener, address: NbdAddress): void {
+  try {
+    listener.close();
+  } catch {
+    // It is closed.
+  }
+  if (address.transport !== "unix") return;
+  try {
+    Deno.removeSync(address.path);
+  } catch {
+    // Somebody else has removed it.
+  }
+}
+
+class Server implements NbdServer, ExportDirectory {
+  readonly address: NbdAddress;
+  readonly closed: Promise<void>;
+  readonly #exports: ReadonlyMap<string, Export>;
+  readonly #listener: Deno.Listener;
+  readonly #undo: AsyncDisposableStack;
+  readonly #tls: NbdTls | undefined;
+  readonly #tlsOptions: TLSSocketOptions;
+  readonly #log: (message: string) => void;
+  readonly #pool: BufferPool;
+  readonly #connectionsMax: number;
+  readonly #sessions = new Map<Session, Promise<void>>();
+  /** Those that are shaking hands, the oldest first, with their deadlines. */
+  readonly #greeting = new Map<Wire, number>();
+  readonly #timer: ReturnType<typeof setInterval>;
+  #isClosing = false;
+
+  constructor(
+    exports: ReadonlyMap<string, Export>,
+    listener: Deno.Listener,
+    undo: AsyncDisposableStack,
+    options: NbdServerOptions & { readonly log: (message: string) => void },
+  ) {
+    const { tls, signal } = options;
+    this.#exports = exports;
+    this.#listener = listener;
+    this.#undo = undo;
+    this.#tls = tls;
+    this.#tlsOptions = tls === undefined ? {} : {
+      cert: tls.certificate,
+      key: tls.key,
+      minVersion: "TLSv1.2",
+      ...(tls.clientAuthority === undefined
+        ? {}
+        : { ca: tls.clientAuthority, requestCert: true, rejectUnauthorized: true }),
+    };
+    this.#log = options.log;
+    this.#pool = new BufferPool(options.memoryBytes ?? DEFAULT_MEMORY_BYTES);
+    this.#connectionsMax = options.connectionsMax ?? DEFAULT_CONNECTIONS_MAX;
+    const { addr } = listener;
+    this.address = addr.transport === "unix"
+      ? { transport: "unix", path: (addr as Deno.UnixAddr).path }
+      : { transport: "tcp", hostname: (addr as Deno.NetAddr).hostname, port: (addr as Deno.NetAddr).port };
+    this.#timer = setInterval(() => this.#check(), CHECK_MS);
+    Deno.unrefTimer(Number(this.#timer));
+    const abort = () => void this.close();
+    signal?.addEventListener("abort", abort, { once: true });
+    this.closed = this.#accept().then(() => this.#end()).finally(() => signal?.removeEventListener("abort", abort));
+    if (signal?.aborted) abort();
+  }
+
+  get exportNames(): readonly string[] {
+    return [...this.#exports.keys()];
+  }
+
+  get connectionCount(): number {
+    return this.#sessions.size;
+  }
+
+  get isClosing(): boolean {
+    return this.#isClosing;
+  }
+
+  list(): readonly ExportDescription[] {
+    return [...this.#exports.values()].map((one) => this.#describe(one));
+  }
+
+  find(name: string): ExportDescription | undefined {
+    const found = this.#exports.get(name) ??
+      (name === "" && this.#exports.size === 1 ? this.#exports.values().next().value : undefined);
+    return found === undefined ? undefined : this.#describe(found);
+  }
+
+  async resize(exportName: string, sizeBytes: number): Promise<void> {
+    const attempted = `Cannot resize the export "${exportName}" to ${sizeBytes} bytes`;
+    const found = this.#exports.get(exportName);
+    if (found === undefined) throw new DblockError("ENOENT", attempted, "there is no such export");
+    if (found.backend.resize === undefined) throw new DblockError("EOPNOTSUPP", attempted, "its disk has a fixed size");
+    if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % found.limits.blockBytes !== 0) {
+      throw new DblockError("EINVAL", attempted, `that is not a positive multiple of ${found.limits.blockBytes}`);
+    }
+    if (sizeBytes < found.sizeBytes && found.connections > 0) {
+      // NBD cannot tell them, and they would read past the end.
+      throw new DblockError("EBUSY", attempted, `${found.connections} clients have the larger disk open`);
+    }
+    if (sizeBytes < found.sizeBytes) found.sizeBytes = sizeBytes;
+    await found.backend.resize(sizeBytes);
+    found.sizeBytes = sizeBytes;
+  }
+
+  async close(): Promise<void> {
+    if (!this.#isClosing) {
+      this.#isClosing = true;
+      try {
+        this.#listener.close();
+      } catch {
+        // It has failed by itself.
+      }
+    }
+    await this.closed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #accept(): Promise<void> {
+    while (!this.#isClosing) {
+      try {
+        const conn = await this.#listener.accept();
+        if ("setNoDelay" in conn && conn.remoteAddr.transport === "tcp") (conn as unknown as Deno.TcpConn).setNoDelay();
+        void this.#greet(new ConnWire(conn));
+      } catch (error) {
+        if (this.#isClosing) return;
+        this.#log(`Cannot accept a connection on ${formatNbdAddress(this.address)}: ${describe(error)}`);
+        await new Promise((resolve) => setTimeout(resolve, 100)); // too many open files, perhaps
+      }
+    }
+  }
+
+  /** From the first byte of a connection to its last. Never rejects. */
+  async #greet(plain: Wire): Promise<void> {
+    const oldest = this.#greeting.size < HANDSHAKES_MAX ? undefined : this.#greeting.keys().next().value;
+    if (oldest !== undefined) this.#forget(oldest);
+    this.#greeting.set(plain, performance.now() + HANDSHAKE_MS);
+    let wire = plain;
+    try {
+      const mode: TlsMode = this.#tls === undefined ? "off" : this.#tls.mode ?? "required";
+      const handshake = new Handshake(this, mode);
+      let input = new Uint8Array(0);
+      for (;;) {
+        const end = await shakeHands(wire, handshake, input);
+        if (end.outcome.kind === "close") return;
+        if (end.outcome.kind === "transmission") {
+          return await this.#serve(wire, plain, end.outcome, end.rest);
+        }
+        // What came in the clear cannot have been meant to come encrypted.
+        if (end.rest.length > 0) return;
+        wire = await TlsWire.accept(wire, this.#tlsOptions);
+        handshake.encrypted();
+        input = new Uint8Array(0);
+      }
+    } catch (error) {
+      if (wire === plain && this.#tls !== undefined && this.#greeting.has(plain) && !isGone(error)) {
+        this.#log(`A client was turned away: ${describe(error)}`);
+      }
+    } finally {
+      this.#greeting.delete(plain);
+      wire.close();
+      plain.close();
+    }
+  }
+
+  async #serve(
+    wire: Wire,
+    plain: Wire,
+    negotiated: Outcome & { readonly kind: "transmission" },
+    rest: Uint8Array,
+  ): Promise<void> {
+    this.#greeting.delete(plain);
+    const found = this.#exports.get(negotiated.export.name)!;
+    if (this.#isClosing || this.#sessions.size >= this.#connectionsMax) {
+      if (!this.#isClosing) this.#log(`A client was turned away: there are ${this.#connectionsMax} already`);
+      return;
+    }
+    const session = new Session({
+      wire,
+      negotiated,
+      backend: found.backend,
+      geometry: geometryOf(found, negotiated.export.sizeBytes),
+      pool: this.#pool,
+      log: this.#log,
+    });
+    found.connections++;
+    const served = session.run(rest);
+    this.#sessions.set(session, served);
+    await served;
+    this.#sessions.delete(session);
+    found.connections--;
+  }
+
+  #describe({ name, backend, limits, readOnly, sizeBytes }: Export): ExportDescription {
+    const writable = !readOnly;
+    return {
+      name,
+      description: "",
+      sizeBytes,
+      flags: NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_CACHE |
+        // One backend is behind all connections: what one of them flushes is flushed for all.
+        NBD_FLAG_CAN_MULTI_CONN |
+        (limits.rotational ? NBD_FLAG_ROTATIONAL : 0) |
+        (readOnly ? NBD_FLAG_READ_ONLY : NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO) |
+        (writable && backend.discard !== undefined ? NBD_FLAG_SEND_TRIM : 0),
+      minBlockBytes: limits.blockBytes,
+      preferredBlockBytes: Math.max(4096, limits.blockBytes, limits.physicalBlockBytes),
+      maxPayloadBytes: PAYLOAD_BYTES_MAX,
+    };
+  }
+
+  #forget(wire: Wire): void {
+    this.#greeting.delete(wire);
+    wire.close();
+  }
+
+  #check(): void {
+    const nowMs = performance.now();
+    for (const [wire, deadlineMs] of this.#greeting) if (nowMs > deadlineMs) this.#forget(wire);
+    for (const session of this.#sessions.keys()) if (session.stalledMs(nowMs) > STALLED_MS) session.cut();
+  }
+
+  async #end(): Promise<void> {
+    for (const wire of [...this.#greeting.keys()]) this.#forget(wire);
+    for (const session of this.#sessions.keys()) session.stop();
+    const late = setTimeout(() => {
+      this.#log(`${formatNbdAddress(this.address)}: ${this.#sessions.size} clients are cut off`);
+      for (const session of this.#sessions.keys()) session.cut();
+    }, CLOSE_MS);
+    await Promise.all(this.#sessions.values());
+    clearTimeout(late);
+    clearInterval(this.#timer);
+    await this.#undo.disposeAsync();
+  }
+}
+
+function geometryOf({ limits, readOnly }: Export, sizeBytes: number): Geometry {
+  const { blockBytes, maxIoBytes, maxDiscardBytes, maxWriteZeroesBytes } = limits;
+  return { sizeBytes, blockBytes, maxIoBytes, maxDiscardBytes, maxWriteZeroesBytes, readOnly, timeoutMs: 0 };
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof Deno.errors.ConnectionReset || error instanceof Deno.errors.BrokenPipe ||
+    error instanceof Deno.errors.Interrupted || error instanceof Deno.errors.BadResource;
+}
+
+/** Until the handshake has an outcome: with what came after it. */
+async function shakeHands(
+  wire: Wire,
+  handshake: Handshake,
+  input: Uint8Array<ArrayBuffer>,
+): Promise<{ readonly outcome: Outcome; readonly rest: Uint8Array<ArrayBuffer> }> {
+  let kept = input;
+  const chunk = new Uint8Array(GREETING_BYTES);
+  for (;;) {
+    for (const piece of handshake.output()) await wire.write(piece);
+    const { outcome } = handshake;
+    if (outcome !== undefined) return { outcome, rest: kept };
+    const count = await wire.read(chunk);
+    if (count === 0) return { outcome: { kind: "close", why: "the client has gone" }, rest: kept };
+    const joined = new Uint8Array(kept.length + count);
+    joined.set(kept);
+    joined.set(chunk.subarray(0, count), kept.length);
+    const taken = handshake.take(joined);
+    kept = joined.slice(taken);
+    console.assert(kept.length <= OPTION_HEADER_BYTES + OPTION_BYTES_MAX);
+  }
+}

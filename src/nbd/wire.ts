@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT
+/** A connection as NBD uses it: bytes in, bytes out. A socket of Deno, or the same with TLS around it. */
+import { Duplex } from "node:stream";
+import { connect as connectTls, type ConnectionOptions, TLSSocket, type TLSSocketOptions } from "node:tls";
+
+/** Both ends of a connection's bytes. One read and one write may be open at a time. */
+export interface Wire {
+  /** Fills a part of `into`. @returns how many bytes came, 0 at the end */
+  read(into: Uint8Array): Promise<number>;
+  /** Sends all of it. */
+  write(bytes: Uint8Array): Promise<void>;
+  /** Ends reads and writes that are open, with an error or as if the other side had gone. */
+  close(): void;
+}
+
+/** A socket of Deno. */
+export class ConnWire implements Wire {
+  readonly #conn: Deno.Conn;
+  #isClosed = false;
+
+  constructor(conn: Deno.Conn) {
+    this.#conn = conn;
+  }
+
+  async read(into: Uint8Array): Promise<number> {
+    return await this.#conn.read(into) ?? 0;
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    let done = await this.#conn.write(bytes);
+    while (done < bytes.length) done += await this.#conn.write(bytes.subarray(done));
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#conn.close();
+  }
+}
+
+/** Bytes of the other side's handshake and of its data go through a stream: node:tls takes any. */
+function streamOf(wire: Wire): Duplex {
+  const stream: Duplex = new Duplex({
+    read(size) {
+      const into = new Uint8Array(size);
+      wire.read(into).then(
+        (count) => stream.push(count === 0 ? null : into.subarray(0, count)),
+        (error) => stream.destroy(error),
+      );
+    },
+    write(chunk: Uint8Array, _encoding, done) {
+      wire.write(chunk).then(() => done(), done);
+    },
+    destroy(error, done) {
+      wire.close();
+      done(error);
+    },
+  });
+  return stream;
+}
+
+/** A connection with TLS. */
+export class TlsWire implements Wire {
+  readonly #socket: TLSSocket;
+  readonly #wire: Wire;
+  #error: unknown;
+  #ended = false;
+  #wake: () => void = () => {};
+
+  private constructor(socket: TLSSocket, wire: Wire) {
+    this.#socket = socket;
+    this.#wire = wire;
+    socket.on("readable", () => this.#wake());
+    socket.on("end", () => this.#end(undefined));
+    socket.on("close", () => this.#end(undefined));
+    socket.on("error", (error) => this.#end(error));
+  }
+
+  /** The server's half of a handshake. Rejects if it fails, for instance for want of a certificate. */
+  static async accept(wire: Wire, options: TLSSocketOptions): Promise<TlsWire> {
+    const socket = new TLSSocket(streamOf(wire), { ...options, isServer: true });
+    return await TlsWire.#shakeHands(socket, wire, "secure", () => {
+      const wrong = options.requestCert === true && options.rejectUnauthorized !== false && !socket.authorized;
+      return wrong ? new Error("the client has no certificate that can be trusted") : undefined;
+    });
+  }
+
+  /** The client's half. */
+  static async connect(wire: Wire, options: ConnectionOptions): Promise<TlsWire> {
+    const socket = connectTls({ ...options, socket: streamOf(wire) });
+    return await TlsWire.#shakeHands(socket, wire, "secureConnect", () => undefined);
+  }
+
+  static async #shakeHands(
+    socket: TLSSocket,
+    wire: Wire,
+    event: "secure" | "secureConnect",
+    why: () => Error | undefined,
+  ): Promise<TlsWire> {
+    const secured = Promise.withResolvers<void>();
+    socket.once(event, () => {
+      const wrong = why();
+      if (wrong === undefined) secured.resolve();
+      else secured.reject(wrong);
+    });
+    socket.once("error", secured.reject);
+    socket.once("close", () => secured.reject(new Error("the connection ended during the TLS handshake")));
+    try {
+      await secured.promise;
+    } catch (error) {
+      socket.on("error", () => {}); // there may be more than one
+      socket.destroy();
+      wire.close();
+      throw error;
+    }
+    return new TlsWire(socket, wire);
+  }
+
+  async read(into: Uint8Array): Promise<number> {
+    for (;;) {
+      const wanted = Math.min(into.length, this.#socket.readableLength);
+      const bytes: Uint8Array | null = wanted > 0 ? this.#socket.read(wanted) : this.#socket.read(0);
+      if (bytes !== null && bytes.length > 0) {
+        into.set(bytes);
+        return bytes.length;
+      }
+      if (this.#error !== undefined) throw this.#error;
+      if (this.#ended) return 0;
+      await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+  }
+
+  write(bytes: Uint8Array): Promise<void> {
+    // A copy: node:tls keeps the piece for longer than until it says that it is written.
+    return new Promise((resolve, reject) => {
+      if (this.#ended) return reject(this.#error ?? new Error("the connection is closed"));
+      this.#socket.write(bytes.slice(), (error) => error ? reject(error) : resolve());
+    });
+  }
+
+  close(): void {
+    this.#end(undefined);
+    this.#socket.destroy();
+    this.#wire.close();
+  }
+
+  #end(error: unknown): void {
+    this.#error ??= error;
+    this.#ended = true;
+    this.#wake();
+  }
+}
