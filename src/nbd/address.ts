@@ -20,6 +20,7 @@ export type NbdAddress =
 
 /** An export of a server. */
 export interface NbdUri {
+  /** Where its server listens. */
   readonly address: NbdAddress;
   /** "" is the server's default export. */
   readonly exportName: string;

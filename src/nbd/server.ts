@@ -67,7 +67,7 @@ export interface NbdServerOptions {
    * @default loopback, port 10809
    */
   readonly address?: NbdAddress | string;
-  /** @default none: connections are plain */
+  /** How connections are encrypted. @default none: connections are plain */
   readonly tls?: NbdTls;
   /** Refuse everything that would change a disk. @default false */
   readonly readOnly?: boolean;
