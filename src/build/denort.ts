@@ -51,7 +51,17 @@ export async function findDenort(): Promise<Denort> {
  * @throws {Error} With the line in which Deno says why.
  */
 export async function compile(entry: string, includes: readonly string[], output: string): Promise<void> {
-  const args = ["compile", "--quiet", "--allow-all", "--no-prompt", "--no-lock", "--no-check", "--output", output];
+  const args = [
+    "compile",
+    "--quiet",
+    "--allow-all",
+    "--no-prompt",
+    "--no-lock",
+    "--no-check",
+    "--no-code-cache",
+    "--output",
+    output,
+  ];
   for (const include of includes) args.push("--include", include);
   const { success, stderr } = await new Deno.Command(DENO, {
     args: [...args, entry],

@@ -25,9 +25,13 @@ const BUILDER_FILES = ["executable.ts", "elf.ts", "denort.ts", "program.ts", "ta
 const OPTIONS = "deno run --quiet --allow-all --no-prompt --no-config --no-lock --no-remote --no-npm --cached-only " +
   "--no-code-cache --ext=js";
 
-/** DENO_DIR is a path that nobody can create, not even root, so that no cache is left behind. */
+/**
+ * DENO_DIR is a path that nobody can create, not even root, so that no cache is left behind. On a terminal Deno complains
+ * about that as an error; DENO_LOG leaves all its errors but those of its caches.
+ */
 const VARIABLES = {
   DENO_DIR: "/proc/self/exe/none",
+  DENO_LOG: "error,deno::cache=off",
   DENO_NO_PACKAGE_JSON: "1",
   DENO_NO_UPDATE_CHECK: "1",
 };

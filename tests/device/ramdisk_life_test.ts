@@ -43,6 +43,18 @@ Deno.test("dblock-ramdisk at a signal says who uses the disk, and forces at the 
   }
 });
 
+Deno.test("on a terminal, too, dblock-ramdisk says nothing but its own words", async () => {
+  const onTerminal = async (args: string) =>
+    (await sh(`script -qec "./dblock-ramdisk ${args}" /dev/null`, { timeoutMs: 120_000 })).stdout;
+  assertMatch(await onTerminal("--version"), /^dblock-ramdisk [^\r\n]+\r\n$/);
+  const serving = onTerminal("--name terminal --size 64M");
+  await waitFor("/dev/terminal is there", () => exists("/dev/terminal"), 60_000);
+  const { stdout: comm } = await sh("cat /proc/$(cat /sys/block/terminal/dblock/server_pid)/comm");
+  assertEquals(comm, "dblock-ramdisk\n");
+  assertEquals(await onTerminal("-d --name terminal"), "/dev/terminal is destroyed\r\n");
+  assertMatch(await serving, /^\/dev\/terminal is ready: [^\r]+\r\n[^\r]*\/dev\/terminal has ended: [^\r]+\r\n$/);
+});
+
 Deno.test("dblock-ramdisk takes name, size, queues and timeout", async () => {
   await using disk = await Ramdisk.start({
     name: "a.b_c-1",

@@ -35,6 +35,7 @@ const PROGRAM = {
         exec: Deno.execPath(),
         standalone: Deno.build.standalone || Deno.mainModule.startsWith("file:///proc/self/fd/"),
         cmdline: Deno.readTextFileSync("/proc/self/cmdline").split("\\0"),
+        comm: Deno.readTextFileSync("/proc/self/comm").trim(),
       }));
     }`,
   "lib/ask.ts": `
@@ -110,7 +111,8 @@ Deno.test("an executable gets the user's arguments unchanged", async () => {
 
 Deno.test("an executable shows in ps as what the user typed", async () => {
   const { executable: path } = await executable();
-  assertEquals((await report(["--size", "1"])).cmdline, [path, "--size", "1", ""]);
+  const { cmdline, comm } = await report(["--size", "1"]);
+  assertEquals([cmdline, comm], [[path, "--size", "1", ""], "prog"]);
 });
 
 Deno.test("an executable passes exit codes and errors on", async () => {
@@ -119,6 +121,16 @@ Deno.test("an executable passes exit codes and errors on", async () => {
   const { code, stderr } = await run(path, ["--mode", "throw"]);
   assertEquals(code, 1);
   assertStringIncludes(stderr, "thrown on purpose");
+});
+
+Deno.test("an executable says nothing on a terminal that the program does not say", async () => {
+  const { executable: path } = await executable();
+  const onTerminal = (mode: string) => run("script", ["-qec", `${path} --mode ${mode}`, "/dev/null"]);
+  assertEquals((await onTerminal("worker")).stdout, "worker has the backend\r\n");
+  const { code, stdout } = await onTerminal("exit");
+  assertEquals([code, stdout], [7, ""]);
+  // Its errors are to be seen all the same.
+  assertStringIncludes((await onTerminal("throw")).stdout, "thrown on purpose");
 });
 
 for (const signal of ["SIGTERM", "SIGINT", "SIGKILL"] as const) {
