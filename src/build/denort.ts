@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /**
  * Deno's own way to one file, `deno compile`, and the question whether its runtime (denort) can be had here. The other
- * way, without denort, is in executable.ts.
+ * way is in without_denort/.
  */
 import { existsSync } from "@std/fs";
+import type { Arch } from "./without_denort/target.ts";
 
 /** Whether `deno compile` can work, and why. */
 export interface Denort {
@@ -13,32 +14,40 @@ export interface Denort {
 }
 
 const DENO = new URL("./deno.sh", import.meta.url).pathname;
+/** Where "no" is kept, one file for each kind of machine. */
 const ANSWER = new URL("../../.build/denort-source", import.meta.url).pathname;
 const PROBE_TIMEOUT_MS = 5_000;
 /** A "no" from the network is believed for this long, so that a build offline does not wait every time. */
 const ANSWER_LIFETIME_MS = 24 * 60 * 60 * 1_000;
 
+/** What Deno calls a kind of machine. */
+function targetOf(arch: Arch): string {
+  return `${arch}-unknown-linux-gnu`;
+}
+
 /**
  * Looks for denort: `DENORT_BIN`, Deno's cache, the network, in this order.
  *
+ * @param arch The kind of machine that it is for; `DENORT_BIN` is taken to be for that one.
  * @throws {Error} When `DENORT_BIN` is set and is not a file.
  */
-export async function findDenort(): Promise<Denort> {
+export async function findDenort(arch: Arch): Promise<Denort> {
   const binary = Deno.env.get("DENORT_BIN");
   if (binary !== undefined) {
     if (existsSync(binary, { isFile: true })) return { available: true, reason: "DENORT_BIN" };
     throw new Error(`Cannot use DENORT_BIN="${binary}": no such file; unset it or name the denort executable`);
   }
-  const archive = `release/v${Deno.version.deno}/denort-${Deno.build.target}.zip`;
+  const archive = `release/v${Deno.version.deno}/denort-${targetOf(arch)}.zip`;
   if (existsSync(`${Deno.env.get("DENO_DIR")}/dl/${archive}`, { isFile: true })) {
     return { available: true, reason: "denort from the cache" };
   }
   const no = { available: false, reason: "no denort: Deno's download site does not answer" };
-  if (answeredNo()) return no;
+  const answerFile = `${ANSWER}-${arch}`;
+  if (answeredNo(answerFile)) return no;
   if (await answers(`https://dl.deno.land/${archive}`)) {
     return { available: true, reason: "denort from Deno's download site" };
   }
-  Deno.writeTextFileSync(ANSWER, "no\n");
+  Deno.writeTextFileSync(answerFile, "no\n");
   return no;
 }
 
@@ -48,9 +57,15 @@ export async function findDenort(): Promise<Denort> {
  * @param entry The entry file.
  * @param includes Modules that the program refers to by URL.
  * @param output Path of the executable.
+ * @param arch The kind of machine that it is for.
  * @throws {Error} With the line in which Deno says why.
  */
-export async function compile(entry: string, includes: readonly string[], output: string): Promise<void> {
+export async function compile(
+  entry: string,
+  includes: readonly string[],
+  output: string,
+  arch: Arch,
+): Promise<void> {
   const args = [
     "compile",
     "--quiet",
@@ -62,6 +77,7 @@ export async function compile(entry: string, includes: readonly string[], output
     "--output",
     output,
   ];
+  if (arch !== Deno.build.arch) args.push("--target", targetOf(arch));
   for (const include of includes) args.push("--include", include);
   const { success, stderr } = await new Deno.Command(DENO, {
     args: [...args, entry],
@@ -77,9 +93,9 @@ export async function compile(entry: string, includes: readonly string[], output
   throw new Error(cause === undefined ? error : `${error} (${cause})`);
 }
 
-function answeredNo(): boolean {
+function answeredNo(answerFile: string): boolean {
   try {
-    return Date.now() - (Deno.statSync(ANSWER).mtime?.getTime() ?? 0) < ANSWER_LIFETIME_MS;
+    return Date.now() - (Deno.statSync(answerFile).mtime?.getTime() ?? 0) < ANSWER_LIFETIME_MS;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return false;
     throw error;

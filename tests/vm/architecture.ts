@@ -3,7 +3,7 @@
  * Host and amd64 are taken to be the same; for the others everything is built across.
  */
 import { join } from "node:path";
-import { type Arch, denoFor } from "../../src/build/target.ts";
+import { type Arch, denoFor } from "../../src/build/without_denort/target.ts";
 import { buildDir, exists, projectDir, run, UserError } from "./host.ts";
 
 /** What Debian calls a machine of this kind. */

@@ -3,7 +3,7 @@
  * Not covered: that it runs (build_executable_test.ts).
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { addProgram, payloadOf, readElf } from "../../../src/build/elf.ts";
+import { addProgram, payloadOf, readElf } from "../../../src/build/without_denort/elf.ts";
 
 const PT_LOAD = 1;
 const PT_NOTE = 4;

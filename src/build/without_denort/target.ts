@@ -8,7 +8,7 @@ import { existsSync } from "@std/fs";
 /** As `Deno.build.arch` says it. */
 export type Arch = typeof Deno.build.arch;
 
-const TOOLCHAIN = new URL("../../.build/toolchain/", import.meta.url).pathname;
+const TOOLCHAIN = new URL("../../../.build/toolchain/", import.meta.url).pathname;
 
 /** What makes a stub. */
 export interface StubTools {
