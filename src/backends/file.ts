@@ -15,12 +15,13 @@ import {
   lockFile,
   MADV_DONTFORK,
   mapFile,
+  O_RDONLY,
   O_RDWR,
   PAGE_BYTES,
   unlockFile,
   unmapMemory,
 } from "../system/libc.ts";
-import { discardMapped, syncMapped, zeroMapped } from "../system/mapping.ts";
+import { discardMapped, Flusher, hasHoles, zeroMapped } from "../system/mapping.ts";
 
 // From linux/magic.h.
 const TMPFS_MAGIC = 0x01021994;
@@ -33,6 +34,8 @@ const LOCK_WAIT_MS = 2_000;
 const LOCK_PAUSE_MS = 20;
 /** Until the server before, whose disk was taken over, has ended. */
 const LOCK_LATER_MS = 20;
+/** As for a backend that cannot zero at all. */
+const WRITTEN_ZEROES_BYTES = 4 * 2 ** 20;
 
 /** Options of `FileBackend.open()`. */
 export interface FileBackendOptions {
@@ -40,6 +43,12 @@ export interface FileBackendOptions {
   readonly path: string;
   /** A multiple of 4096 (of a huge page on hugetlbfs). @default the size that the file has */
   readonly sizeBytes?: number;
+  /**
+   * Open the file for reading alone: an image that must not change, or may not be written. Other read-only disks of the
+   * same file may be there.
+   * @default false
+   */
+  readonly readOnly?: boolean;
   /** Do not insist that no other process serves it: for a take-over, see `locked`. @default false */
   readonly shared?: boolean;
   /** Make a file that is shorter than `sizeBytes` as long. @default false */
@@ -61,7 +70,7 @@ export interface FileBackendOptions {
  * await Deno.remove(path);
  * ```
  */
-export class FileBackend implements MappedBackend {
+export class FileBackend implements MappedBackend, Disposable {
   /** The file, as it was given. */
   readonly path: string;
   readonly sizeBytes: number;
@@ -70,19 +79,32 @@ export class FileBackend implements MappedBackend {
   readonly mapping: Mapping & { readonly fd: number };
   /** The page cache is the kernel's. */
   readonly cacheSurvives = true;
+  readonly readOnly: boolean;
   /** Waits until the file's disk has everything; absent where the file is in memory and nowhere else. */
   readonly flush?: NonNullable<Backend["flush"]>;
+  /** Makes a hole; absent where the file system has none: a discard would fill it with zeroes. */
+  readonly discard?: NonNullable<Backend["discard"]>;
   #locked: boolean;
+  readonly #flusher: Flusher;
   #closed = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  private constructor(path: string, mapping: Mapping & { readonly fd: number }, locked: boolean, flushes: boolean) {
+  private constructor(path: string, mapping: Mapping & { readonly fd: number }, traits: Traits) {
+    const { readOnly, flushes, hasHoles } = traits;
     this.path = path;
     this.sizeBytes = mapping.sizeBytes;
-    this.limits = { discardGranularityBytes: mapping.pageBytes ?? PAGE_BYTES };
+    this.readOnly = readOnly;
+    this.limits = {
+      discardGranularityBytes: mapping.pageBytes ?? PAGE_BYTES,
+      // Zeroes are written there: few enough of them at once to end before any timeout.
+      ...(hasHoles ? {} : { maxWriteZeroesBytes: WRITTEN_ZEROES_BYTES }),
+    };
     this.mapping = mapping;
-    this.#locked = locked;
-    if (flushes) this.flush = () => this.#flush();
+    this.#locked = traits.locked;
+    this.#flusher = new Flusher(mapping);
+    if (flushes && !readOnly) this.flush = () => this.#flush();
+    if (hasHoles) this.discard = (offsetBytes, lengthBytes) => this.#discard(offsetBytes, lengthBytes);
+    const { locked } = traits;
     if (!locked) this.#lockLater();
   }
 
@@ -93,14 +115,14 @@ export class FileBackend implements MappedBackend {
    * EACCES, EISDIR, ENOSPC, ENOMEM (it cannot be mapped; on hugetlbfs: there are not enough huge pages).
    */
   static async open(options: FileBackendOptions): Promise<FileBackend> {
-    const { path, shared = false, grow = false } = options;
+    const { path, shared = false, grow = false, readOnly = false } = options;
     const attempted = `Cannot keep a disk in ${path}`;
     await using undo = new AsyncDisposableStack();
-    const { file, isMade } = openOrMake(path, attempted, undo);
-    const fd = linux.open(path, O_RDWR);
+    const { file, isMade } = openOrMake(path, attempted, undo, readOnly);
+    const fd = linux.open(path, readOnly ? O_RDONLY : O_RDWR);
     if (fd < 0) throw new DblockError(-fd, attempted, "it cannot be opened");
     undo.defer(() => linux.close(fd));
-    const locked = await lock(fd, shared);
+    const locked = await lock({ fd, file, attempted }, { shared, readOnly });
     if (!locked && !shared) {
       throw new DblockError("EBUSY", attempted, "it is served already", { hint: "take another file" });
     }
@@ -112,17 +134,18 @@ export class FileBackend implements MappedBackend {
     const { type, blockBytes } = fileSystemOf(fd);
     const pageBytes = type === HUGETLBFS_MAGIC ? blockBytes : PAGE_BYTES;
     const sizeBytes = fitSize(file, options.sizeBytes, { pageBytes, grow, attempted, undo });
-    const address = mapFile(fd, sizeBytes);
-    if (address === undefined) {
-      throw new DblockError("ENOMEM", attempted, `${sizeBytes} bytes of it cannot be mapped`, {
-        hint: pageBytes > PAGE_BYTES ? "see HugePages_Free in /proc/meminfo" : "see ulimit -v",
-      });
-    }
+    const address = mapFile(fd, sizeBytes, { readOnly });
+    if (address === undefined) throw whyNotMapped(fd, { sizeBytes, pageBytes, readOnly, attempted });
     adviseMemory(address, sizeBytes, MADV_DONTFORK);
     undo.move();
     file.close();
-    const flushes = !MEMORY_FILE_SYSTEMS.includes(type);
-    return new FileBackend(path, { address, sizeBytes, kind: "file", fd, pageBytes }, locked, flushes);
+    const flushFailures = new Int32Array(new SharedArrayBuffer(4));
+    return new FileBackend(path, { address, sizeBytes, kind: "file", fd, pageBytes, flushFailures }, {
+      readOnly,
+      locked,
+      flushes: !MEMORY_FILE_SYSTEMS.includes(type),
+      hasHoles: !readOnly && hasHoles(fd, sizeBytes, pageBytes),
+    });
   }
 
   /** No other process serves the file. False only for a `shared` one, until the other has ended. */
@@ -132,7 +155,7 @@ export class FileBackend implements MappedBackend {
 
   #lockLater(): void {
     this.#timer = setTimeout(() => {
-      this.#locked = lockFile(this.mapping.fd);
+      this.#locked = lockFile(this.mapping.fd, { shared: this.readOnly });
       if (!this.#locked) this.#lockLater();
     }, LOCK_LATER_MS);
     Deno.unrefTimer(Number(this.#timer));
@@ -154,11 +177,11 @@ export class FileBackend implements MappedBackend {
    * @throws {DblockError} ENOSPC, EDQUOT, EIO and what else write(2) says.
    */
   write(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): void {
+    if (this.readOnly) throw new DblockError("EROFS", `Cannot write to ${this.path}`, "the disk is read-only");
     writeAt(this.mapping.fd, buffer, offsetBytes);
   }
 
-  /** Makes a hole. */
-  discard(offsetBytes: number, lengthBytes: number): void {
+  #discard(offsetBytes: number, lengthBytes: number): void {
     this.#requireRoom(discardMapped(this.mapping, offsetBytes, lengthBytes));
   }
 
@@ -181,7 +204,7 @@ export class FileBackend implements MappedBackend {
   }
 
   #flush(): void {
-    if (!syncMapped(this.mapping)) throw new DblockError("EIO", `Cannot flush ${this.path}`, "its disk has failed");
+    if (!this.#flusher.flush()) throw new DblockError("EIO", `Cannot flush ${this.path}`, "its disk has failed");
   }
 
   /** Lets go of the file, and keeps the memory: a thread may still be in the kernel with it. */
@@ -191,6 +214,11 @@ export class FileBackend implements MappedBackend {
     clearTimeout(this.#timer);
     unlockFile(this.mapping.fd); // the mapping would keep the lock
     linux.close(this.mapping.fd);
+  }
+
+  /** {@linkcode close}, for `using`. */
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   /** Lets go of the file, which stays. Nothing may serve it any more. */
@@ -203,19 +231,28 @@ export class FileBackend implements MappedBackend {
   }
 }
 
+/** What a file is like. */
+interface Traits {
+  readonly readOnly: boolean;
+  readonly locked: boolean;
+  /** It has a disk. */
+  readonly flushes: boolean;
+  readonly hasHoles: boolean;
+}
+
 interface OpenFile {
   readonly file: Deno.FsFile;
   readonly isMade: boolean;
 }
 
-function openOrMake(path: string, attempted: string, undo: AsyncDisposableStack): OpenFile {
+function openOrMake(path: string, attempted: string, undo: AsyncDisposableStack, readOnly: boolean): OpenFile {
   try {
-    const opened = openFile(path);
+    const opened = readOnly ? { file: Deno.openSync(path), isMade: false } : openFile(path);
     undo.defer(() => opened.file.close());
     if (!opened.file.statSync().isFile) throw new DblockError("EINVAL", attempted, "it is not a regular file");
     return opened;
   } catch (error) {
-    throw explain(error, attempted);
+    throw explain(error, attempted, readOnly);
   }
 }
 
@@ -239,19 +276,55 @@ function isSame(file: Deno.FsFile, path: string): boolean {
   }
 }
 
-function explain(error: unknown, attempted: string): unknown {
+function explain(error: unknown, attempted: string, readOnly = false): unknown {
   if (!(error instanceof Error) || error instanceof DblockError) return error;
   const wrong = error instanceof Deno.errors.NotFound
-    ? "there is no such folder"
+    ? readOnly ? "there is no such file" : "there is no such folder"
     : error instanceof Deno.errors.PermissionDenied
-    ? "it may not be read and written"
+    ? `it may not be read${readOnly ? "" : " and written"}`
     : error.message;
   return new DblockError(errnoOf(error) ?? ERRNO.EIO, attempted, wrong, { cause: error });
 }
 
-async function lock(fd: number, shared: boolean): Promise<boolean> {
+/** One page of it can be mapped where all of it is too much, and not where its file system maps nothing. */
+function whyNotMapped(
+  fd: number,
+  options: {
+    readonly sizeBytes: number;
+    readonly pageBytes: number;
+    readonly readOnly: boolean;
+    readonly attempted: string;
+  },
+): DblockError {
+  const { sizeBytes, pageBytes, attempted } = options;
+  const page = pageBytes === PAGE_BYTES ? mapFile(fd, pageBytes, options) : 0;
+  if (page === undefined) {
+    const hint = "take a file on another file system";
+    return new DblockError("ENODEV", attempted, "its file system cannot map files", { hint });
+  }
+  if (page > 0) unmapMemory(page, pageBytes);
+  return new DblockError("ENOMEM", attempted, `${sizeBytes} bytes of it cannot be mapped`, {
+    hint: pageBytes > PAGE_BYTES ? "see HugePages_Free in /proc/meminfo" : "see ulimit -v",
+  });
+}
+
+/** Why a lock is refused is for Deno to say, with another open file: see libc.ts on errno. */
+function requireLocks(file: Deno.FsFile, attempted: string, readOnly: boolean): void {
+  try {
+    if (file.tryLockSync(!readOnly)) file.unlockSync();
+  } catch (error) {
+    const hint = "take a file on another file system";
+    throw new DblockError(errnoOf(error) ?? "ENOLCK", attempted, "its file system cannot lock files", { hint });
+  }
+}
+
+async function lock(
+  { fd, file, attempted }: { readonly fd: number; readonly file: Deno.FsFile; readonly attempted: string },
+  { shared, readOnly }: { readonly shared: boolean; readonly readOnly: boolean },
+): Promise<boolean> {
   const givenUpMs = performance.now() + (shared ? 0 : LOCK_WAIT_MS);
-  while (!lockFile(fd)) {
+  for (let isFirst = true; !lockFile(fd, { shared: readOnly }); isFirst = false) {
+    if (isFirst) requireLocks(file, attempted, readOnly);
     if (performance.now() >= givenUpMs) return false;
     await new Promise((resolve) => setTimeout(resolve, LOCK_PAUSE_MS));
   }

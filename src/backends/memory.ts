@@ -8,6 +8,9 @@ import { adviseMemory, MADV_DONTFORK, MADV_HUGEPAGE, mapMemory, PAGE_BYTES, unma
 import { discardMapped, zeroMapped } from "../system/mapping.ts";
 import { copyFromMemory, copyToMemory } from "../system/memory.ts";
 
+/** Read from a file at once by `load()`. */
+const LOAD_BYTES = 65_536;
+
 /** Options of a `MemoryBackend`. */
 export interface MemoryBackendOptions {
   /** A multiple of 4096, at least that. Pages take memory when they are first written. */
@@ -29,11 +32,13 @@ export interface MemoryBackendOptions {
  * disk.close();
  * ```
  */
-export class MemoryBackend implements MappedBackend {
+export class MemoryBackend implements MappedBackend, Disposable {
   readonly sizeBytes: number;
   /** Where the memory is. */
   readonly mapping: Mapping;
   #closed = false;
+  /** What `bytes()` has given out. */
+  readonly #windows: ArrayBuffer[] = [];
 
   /**
    * Takes the addresses of the disk; memory comes as it is written.
@@ -90,6 +95,42 @@ export class MemoryBackend implements MappedBackend {
     zeroMapped(this.mapping, offsetBytes, lengthBytes, { keepAllocated });
   }
 
+  /**
+   * The memory of a range itself: what is written there is on the disk, also while it is served. After `close()` the array
+   * is empty.
+   *
+   * @param lengthBytes up to the end, if nothing is said
+   * @throws {RangeError} if the range is not inside the disk, the disk is closed, or an array cannot be so long.
+   */
+  bytes(offsetBytes = 0, lengthBytes: number = this.sizeBytes - offsetBytes): Uint8Array<ArrayBuffer> {
+    const pointer = Deno.UnsafePointer.create(BigInt(this.#addressOf(offsetBytes, lengthBytes)));
+    if (pointer === null || lengthBytes === 0) return new Uint8Array(0);
+    const buffer = Deno.UnsafePointerView.getArrayBuffer(pointer, lengthBytes);
+    this.#windows.push(buffer);
+    return new Uint8Array(buffer);
+  }
+
+  /**
+   * Fills the disk with what a file has, from `offsetBytes` on. Zeroes of the file take no memory.
+   *
+   * @returns how many bytes the file has
+   * @throws {RangeError} if the file is longer than the disk; what fits is there then.
+   * @throws what `Deno.open()` throws.
+   */
+  async load(path: string | URL, offsetBytes = 0): Promise<number> {
+    using file = await Deno.open(path);
+    const buffer = new Uint8Array(LOAD_BYTES);
+    let at = offsetBytes;
+    for (;;) {
+      const count = await file.read(buffer);
+      if (count === null) return at - offsetBytes;
+      const bytes = buffer.subarray(0, count);
+      if (bytes.some((byte) => byte !== 0)) this.write(bytes, at);
+      else this.writeZeroes(at, count);
+      at += count;
+    }
+  }
+
   #addressOf(offsetBytes: number, lengthBytes: number): number {
     if (this.#closed) throw new RangeError("the disk is closed, and its memory given back");
     if (!(offsetBytes >= 0 && lengthBytes >= 0 && offsetBytes + lengthBytes <= this.sizeBytes)) {
@@ -98,10 +139,17 @@ export class MemoryBackend implements MappedBackend {
     return this.mapping.address + offsetBytes;
   }
 
+  /** {@linkcode close}, for `using`. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
   /** Gives the memory back. Nothing may serve it any more. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    // An array that leads to memory which is given back would be a trap: these lead to nothing.
+    for (const buffer of this.#windows) buffer.transfer();
     unmapMemory(this.mapping.address, this.mapping.sizeBytes);
   }
 }

@@ -231,8 +231,9 @@ async function stored(args: RamdiskArgs, path: string): Promise<FileBackend> {
   const isServed = info !== undefined && info.attached_count > 0;
   const backend = await FileBackend.open({ path, sizeBytes, shared: takeOver && isServed, grow });
   if (isServed && backend.locked) {
+    // It may have grown, for nothing. Before it is let go: the next server may make it longer.
+    if (lengthBytes !== undefined) Deno.truncateSync(path, lengthBytes);
     backend.close();
-    if (lengthBytes !== undefined) Deno.truncateSync(path, lengthBytes); // it may have grown, for nothing
     const wrong = `process ${info.server_pid} serves it from something else than ${path}`;
     throw new DblockError("EINVAL", attempted, wrong, { hint: "give the --store that it has" });
   }

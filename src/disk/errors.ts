@@ -34,6 +34,7 @@ export const ERRNO = {
   EPIPE: 32,
   ERANGE: 34,
   ENAMETOOLONG: 36,
+  ENOLCK: 37,
   EBADE: 52,
   ENODATA: 61,
   ETIME: 62,

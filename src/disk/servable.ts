@@ -20,6 +20,8 @@ export interface Mapping {
   readonly fd?: number;
   /** What can be given back at once: a power of two, larger than usual on hugetlbfs. @default 4096 */
   readonly pageBytes?: number;
+  /** One word that all queues share: how often a flush has failed, so that each of them reports it. */
+  readonly flushFailures?: Int32Array<SharedArrayBuffer>;
 }
 
 /**

@@ -87,7 +87,7 @@ export class EventLoop implements Transport {
     while (!this.#ended) {
       const count = this.#exchangeOrEnd();
       const pending = this.#channel.ring.pending;
-      if (count === 0 && pending === 0) return;
+      if (pending === 0) return; // nothing came, or all that came is answered later: another turn follows that
       // Nothing came, but not all was taken: a signal, or a refused answer that has to be given again.
       if (count === 0 || this.#channel.now() >= this.#turnEndsMs) return this.#commitAll();
     }

@@ -9,7 +9,7 @@ import { ERRNO } from "../disk/errors.ts";
 import { type Operation, REQUEST_KEEP_ALLOCATED } from "../disk/operation.ts";
 import type { Mapping } from "../disk/servable.ts";
 import { UNKNOWN } from "./request.ts";
-import { discardMapped, syncMapped, zeroMapped } from "../system/mapping.ts";
+import { discardMapped, Flusher, zeroMapped } from "../system/mapping.ts";
 
 /**
  * Serves until the device is gone. Blocks this thread: for Workers only.
@@ -18,6 +18,7 @@ import { discardMapped, syncMapped, zeroMapped } from "../system/mapping.ts";
  */
 export function serveMapped(channel: Channel, mapping: Mapping, geometry: Geometry): void {
   const ring = channel.ring;
+  const flusher = new Flusher(mapping);
   for (;;) {
     const count = channel.exchange();
     if (count === GONE) return;
@@ -30,7 +31,7 @@ export function serveMapped(channel: Channel, mapping: Mapping, geometry: Geomet
       if (operation !== undefined && flags !== UNKNOWN) {
         errno = checkRequest(geometry, operation, offsetBytes, lengthBytes);
         if (errno === 0 && operation !== "read" && operation !== "write") {
-          errno = maintain(mapping, operation, flags, offsetBytes, lengthBytes);
+          errno = maintain(mapping, flusher, operation, flags, offsetBytes, lengthBytes);
         }
       }
       ring.complete(ring.slot(i), ring.generation(i), lengthBytes, mapping.address + offsetBytes, errno);
@@ -41,6 +42,7 @@ export function serveMapped(channel: Channel, mapping: Mapping, geometry: Geomet
 /** What does not move data: 0 or an errno. */
 function maintain(
   mapping: Mapping,
+  flusher: Flusher,
   operation: Exclude<Operation, "read" | "write">,
   flags: number,
   offsetBytes: number,
@@ -48,7 +50,7 @@ function maintain(
 ): number {
   switch (operation) {
     case "flush":
-      return syncMapped(mapping) ? 0 : ERRNO.EIO;
+      return flusher.flush() ? 0 : ERRNO.EIO;
     case "discard":
       return discardMapped(mapping, offsetBytes, lengthBytes) ? 0 : ERRNO.ENOSPC;
     case "writeZeroes": {

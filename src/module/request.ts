@@ -10,14 +10,28 @@ import {
   DBLOCK_OPERATION_READ,
   DBLOCK_OPERATION_WRITE,
   DBLOCK_OPERATION_WRITE_ZEROES,
+  DBLOCK_PRIORITY_CLASS_SHIFT,
   dblock_request,
   DBLOCK_REQUEST_FUA,
+  DBLOCK_REQUEST_META,
   DBLOCK_REQUEST_NO_UNMAP,
+  DBLOCK_REQUEST_READ_AHEAD,
   DBLOCK_REQUEST_REPLAYED,
+  DBLOCK_REQUEST_SWAP,
   DBLOCK_RING_BYTES,
   dblock_ring_header,
 } from "./abi.ts";
-import { type Operation, REQUEST_FUA, REQUEST_KEEP_ALLOCATED, REQUEST_REPLAYED } from "../disk/operation.ts";
+import {
+  type Operation,
+  PRIORITIES,
+  REQUEST_FUA,
+  REQUEST_KEEP_ALLOCATED,
+  REQUEST_METADATA,
+  REQUEST_PRIORITY_SHIFT,
+  REQUEST_READ_AHEAD,
+  REQUEST_REPLAYED,
+  REQUEST_SWAP,
+} from "../disk/operation.ts";
 
 const WORD_BYTES = 4;
 const HEADER = dblock_ring_header.fields;
@@ -72,14 +86,25 @@ function operationOf(number: number): Operation | undefined {
   }
 }
 
-/** A disk's flags for DBLOCK_REQUEST_*; UNKNOWN where one is not known. */
-function flagsOf(flags: number): number {
-  if (flags === 0) return 0;
-  const known = DBLOCK_REQUEST_FUA | DBLOCK_REQUEST_REPLAYED | DBLOCK_REQUEST_NO_UNMAP;
-  if ((flags & ~known) !== 0) return UNKNOWN;
-  return ((flags & DBLOCK_REQUEST_FUA) === 0 ? 0 : REQUEST_FUA) |
-    ((flags & DBLOCK_REQUEST_REPLAYED) === 0 ? 0 : REQUEST_REPLAYED) |
-    ((flags & DBLOCK_REQUEST_NO_UNMAP) === 0 ? 0 : REQUEST_KEEP_ALLOCATED);
+/** A disk's flags by those of DBLOCK_REQUEST_*; hints that are not among them are ignored. */
+const FLAGS: readonly (readonly [theirs: number, ours: number])[] = [
+  [DBLOCK_REQUEST_FUA, REQUEST_FUA],
+  [DBLOCK_REQUEST_REPLAYED, REQUEST_REPLAYED],
+  [DBLOCK_REQUEST_NO_UNMAP, REQUEST_KEEP_ALLOCATED],
+  [DBLOCK_REQUEST_META, REQUEST_METADATA],
+  [DBLOCK_REQUEST_READ_AHEAD, REQUEST_READ_AHEAD],
+  [DBLOCK_REQUEST_SWAP, REQUEST_SWAP],
+];
+const KNOWN_ORDERS = DBLOCK_REQUEST_FUA | DBLOCK_REQUEST_REPLAYED | DBLOCK_REQUEST_NO_UNMAP;
+
+/** A disk's flags for DBLOCK_REQUEST_* and a priority; UNKNOWN where an order is not known. */
+function flagsOf(flags: number, priority: number): number {
+  if ((flags & ORDERS & ~KNOWN_ORDERS) !== 0) return UNKNOWN;
+  // A class that nobody has heard of is no hint.
+  const priorityClass = priority >>> DBLOCK_PRIORITY_CLASS_SHIFT;
+  let result = priorityClass < PRIORITIES.length ? priorityClass << REQUEST_PRIORITY_SHIFT : 0;
+  for (const [theirs, ours] of FLAGS) if ((flags & theirs) !== 0) result |= ours;
+  return result;
 }
 
 /**
@@ -160,7 +185,9 @@ export class Ring {
   }
   /** REQUEST_* of a disk; UNKNOWN if one of DBLOCK_REQUEST_* is unknown. */
   flags(index: number): number {
-    return flagsOf(this.#words[this.#request(index) + REQUEST_FLAGS] & ORDERS);
+    const flags = this.#words[this.#request(index) + REQUEST_FLAGS];
+    const priority = this.#words[this.#request(index) + REQUEST_SLOT] >>> 24;
+    return flags === 0 && priority === 0 ? 0 : flagsOf(flags, priority);
   }
 
   #completion(index: number): number {

@@ -2,7 +2,7 @@
 /** Reads and writes at a place of a file, and looks for its holes: on this thread, and with errors that say why. */
 import type { Extent } from "../disk/backend.ts";
 import { DblockError, describe, errnoOf } from "../disk/errors.ts";
-import { libc } from "./libc.ts";
+import { isWritable, libc } from "./libc.ts";
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -41,6 +41,8 @@ export function writeAt(fd: number, bytes: Uint8Array<ArrayBuffer>, offsetBytes:
 
 /** errno is not read (see libc.ts): the same once more, Deno's way, says what is wrong, or does it. */
 function again(what: "read" | "write", fd: number, bytes: Uint8Array<ArrayBuffer>, offsetBytes: number): number {
+  // Opened anew it might be writable, which this one is not meant to be.
+  if (what === "write" && !isWritable(fd)) throw new DblockError("EBADF", `Cannot ${what}`, "the file is open to read");
   try {
     using file = Deno.openSync(`/proc/self/fd/${fd}`, { [what]: true });
     file.seekSync(offsetBytes, Deno.SeekMode.Start);

@@ -12,10 +12,13 @@ import { ERRNO, errnoOf } from "../disk/errors.ts";
 import { closePollFiles, openBell, openPollFiles, Poller, type PollFiles, ring } from "./waiting.ts";
 
 /** Flags, requests and advice of Linux on x86_64 and aarch64. */
+export const O_RDONLY = 0;
 export const O_RDWR = 0o2;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
+const F_GETFL = 3;
 const F_SETFL = 4;
+const O_ACCMODE = 3;
 const PROT_READ = 1;
 const PROT_WRITE = 2;
 export const MAP_SHARED = 0x01;
@@ -31,7 +34,9 @@ const MS_SYNC = 4;
 const FALLOC_FL_KEEP_SIZE = 0x01;
 const FALLOC_FL_PUNCH_HOLE = 0x02;
 const FALLOC_FL_ZERO_RANGE = 0x10;
-const LOCK_EX_NB = 2 | 4;
+const LOCK_SH = 1;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
 const LOCK_UN = 8;
 const SCHED_OTHER = 0;
 const SCHED_BATCH = 3;
@@ -315,12 +320,21 @@ export function mapMemory(sizeBytes: number): number | undefined {
 }
 
 /** Maps a file from its beginning, shared: what is written to the memory is in the file. */
-export function mapFile(fd: number, sizeBytes: number): number | undefined {
-  return map(sizeBytes, MAP_SHARED, fd);
+export function mapFile(
+  fd: number,
+  sizeBytes: number,
+  options: { readonly readOnly?: boolean } = {},
+): number | undefined {
+  return map(sizeBytes, MAP_SHARED, fd, options.readOnly ? PROT_READ : PROT_READ | PROT_WRITE);
 }
 
-function map(sizeBytes: number, flags: number, fd: number): number | undefined {
-  const address = libc().mmap(0n, BigInt(sizeBytes), PROT_READ | PROT_WRITE, flags, fd, 0n);
+function map(
+  sizeBytes: number,
+  flags: number,
+  fd: number,
+  protection = PROT_READ | PROT_WRITE,
+): number | undefined {
+  const address = libc().mmap(0n, BigInt(sizeBytes), protection, flags, fd, 0n);
   // MAP_FAILED is -1; user addresses are below 2^53 on both machines.
   return address > BigInt(Number.MAX_SAFE_INTEGER) ? undefined : Number(address);
 }
@@ -409,9 +423,14 @@ export function fileSystemOf(fd: number): FileSystem {
   return { type: Number(words[0]), blockBytes: Number(words[1]) };
 }
 
-/** Locks a file for this open file alone, until it is closed; false if another one has it. */
-export function lockFile(fd: number): boolean {
-  return libc().flock(fd, LOCK_EX_NB) === 0;
+/** Whether a file was opened to be written. */
+export function isWritable(fd: number): boolean {
+  return (libc().fcntl(fd, F_GETFL, 0) & O_ACCMODE) !== O_RDONLY;
+}
+
+/** Locks a file for this open file alone, or with others that only read, until it is closed; false if another one has it. */
+export function lockFile(fd: number, options: { readonly shared?: boolean } = {}): boolean {
+  return libc().flock(fd, (options.shared ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0;
 }
 
 /** Gives up that lock, also where a mapping keeps the open file from ending. */

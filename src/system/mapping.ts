@@ -52,9 +52,43 @@ export function zeroMapped(
     zero(mapping, offsetBytes, lengthBytes);
 }
 
-/** Waits until a file has everything that was written to its mapping; false if that failed. */
-export function syncMapped(mapping: Mapping): boolean {
-  return mapping.kind === "anonymous" || syncMemory(mapping.address, mapping.sizeBytes);
+/**
+ * Makes a mapping durable, for one queue. The kernel reports a failed write-back once for an open file, to whichever queue
+ * flushes first; the others report it once as well, at their next flush, since it may be their data.
+ */
+export class Flusher {
+  readonly #mapping: Mapping;
+  #reported: number;
+
+  constructor(mapping: Mapping) {
+    this.#mapping = mapping;
+    this.#reported = this.#failures();
+  }
+
+  /** Waits until the file has everything; false if that failed, here or for another queue since the last call. */
+  flush(): boolean {
+    const { kind, address, sizeBytes, flushFailures } = this.#mapping;
+    if (kind === "anonymous") return true;
+    if (!syncMemory(address, sizeBytes)) {
+      if (flushFailures !== undefined) Atomics.add(flushFailures, 0, 1);
+      this.#reported = this.#failures();
+      return false;
+    }
+    const failures = this.#failures();
+    const isGood = failures === this.#reported;
+    this.#reported = failures;
+    return isGood;
+  }
+
+  #failures(): number {
+    const { flushFailures } = this.#mapping;
+    return flushFailures === undefined ? 0 : Atomics.load(flushFailures, 0);
+  }
+}
+
+/** Whether a file can have holes. Tries it behind the file's end, where nothing is lost. */
+export function hasHoles(fd: number, sizeBytes: number, pageBytes: number): boolean {
+  return punchHole(fd, Math.ceil(sizeBytes / pageBytes) * pageBytes, pageBytes);
 }
 
 function giveBackPages(mapping: Mapping, offsetBytes: number, lengthBytes: number): boolean {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { statfsSync } from "node:fs";
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { requestOptions } from "../../../src/disk/request.ts";
 import { profileOf } from "../../../src/disk/profile.ts";
 import { FileBackend } from "../../../src/backends/file.ts";
 import { DblockError } from "../../../src/disk/errors.ts";
@@ -146,23 +147,86 @@ Deno.test("FileBackend waits for a server that is about to end", async () => {
   (await FileBackend.open({ path })).close();
 });
 
+Deno.test("FileBackend reads and writes as any backend does, by system calls, and knows its holes", async () => {
+  using dir = folder();
+  using disk = await FileBackend.open({ path: `${dir.path}/a`, sizeBytes: MIB });
+  const data = new Uint8Array(8192).fill(5);
+  disk.write(data, 4096);
+  const back = new Uint8Array(8192);
+  disk.read(back, 4096);
+  assertEquals(back, data);
+  assertEquals(disk.extents(0, MIB), [
+    { lengthBytes: 4096, kind: "hole" },
+    { lengthBytes: 8192, kind: "data" },
+    { lengthBytes: MIB - 12288, kind: "hole" },
+  ]);
+  assertEquals(disk.extents(4608, 512), [{ lengthBytes: 512, kind: "data" }]);
+  // To look at the memory is to fill the holes, on tmpfs.
+  assertEquals([bytesOf(disk).indexOf(5), bytesOf(disk).lastIndexOf(5)], [4096, 12287]);
+  disk.writeZeroes(4096, 4096);
+  disk.discard?.(8192, 512, requestOptions());
+  assertEquals([bytesOf(disk).indexOf(5), bytesOf(disk).lastIndexOf(5)], [8704, 12287]);
+  assertThrows(() => disk.read(new Uint8Array(512), MIB), DblockError, "the file ends before");
+});
+
+Deno.test("FileBackend serves a file that may only be read, with others that read, and never writes it", async () => {
+  using dir = folder();
+  const path = `${dir.path}/golden`;
+  Deno.writeFileSync(path, new Uint8Array(MIB).fill(6));
+  Deno.chmodSync(path, 0o444);
+  using first = await FileBackend.open({ path, readOnly: true });
+  using second = await FileBackend.open({ path, readOnly: true });
+  assertEquals([first.readOnly, first.locked, second.locked, bytesOf(second)[MIB - 1]], [true, true, true, 6]);
+  const { readOnly, discard, writeCache } = profileOf(first);
+  assertEquals([readOnly, discard, writeCache], [true, false, false]);
+  assertThrows(() => first.write(new Uint8Array(512), 0), DblockError, "the disk is read-only");
+  await assertRejects(() => FileBackend.open({ path }), DblockError, "it is served already");
+  await assertRejects(
+    () => FileBackend.open({ path: `${dir.path}/none`, readOnly: true }),
+    DblockError,
+    "no such file",
+  );
+});
+
 /** In a mount namespace of its own, where this machine lets an ordinary user have one. */
-async function onTinyFileSystem(program: string): Promise<string> {
+async function onFileSystem(mount: string, program: string): Promise<string> {
   const { stdout, stderr } = await new Deno.Command("unshare", {
-    args: ["--user", "--map-root-user", "--mount", "bash", "-c", `mount -t tmpfs -o size=64k none /mnt && ${program}`],
+    args: ["--user", "--map-root-user", "--mount", "bash", "-c", `mount ${mount} none /mnt && ${program}`],
   }).output();
   return new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
 }
 
+const TINY = "-t tmpfs -o size=64k";
+/** A file system without holes, which an ordinary user can have. */
+const WITHOUT_HOLES = "-t ramfs";
+const root = new URL("../../../", import.meta.url);
+
+/** What a program says there. */
+async function run(mount: string, code: string): Promise<string> {
+  const file = await Deno.makeTempFile({ suffix: ".ts" });
+  const imports = `
+    import { FileBackend } from "${new URL("src/backends/file.ts", root).href}";
+    import { profileOf } from "${new URL("src/disk/profile.ts", root).href}";
+    import { discardMapped, zeroMapped } from "${new URL("src/system/mapping.ts", root).href}";`;
+  await Deno.writeTextFile(file, imports + code);
+  try {
+    return await onFileSystem(mount, `${new URL("src/build/deno.sh", root).pathname} run -A --no-check ${file}`);
+  } finally {
+    await Deno.remove(file);
+  }
+}
+
+const isPossible = await onFileSystem(TINY, "echo possible") === "possible\n";
+
 Deno.test({
-  name: "a full file system is a false answer, and the process lives",
-  ignore: await onTinyFileSystem("echo possible") !== "possible\n",
+  name: "a full file system is a false answer, an error that names it, and not the end of the process",
+  ignore: !isPossible,
   fn: async () => {
-    const root = new URL("../../../", import.meta.url);
-    const code = `
-      import { FileBackend } from "${new URL("src/backends/file.ts", root).href}";
-      import { discardMapped, zeroMapped } from "${new URL("src/system/mapping.ts", root).href}";
-      const { mapping } = await FileBackend.open({ path: "/mnt/a", sizeBytes: 2 ** 20 });
+    const said = await run(
+      TINY,
+      `
+      const disk = await FileBackend.open({ path: "/mnt/a", sizeBytes: 2 ** 20 });
+      const { mapping } = disk;
       const { fd: _, ...noFile } = mapping;
       console.log(
         zeroMapped(mapping, 0, 2 ** 20, { keepAllocated: true }),
@@ -170,14 +234,35 @@ Deno.test({
         discardMapped({ ...mapping, pageBytes: 2 ** 21 }, 0, 2 ** 20),
         zeroMapped(mapping, 512, 1024, { keepAllocated: false }),
         discardMapped(mapping, 0, 2 ** 20),
-      );`;
-    const deno = new URL("src/build/deno.sh", root).pathname;
-    const file = await Deno.makeTempFile({ suffix: ".ts" });
-    await Deno.writeTextFile(file, code);
-    try {
-      assertEquals(await onTinyFileSystem(`${deno} run -A --no-check ${file}`), "false true false true true\n");
-    } finally {
-      await Deno.remove(file);
-    }
+      );
+      try {
+        disk.write(new Uint8Array(2 ** 17).fill(1), 0);
+      } catch (error) {
+        console.log(error.code);
+      }`,
+    );
+    assertEquals(said, "false true false true true\nENOSPC\n");
+  },
+});
+
+Deno.test({
+  name: "FileBackend offers no discard where the file system has no holes: that would fill it with zeroes",
+  ignore: !isPossible,
+  fn: async () => {
+    const said = await run(
+      WITHOUT_HOLES,
+      `
+      const disk = await FileBackend.open({ path: "/mnt/a", sizeBytes: 64 * 2 ** 20 });
+      const { discard, writeZeroes, limits } = profileOf(disk);
+      console.log(discard, writeZeroes, limits.maxWriteZeroesBytes, Deno.statSync("/mnt/a").blocks);`,
+    );
+    assertEquals(said, `false true ${4 * MIB} 0\n`);
+    const other = await run(
+      TINY,
+      `
+      const disk = await FileBackend.open({ path: "/mnt/a", sizeBytes: 64 * 2 ** 20 });
+      console.log(profileOf(disk).discard, profileOf(disk).limits.maxWriteZeroesBytes);`,
+    );
+    assertEquals(other, "true undefined\n");
   },
 });

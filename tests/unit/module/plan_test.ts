@@ -75,6 +75,9 @@ Deno.test("planDevice() advertises what a backend has", () => {
   const flagsOf = (more: Partial<Backend>) => plan({}, { ...disk, ...more }).flags;
   const zeroes = DBLOCK_DEVICE_WRITE_ZEROES;
   assertEquals(flagsOf({ flush: () => {} }), zeroes | DBLOCK_DEVICE_WRITE_CACHE | DBLOCK_DEVICE_FUA);
+  const cache = DBLOCK_DEVICE_WRITE_CACHE | DBLOCK_DEVICE_FUA | DBLOCK_DEVICE_CACHE_SURVIVES;
+  assertEquals(flagsOf({ flush: () => {}, cacheSurvives: true }), zeroes | cache);
+  assertEquals(flagsOf({ cacheSurvives: true }), zeroes, "there is no cache");
   assertEquals(flagsOf({ discard: () => {} }), zeroes | DBLOCK_DEVICE_DISCARD);
   assertEquals(flagsOf({ readOnly: true }), zeroes | DBLOCK_DEVICE_READ_ONLY);
   assertEquals(plan({}, { ...disk, writeZeroes: () => {} }).max_write_zeroes_bytes, 2 ** 31);

@@ -9,12 +9,24 @@ import {
   DBLOCK_OPERATION_WRITE_ZEROES as WRITE_ZEROES,
   dblock_request,
   DBLOCK_REQUEST_FUA as FUA,
+  DBLOCK_REQUEST_META as META,
   DBLOCK_REQUEST_NO_UNMAP as NO_UNMAP,
+  DBLOCK_REQUEST_READ_AHEAD as READ_AHEAD,
   DBLOCK_REQUEST_REPLAYED as REPLAYED,
+  DBLOCK_REQUEST_SWAP as SWAP,
   DBLOCK_RING_BYTES,
   dblock_ring_header,
 } from "../../../src/module/abi.ts";
-import { REQUEST_FUA, REQUEST_KEEP_ALLOCATED, REQUEST_REPLAYED } from "../../../src/disk/operation.ts";
+import {
+  PRIORITIES,
+  REQUEST_FUA,
+  REQUEST_KEEP_ALLOCATED,
+  REQUEST_METADATA,
+  REQUEST_PRIORITY_SHIFT,
+  REQUEST_READ_AHEAD,
+  REQUEST_REPLAYED,
+  REQUEST_SWAP,
+} from "../../../src/disk/operation.ts";
 import { Ring, UNKNOWN } from "../../../src/module/request.ts";
 import { decode, encode } from "../../../src/system/struct.ts";
 
@@ -46,7 +58,8 @@ Deno.test("Ring reads requests as the header lays them out, past 4 GiB too", () 
     },
     request,
   );
-  assertEquals([ring.operation(2), ring.flags(2)], ["writeZeroes", REQUEST_FUA | REQUEST_KEEP_ALLOCATED]);
+  const hints = REQUEST_METADATA | REQUEST_READ_AHEAD | REQUEST_SWAP;
+  assertEquals([ring.operation(2), ring.flags(2)], ["writeZeroes", REQUEST_FUA | REQUEST_KEEP_ALLOCATED | hints]);
 });
 
 Deno.test("Ring has a disk's words for every operation and flag, and none for what it does not know", () => {
@@ -61,7 +74,24 @@ Deno.test("Ring has a disk's words for every operation and flag, and none for wh
   assertEquals(flags, [0, REQUEST_FUA, REQUEST_REPLAYED, REQUEST_KEEP_ALLOCATED]);
   assertEquals([ask(5, 0), ask(255, 8), ask(READ, 128)], [[undefined, 0], [undefined, UNKNOWN], ["read", UNKNOWN]]);
   assertEquals(ask(READ, 2 ** 15), ["read", UNKNOWN]);
-  assertEquals(ask(READ, 0xffff_0000), ["read", 0], "hints may be ignored");
+  assertEquals(ask(READ, 2 ** 31), ["read", 0], "a hint that is not known is ignored");
+});
+
+Deno.test("Ring tells a request's hints and the class of its priority, and none for a class that it does not know", () => {
+  const ring = new Ring(1);
+  const ask = (flags: number, priority: number) => {
+    ring.bytes.set(encode(dblock_request, { operation: READ, flags, priority }), requestsAt);
+    return ring.flags(0);
+  };
+  assertEquals([META, READ_AHEAD, SWAP].map((hint) => ask(hint, 0)), [
+    REQUEST_METADATA,
+    REQUEST_READ_AHEAD,
+    REQUEST_SWAP,
+  ]);
+  const classes = [1 << 3, 1 << 3 | 7, 2 << 3 | 4, 3 << 3, 4 << 3, 31 << 3].map((priority) =>
+    PRIORITIES[ask(META, priority) >>> REQUEST_PRIORITY_SHIFT]
+  );
+  assertEquals(classes, ["realtime", "realtime", "best-effort", "idle", "none", "none"]);
 });
 
 Deno.test("Ring writes completions as the header lays them out", () => {
