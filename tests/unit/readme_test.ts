@@ -29,11 +29,11 @@ Deno.test("the example of src/README.md has ten lines and compiles", async () =>
 Deno.test("the example of src/README.md is a disk", async () => {
   // A module in mod.ts's place: serve() on a fake kernel that writes, reads back, and destroys the device.
   const mod = `
-    import { serve as realServe } from "${new URL("src/mod.ts", root).href}";
+    import { serveOn } from "${new URL("src/module/serve.ts", root).href}";
     import { FakeKernel } from "${new URL("tests/sim/fake_kernel.ts", root).href}";
     const kernel = new FakeKernel();
     export async function serve(backend, options) {
-      const device = await realServe(backend, { ...options, kernel });
+      const device = await serveOn(kernel, backend, options);
       setTimeout(async () => {
         const io = (operation, data) => ({ operation, flags: 0, offsetBytes: 8192, lengthBytes: data.length, data });
         const read = new Uint8Array(4096);
