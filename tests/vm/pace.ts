@@ -59,6 +59,21 @@ export class Contention {
   }
 }
 
+/** How long something takes in this process, as an idle machine would count it: for a bound in a test on the host. */
+export class Stopwatch {
+  readonly #contention = new Contention(Deno.pid);
+  readonly #startedAt = performance.now();
+
+  constructor() {
+    this.#contention.sample();
+  }
+
+  /** Milliseconds until now; to be asked once. */
+  stop(): number {
+    return (performance.now() - this.#startedAt) / this.#contention.sample();
+  }
+}
+
 /** Time as an idle machine would count it: it stands nearly still while the machine does something else. */
 export class PacedClock {
   /** Of the time to come. */
