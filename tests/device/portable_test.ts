@@ -1,5 +1,5 @@
 // The header alone is enough to write a server: tests/portable/server.c takes a disk through its life, in C, as
-// tests/portable/smoke.sh says. On machines without Deno the same runs by itself.
+// tests/portable/smoke.sh says. On a 32-bit machine, where Deno is not, smoke.sh runs by itself: make test KERNEL=6.1-armhf.
 // dmesg may have: (EXT4-fs|Buffer I/O|JBD2).*
 import { assertEquals } from "@std/assert";
 import { sh } from "./harness.ts";

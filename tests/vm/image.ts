@@ -45,7 +45,8 @@ function guestTreeName(architecture: Architecture): string {
 
 /** The userland: a Debian tree with deno in /usr/local/bin, where there is one. */
 export async function userlandImage(architecture: Architecture): Promise<DiskImage> {
-  const suites = ["bookworm", "bookworm-security"];
+  // The module is what is tested there, and the security archive's mirrors may lack the smaller architectures for a while.
+  const suites = architecture === "armhf" ? ["bookworm"] : ["bookworm", "bookworm-security"];
   const tree = await debianTree(guestTreeName(architecture), suites, guestPackages, architecture);
   const deno = hasDeno(architecture) ? [await denoOf(architecture)] : [];
   const key = contentHash([join(tree, ".packages"), ...deno]);

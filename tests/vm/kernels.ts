@@ -68,6 +68,13 @@ const otherSources: readonly KernelSource[] = [
     suites: ["bookworm-backports", "bookworm", "bookworm-security"],
     image: /^linux-image-6\.12\.\d+\+deb12(\.\d+)?-arm64-16k$/,
   },
+  {
+    // 32 bits, and more memory than the kernel can see at once. No Deno there: tests/portable is what runs on it.
+    version: "6.1-armhf",
+    architecture: "armhf",
+    suites: ["bookworm"],
+    image: /^linux-image-6\.1\.0-\d+-armmp$/,
+  },
 ];
 
 /** The kernel taken where none is named. */
