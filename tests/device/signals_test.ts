@@ -50,7 +50,8 @@ Deno.test("on-death hold: a restart by SIGTERM is not noticed by fio, which veri
 Deno.test("on-death fail: SIGTERM leaves a mounted disk, whose I/O fails until the next server", async () => {
   const args = ["--store", "/dev/shm/term1", "--on-death", "fail"];
   const first = await Ramdisk.start({ name: "term1", args: [...args, "--size", "64M"] });
-  await sh(`mkfs.ext4 -q ${first.path} && mount ${first.path} /mnt && cp /bin/ls /mnt/ls && sync -f /mnt`);
+  // Read-only, as a file system that cannot write a block is not the same afterwards.
+  await sh(`mkfs.ext4 -q ${first.path} && mount ${first.path} /mnt && cp /bin/ls /mnt/ls && mount -o remount,ro /mnt`);
   await terminate(first);
   assertEquals(infoOf("term1")!.state, DBLOCK_STATE_FAILED);
   const read = `dd if=${first.path} of=/dev/null bs=4k count=1 iflag=direct status=none`;
@@ -77,6 +78,8 @@ class Terminal implements AsyncDisposable {
   readonly #script: Deno.ChildProcess;
   readonly #keys: WritableStreamDefaultWriter<Uint8Array>;
   screen = "";
+  /** Of the server; 0 before its disk is there. */
+  pid = 0;
   readonly #read: Promise<void>;
 
   private constructor(name: string) {
@@ -96,6 +99,7 @@ class Terminal implements AsyncDisposable {
   static async start(name: string): Promise<Terminal> {
     const terminal = new Terminal(name);
     await waitFor(`/dev/${name} is ready`, () => terminal.screen.includes("is ready"), 60_000);
+    terminal.pid = infoOf(name)!.server_pid;
     return terminal;
   }
 
@@ -105,6 +109,11 @@ class Terminal implements AsyncDisposable {
 
   async type(keys: string): Promise<void> {
     await this.#keys.write(new TextEncoder().encode(keys));
+  }
+
+  /** As a shell's `fg`: `script` stops with its child, and lets it go on. */
+  foreground(): void {
+    this.#script.kill("SIGCONT");
   }
 
   /** As an ssh session that ends: nobody has the other side of the terminal any more. */
@@ -119,6 +128,7 @@ class Terminal implements AsyncDisposable {
     await this.drop().catch(() => {});
     await this.#script.status;
     await runRamdisk(`-d --force --name ${this.name}`);
+    await waitFor(`the server of ${this.path} ends`, () => !exists(`/proc/${this.pid}`));
   }
 }
 
@@ -126,7 +136,7 @@ const stateOf = (pid: number) => /^State:\s+(\S)/m.exec(Deno.readTextFileSync(`/
 
 Deno.test("a terminal that goes takes no disk away: fio, which verifies, goes on", async () => {
   await using terminal = await Terminal.start("pty0");
-  const pid = infoOf("pty0")!.server_pid;
+  const { pid } = terminal;
   assertEquals(Deno.readTextFileSync(`/proc/${pid}/comm`), "dblock-ramdisk\n", "what pgrep looks for");
   const loop = fioLoop("pty0", load(terminal.path));
   await waitFor("fio writes", () => infoOf("pty0")!.requests[1]! > 0);
@@ -143,7 +153,7 @@ Deno.test("a terminal that goes takes no disk away: fio, which verifies, goes on
 
 Deno.test("Ctrl-Z stops no disk that is in use, and one that nobody uses; Ctrl-C ends it", async () => {
   await using terminal = await Terminal.start("pty1");
-  const pid = infoOf("pty1")!.server_pid;
+  const { pid } = terminal;
   await sh(`mkfs.ext4 -q ${terminal.path} && mount ${terminal.path} /mnt`);
   await terminal.type("\x1a");
   await waitFor("it says why not", () => terminal.screen.includes("Cannot stop serving /dev/pty1: it is in use"));
@@ -151,7 +161,8 @@ Deno.test("Ctrl-Z stops no disk that is in use, and one that nobody uses; Ctrl-C
   await sh("cp /bin/ls /mnt && sync -f /mnt && umount /mnt");
   await terminal.type("\x1a");
   await waitFor("it stops", () => stateOf(pid) === "T");
-  Deno.kill(pid, "SIGCONT");
+  terminal.foreground();
+  await waitFor("it goes on", () => stateOf(pid) !== "T");
   await sh(`mount ${terminal.path} /mnt && cmp /bin/ls /mnt/ls && umount /mnt`);
   await terminal.type("\x03");
   await waitFor("the disk is gone", () => !exists(terminal.path));
