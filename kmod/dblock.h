@@ -12,6 +12,7 @@
  *	dblock_device.resizing	mutex: who tells of a new size
  *	dblock_device.lock	mutex: state, attachment, open count, size
  *	dblock_queue.lock	spinlock: waiting requests, slots, counters
+ *	dblock_device.quarantine_lock	spinlock: ranges that a late answer may change
  *
  * None of them is held while user memory is touched.
  */
@@ -74,13 +75,21 @@ struct dblock_slot {
 	u32 generation;			/* of the last hand-out */
 	u32 batch;			/* the EXCHANGE that handed it out */
 	enum dblock_slot_state state;
+	/* While QUARANTINED, of what would change the disk: where that is. On
+	 * dblock_device.quarantine, or empty.
+	 */
+	struct list_head quarantine;
+	u64 sector;
+	u64 sector_count;
 };
 
 /* What blk-mq keeps for us behind each request; guarded by the queue's lock. */
 struct dblock_io {
 	struct list_head node;		/* on dblock_queue.waiting, or empty */
 	u64 sequence;			/* of the first hand-out, or U64_MAX */
+	unsigned long since;		/* jiffies: arrival, or last hand-out */
 	u32 slot;			/* or DBLOCK_NO_SLOT */
+	bool blocked;			/* @node is on dblock_queue.blocked */
 	bool replayed;
 	bool ending;			/* somebody is about to end it */
 };
@@ -111,6 +120,14 @@ struct dblock_queue {
 	struct list_head waiting;	/* dblock_io.node, by sequence */
 	u64 sequence;			/* of the next first hand-out */
 	u32 waiting_count;
+	/* What overlaps a slot in quarantine, in the order of arrival. It is
+	 * looked at again when dblock_device.quarantine_ends is another.
+	 */
+	struct list_head blocked;
+	u32 blocked_count;
+	int blocked_ends;
+	unsigned long serving_since;	/* jiffies: of this server, or state */
+	bool overdue;			/* a timeout is this server's death */
 	u64 arrived_ns;			/* of the last that found none waiting */
 	u32 handed_count;		/* HANDED and COPYING */
 	u32 quarantined_count;
@@ -155,6 +172,9 @@ struct dblock_device {
 	bool tag_set_ready;
 	bool disk_added;
 	struct dblock_queue *queues;	/* params.queue_count of them */
+	spinlock_t quarantine_lock;	/* of the list, and what is on it */
+	struct list_head quarantine;	/* dblock_slot.quarantine */
+	atomic_t quarantine_ends;	/* how many left the list */
 };
 
 enum dblock_poll_phase {
@@ -271,6 +291,10 @@ extern const struct blk_mq_ops dblock_mq_ops;
 u8 dblock_operation_of(struct request *rq);
 void dblock_end_list(struct list_head *ended, blk_status_t status);
 void dblock_slot_free(struct dblock_queue *queue, struct dblock_slot *slot);
+void dblock_slot_end_quarantine(struct dblock_queue *queue,
+				struct dblock_slot *slot);
+bool dblock_request_blocked(struct dblock_device *device, struct request *rq);
+void dblock_queue_unblock(struct dblock_queue *queue);
 struct dblock_io *dblock_slot_take(struct dblock_queue *queue,
 				   struct dblock_slot *slot,
 				   const struct dblock_channel *handed_to);

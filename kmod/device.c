@@ -119,6 +119,8 @@ struct dblock_device *dblock_device_create(const struct dblock_create *params)
 	kref_init(&device->ref);
 	mutex_init(&device->resizing);
 	mutex_init(&device->lock);
+	spin_lock_init(&device->quarantine_lock);
+	INIT_LIST_HEAD(&device->quarantine);
 	init_completion(&device->started);
 	init_completion(&device->removed);
 	INIT_WORK(&device->start_work, dblock_start_work);
@@ -335,7 +337,7 @@ static void dblock_queue_info(struct dblock_queue *queue,
 	int i;
 
 	spin_lock(&queue->lock);
-	info->waiting_count += queue->waiting_count;
+	info->waiting_count += queue->waiting_count + queue->blocked_count;
 	info->handed_count += queue->handed_count;
 	info->quarantined_count += queue->quarantined_count;
 	for (i = 0; i < DBLOCK_OPERATION_COUNT; i++) {

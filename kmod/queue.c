@@ -76,6 +76,104 @@ void dblock_slot_free(struct dblock_queue *queue, struct dblock_slot *slot)
 		dblock_queue_wake(queue);
 }
 
+static bool dblock_changes_disk(struct request *rq)
+{
+	switch (dblock_operation_of(rq)) {
+	case DBLOCK_OPERATION_WRITE:
+	case DBLOCK_OPERATION_DISCARD:
+	case DBLOCK_OPERATION_WRITE_ZEROES:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* The server may do the request at any time from now on, though it has ended.
+ * Nothing that changes the same blocks is handed out until the late answer, or
+ * the end of the server: or older data would replace newer.
+ */
+static void dblock_slot_quarantine(struct dblock_queue *queue,
+				   struct dblock_slot *slot)
+{
+	struct dblock_device *device = queue->device;
+	struct request *rq = slot->rq;
+
+	lockdep_assert_held(&queue->lock);
+	slot->rq = NULL;
+	slot->state = DBLOCK_SLOT_QUARANTINED;
+	queue->quarantined_count++;
+	if (!dblock_changes_disk(rq))
+		return;
+	slot->sector = blk_rq_pos(rq);
+	slot->sector_count = blk_rq_sectors(rq);
+	spin_lock(&device->quarantine_lock);
+	list_add_tail(&slot->quarantine, &device->quarantine);
+	spin_unlock(&device->quarantine_lock);
+}
+
+/* No answer is due from the slot any more. */
+void dblock_slot_end_quarantine(struct dblock_queue *queue,
+				struct dblock_slot *slot)
+{
+	struct dblock_device *device = queue->device;
+	u32 i;
+
+	lockdep_assert_held(&queue->lock);
+	queue->quarantined_count--;
+	dblock_slot_free(queue, slot);
+	if (list_empty(&slot->quarantine))
+		return;
+	spin_lock(&device->quarantine_lock);
+	list_del_init(&slot->quarantine);
+	spin_unlock(&device->quarantine_lock);
+	atomic_inc(&device->quarantine_ends);
+	/* What overlapped it may wait in any queue. */
+	for (i = 0; i < device->params.queue_count; i++)
+		dblock_queue_wake(&device->queues[i]);
+}
+
+/* Whether a late answer may change blocks that this request changes, too. */
+bool dblock_request_blocked(struct dblock_device *device, struct request *rq)
+{
+	const struct dblock_slot *slot;
+	bool blocked = false;
+
+	/* Who ended the older request put it on the list before, and whoever
+	 * relies on the order submitted this one after that.
+	 */
+	if (list_empty_careful(&device->quarantine) || !dblock_changes_disk(rq))
+		return false;
+	spin_lock(&device->quarantine_lock);
+	list_for_each_entry(slot, &device->quarantine, quarantine) {
+		if (blk_rq_pos(rq) < slot->sector + slot->sector_count &&
+		    slot->sector < blk_rq_pos(rq) + blk_rq_sectors(rq)) {
+			blocked = true;
+			break;
+		}
+	}
+	spin_unlock(&device->quarantine_lock);
+	return blocked;
+}
+
+/* Back among those that wait: before what came later, behind what is replayed
+ * and was handed out earlier.
+ */
+void dblock_queue_unblock(struct dblock_queue *queue)
+{
+	struct dblock_io *io, *next, *at;
+
+	lockdep_assert_held(&queue->lock);
+	list_for_each_entry_safe_reverse(io, next, &queue->blocked, node) {
+		list_for_each_entry(at, &queue->waiting, node)
+			if (at->sequence >= io->sequence)
+				break;
+		list_move_tail(&io->node, &at->node);
+		io->blocked = false;
+	}
+	queue->waiting_count += queue->blocked_count;
+	queue->blocked_count = 0;
+}
+
 /* Takes the request, which is to be ended, out of its slot. What becomes of
  * the slot depends on whether the server that was handed it may still answer.
  */
@@ -89,9 +187,7 @@ struct dblock_io *dblock_slot_take(struct dblock_queue *queue,
 	io->ending = true;
 	dblock_queue_handed_less(queue);
 	if (handed_to && queue->channel == handed_to) {
-		slot->rq = NULL;
-		slot->state = DBLOCK_SLOT_QUARANTINED;
-		queue->quarantined_count++;
+		dblock_slot_quarantine(queue, slot);
 	} else {
 		dblock_slot_free(queue, slot);
 	}
@@ -135,7 +231,9 @@ static blk_status_t dblock_queue_rq(struct blk_mq_hw_ctx *hctx,
 
 	INIT_LIST_HEAD(&io->node);
 	io->sequence = U64_MAX;
+	io->since = jiffies;
 	io->slot = DBLOCK_NO_SLOT;
+	io->blocked = false;
 	io->replayed = false;
 	io->ending = false;
 	blk_mq_start_request(bd->rq);
@@ -161,6 +259,37 @@ static void dblock_commit_rqs(struct blk_mq_hw_ctx *hctx)
 	dblock_queue_wake(hctx->driver_data);
 }
 
+/* For how long, in jiffies, an answer may still come: a request has its whole time
+ * from each hand-out, and what waits from the moment at which its server came.
+ */
+static long dblock_time_left(const struct dblock_queue *queue,
+			     const struct dblock_io *io)
+{
+	unsigned long since = io->since;
+
+	if (io->slot == DBLOCK_NO_SLOT && time_after(queue->serving_since, since))
+		since = queue->serving_since;
+	return since + msecs_to_jiffies(queue->device->params.timeout_ms) -
+	       jiffies;
+}
+
+static void dblock_log_timeout(const struct dblock_device *device,
+			       struct request *rq)
+{
+	const char *name = device->params.name;
+	u32 timeout_ms = device->params.timeout_ms;
+
+	if (dblock_operation_of(rq) == DBLOCK_OPERATION_FLUSH)
+		pr_warn_ratelimited("%s: a flush ends in EIO: the server did not answer in %u ms; see if it is stuck, or create the device with a longer timeout\n",
+				    name, timeout_ms);
+	else
+		pr_warn_ratelimited("%s: operation %u of %u bytes at %llu ends in EIO: the server did not answer in %u ms; see if it is stuck, or create the device with a longer timeout\n",
+				    name, dblock_operation_of(rq),
+				    blk_rq_bytes(rq),
+				    (u64)blk_rq_pos(rq) << SECTOR_SHIFT,
+				    timeout_ms);
+}
+
 /* Ends what nobody answered in time. No timeout runs while there is nobody who
  * could answer (HELD), nor while the data is being copied.
  */
@@ -170,6 +299,7 @@ static enum blk_eh_timer_return dblock_timeout(DBLOCK_TIMEOUT_ARGS(rq))
 	struct dblock_device *device = queue->device;
 	struct dblock_io *io = dblock_io_of(rq);
 	struct dblock_slot *slot = NULL;
+	long left;
 
 	if (!device->params.timeout_ms)
 		return BLK_EH_RESET_TIMER;
@@ -187,6 +317,13 @@ static enum blk_eh_timer_return dblock_timeout(DBLOCK_TIMEOUT_ARGS(rq))
 		dblock_watch_now();
 		return BLK_EH_RESET_TIMER;
 	}
+	left = dblock_time_left(queue, io);
+	if (left > 0 && queue->mode == DBLOCK_MODE_SERVE) {
+		spin_unlock(&queue->lock);
+		rq->timeout = left;
+		return BLK_EH_RESET_TIMER;
+	}
+	rq->timeout = msecs_to_jiffies(device->params.timeout_ms);
 	/* Without a slot and on no list it is on its way to us. */
 	if (queue->mode == DBLOCK_MODE_HOLD ||
 	    (!slot && list_empty(&io->node)) ||
@@ -194,22 +331,30 @@ static enum blk_eh_timer_return dblock_timeout(DBLOCK_TIMEOUT_ARGS(rq))
 		spin_unlock(&queue->lock);
 		return BLK_EH_RESET_TIMER;
 	}
+	if (device->params.flags & DBLOCK_DEVICE_TIMEOUT_IS_DEATH &&
+	    queue->channel) {
+		if (!queue->overdue)
+			queue->timeout_count++;
+		queue->overdue = true;
+		spin_unlock(&queue->lock);
+		dblock_watch_now();
+		return BLK_EH_RESET_TIMER;
+	}
 	if (slot) {
 		dblock_slot_take(queue, slot, queue->channel);
 	} else {
 		list_del_init(&io->node);
-		queue->waiting_count--;
+		if (io->blocked)
+			queue->blocked_count--;
+		else
+			queue->waiting_count--;
 		io->ending = true;
 	}
 	queue->timeout_count++;
 	queue->error_count++;
 	spin_unlock(&queue->lock);
 
-	pr_warn_ratelimited("%s: operation %u of %u bytes at %llu ends in EIO: the server did not answer in %u ms; see if it is stuck, or create the device with a longer timeout\n",
-			    device->params.name, dblock_operation_of(rq),
-			    blk_rq_bytes(rq),
-			    (u64)blk_rq_pos(rq) << SECTOR_SHIFT,
-			    device->params.timeout_ms);
+	dblock_log_timeout(device, rq);
 	local_bh_disable();
 	blk_mq_end_request(rq, BLK_STS_IOERR);
 	local_bh_enable();
@@ -243,6 +388,7 @@ int dblock_queue_init(struct dblock_queue *queue, struct dblock_device *device)
 
 	spin_lock_init(&queue->lock);
 	INIT_LIST_HEAD(&queue->waiting);
+	INIT_LIST_HEAD(&queue->blocked);
 	init_waitqueue_head(&queue->wait);
 	queue->device = device;
 	queue->mode = DBLOCK_MODE_HOLD;
@@ -253,8 +399,10 @@ int dblock_queue_init(struct dblock_queue *queue, struct dblock_device *device)
 		return -ENOMEM;
 	}
 	/* Low slots are used first: they keep the server's buffer warm. */
-	for (i = 0; i < depth; i++)
+	for (i = 0; i < depth; i++) {
 		queue->free[i] = depth - 1 - i;
+		INIT_LIST_HEAD(&queue->slots[i].quarantine);
+	}
 	queue->free_count = depth;
 	return 0;
 }
@@ -285,7 +433,9 @@ void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
 	spin_lock(&queue->lock);
 	queue->mode = mode;
 	queue->gone = gone;
+	queue->serving_since = jiffies;
 	if (mode == DBLOCK_MODE_FAIL) {
+		dblock_queue_unblock(queue);
 		list_for_each_entry(io, &queue->waiting, node)
 			io->ending = true;
 		list_splice_init(&queue->waiting, &ended);
@@ -317,13 +467,14 @@ static void dblock_queue_set_channel(struct dblock_queue *queue,
 
 	lockdep_assert_held(&queue->lock);
 	queue->channel = channel;
+	queue->serving_since = jiffies;
+	queue->overdue = false;
 	for (i = queue->device->params.queue_depth; i-- > 0; ) {
 		slot = &queue->slots[i];
 		if (slot->state == DBLOCK_SLOT_HANDED) {
 			dblock_slot_replay(queue, slot);
 		} else if (slot->state == DBLOCK_SLOT_QUARANTINED) {
-			queue->quarantined_count--;
-			dblock_slot_free(queue, slot);
+			dblock_slot_end_quarantine(queue, slot);
 		}
 	}
 }

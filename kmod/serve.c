@@ -10,6 +10,47 @@
 #include "compat.h"
 #include "dblock.h"
 
+/* Whether what waited for the end of a quarantine is to be looked at again. */
+static bool dblock_queue_unblockable(struct dblock_queue *queue)
+{
+	return READ_ONCE(queue->blocked_count) &&
+	       READ_ONCE(queue->blocked_ends) !=
+	       atomic_read(&queue->device->quarantine_ends);
+}
+
+/* The next request that may be handed out. Those that have to wait for the end
+ * of a quarantine are put aside. Others go on, so two writes that overlap may be
+ * made in another order then; whoever minds waits for the first before the second.
+ */
+static struct dblock_io *dblock_queue_next(struct dblock_queue *queue)
+{
+	struct dblock_device *device = queue->device;
+	struct dblock_io *io;
+	int ends;
+
+	lockdep_assert_held(&queue->lock);
+	for (;;) {
+		/* Read before the list is looked at: an end that comes between
+		 * is seen as news.
+		 */
+		ends = atomic_read(&device->quarantine_ends);
+		smp_rmb();
+		io = list_first_entry_or_null(&queue->waiting,
+					      struct dblock_io, node);
+		if (!io)
+			return NULL;
+		list_del_init(&io->node);
+		queue->waiting_count--;
+		if (!dblock_request_blocked(device, blk_mq_rq_from_pdu(io)))
+			return io;
+		if (!queue->blocked_count)
+			WRITE_ONCE(queue->blocked_ends, ends);
+		list_add_tail(&io->node, &queue->blocked);
+		io->blocked = true;
+		queue->blocked_count++;
+	}
+}
+
 /* True when EXCHANGE has something to say. Without the lock: who sleeps on
  * this is woken after each change, and looks again.
  */
@@ -19,8 +60,9 @@ bool dblock_queue_ready(struct dblock_queue *queue,
 	if (READ_ONCE(queue->gone) || READ_ONCE(queue->channel) != channel)
 		return true;
 	return READ_ONCE(queue->mode) == DBLOCK_MODE_SERVE &&
-	       !READ_ONCE(queue->successor) &&
-	       READ_ONCE(queue->waiting_count) && READ_ONCE(queue->free_count);
+	       !READ_ONCE(queue->successor) && READ_ONCE(queue->free_count) &&
+	       (READ_ONCE(queue->waiting_count) ||
+		dblock_queue_unblockable(queue));
 }
 
 /* What is asked for, and what the kernel knows beside it. */
@@ -103,13 +145,13 @@ int dblock_queue_hand_out(struct dblock_channel *channel,
 		max = 0;
 	if (first)
 		queue->batch++;
+	if (dblock_queue_unblockable(queue))
+		dblock_queue_unblock(queue);
 	while (!err && count < max && queue->free_count) {
-		io = list_first_entry_or_null(&queue->waiting,
-					      struct dblock_io, node);
+		io = dblock_queue_next(queue);
 		if (!io)
 			break;
-		list_del_init(&io->node);
-		queue->waiting_count--;
+		io->since = jiffies;
 		index = queue->free[--queue->free_count];
 		slot = &queue->slots[index];
 		slot->rq = blk_mq_rq_from_pdu(io);
@@ -150,8 +192,7 @@ struct dblock_slot *dblock_slot_find(struct dblock_channel *channel, u16 index,
 			return slot;
 		if (slot->state == DBLOCK_SLOT_QUARANTINED) {
 			/* The late answer: now nothing is due from the slot. */
-			queue->quarantined_count--;
-			dblock_slot_free(queue, slot);
+			dblock_slot_end_quarantine(queue, slot);
 		}
 	}
 	*status = DBLOCK_STATUS_STALE;
@@ -167,8 +208,7 @@ static void dblock_slot_hand_back(struct dblock_queue *queue,
 
 	if (slot->state == DBLOCK_SLOT_QUARANTINED) {
 		/* It timed out, and no answer is due. */
-		queue->quarantined_count--;
-		dblock_slot_free(queue, slot);
+		dblock_slot_end_quarantine(queue, slot);
 	} else if (slot->state == DBLOCK_SLOT_HANDED) {
 		io = dblock_io_of(slot->rq);
 		replayed = io->replayed;

@@ -7,6 +7,8 @@
  * inherited the file. So whoever attached is looked at twice a second while there
  * is a server at all, and whenever its death would make a difference.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/pid.h>
 #include <linux/sched/signal.h>
 #include <linux/workqueue.h>
@@ -51,19 +53,37 @@ bool dblock_channel_orphaned(const struct dblock_channel *channel)
 	return dblock_process_ended(channel->process, channel->mm);
 }
 
+/* Whether a request of any queue was not answered in time, where that is the
+ * server's death.
+ */
+static bool dblock_device_overdue(const struct dblock_device *device)
+{
+	u32 i;
+
+	for (i = 0; i < device->params.queue_count; i++)
+		if (READ_ONCE(device->queues[i].overdue))
+			return true;
+	return false;
+}
+
 /* Return: whether the device has a server. */
 static bool dblock_watch_device(struct dblock_device *device)
 {
 	struct dblock_channel *channel;
-	bool served;
+	bool served, overdue;
 	u32 i;
 
 	/* Who is at it is no reason to keep the others waiting. */
 	if (!mutex_trylock(&device->lock))
 		return true;
+	overdue = dblock_device_overdue(device);
+	if (overdue)
+		pr_warn_ratelimited("%s: the server (process %d) did not answer in %u ms: it is taken for dead\n",
+				    device->params.name, device->server_pid,
+				    device->params.timeout_ms);
 	for (i = 0; i < device->params.queue_count; i++) {
 		channel = device->queues[i].channel;
-		if (channel && dblock_channel_orphaned(channel))
+		if (channel && (overdue || dblock_channel_orphaned(channel)))
 			dblock_channel_detach_locked(channel);
 	}
 	served = device->attached_count;

@@ -102,6 +102,17 @@ struct dblock_version {
 #define DBLOCK_DEVICE_TIMEOUT_IS_DEATH	(1U << 8)	/* @timeout_ms; needs one */
 #define DBLOCK_DEVICE_CACHE_SURVIVES	(1U << 9)	/* the server's death loses no answered WRITE; needs WRITE_CACHE */
 
+/*
+ * A timeout. A request has the whole of @timeout_ms from each time that it is
+ * handed out, so anew after a recovery; what waits has it from its arrival, or
+ * from the moment at which its server came. Then it ends in EIO. The server is
+ * not told, and owns the request's slot until it answers (STALE) or ends:
+ * meanwhile no other WRITE, DISCARD or WRITE_ZEROES that overlaps the one that
+ * timed out is handed out, so that what the server does late replaces nothing
+ * newer. With DBLOCK_DEVICE_TIMEOUT_IS_DEATH nothing ends: the server is taken
+ * for dead, all its files of the device serve no more, and on_death applies.
+ */
+
 /**
  * enum dblock_on_death - what becomes of a live device when its server dies
  * @DBLOCK_ON_DEATH_REMOVE: everything gets EIO and the device goes
