@@ -118,6 +118,24 @@ static bool dblock_answer_copy(struct dblock_channel *channel,
 	return answer->copied == blk_rq_bytes(rq);
 }
 
+/* Keeps the account of what a server's death would take along. */
+static void dblock_answer_account(struct dblock_queue *queue,
+				  struct dblock_answer *answer, u8 operation)
+{
+	struct dblock_device *device = queue->device;
+
+	lockdep_assert_held(&queue->lock);
+	if (dblock_flush_lost(device, answer->rq))
+		answer->status = BLK_STS_IOERR;
+	if (answer->status)
+		return;
+	if (operation == DBLOCK_OPERATION_FLUSH)
+		dblock_device_flushed(device, answer->slot->covers);
+	else if (operation != DBLOCK_OPERATION_READ &&
+		 !(answer->rq->cmd_flags & REQ_FUA))
+		WRITE_ONCE(queue->changes, queue->changes + 1);
+}
+
 /* Gives the slot of a settled request free, and counts it. */
 static void dblock_answer_settle(struct dblock_queue *queue,
 				 struct dblock_answer *answer)
@@ -125,6 +143,7 @@ static void dblock_answer_settle(struct dblock_queue *queue,
 	u8 operation = dblock_operation_of(answer->rq);
 
 	lockdep_assert_held(&queue->lock);
+	dblock_answer_account(queue, answer, operation);
 	dblock_queue_handed_less(queue);
 	dblock_io_of(answer->rq)->slot = DBLOCK_NO_SLOT;
 	dblock_io_of(answer->rq)->ending = true;

@@ -81,6 +81,7 @@ struct dblock_slot {
 	struct list_head quarantine;
 	u64 sector;
 	u64 sector_count;
+	u64 covers;			/* FLUSH: the device's changes before it */
 };
 
 /* What blk-mq keeps for us behind each request; guarded by the queue's lock. */
@@ -89,6 +90,7 @@ struct dblock_io {
 	u64 sequence;			/* of the first hand-out, or U64_MAX */
 	unsigned long since;		/* jiffies: arrival, or last hand-out */
 	u32 slot;			/* or DBLOCK_NO_SLOT */
+	int cache_losses;		/* of the device, when it arrived */
 	bool blocked;			/* @node is on dblock_queue.blocked */
 	bool replayed;
 	bool ending;			/* somebody is about to end it */
@@ -148,6 +150,7 @@ struct dblock_queue {
 	u64 replayed_count;
 	u64 batch_count;
 	u64 handed_total;
+	u64 changes;			/* answered, and durable after a FLUSH */
 } ____cacheline_aligned_in_smp;
 
 struct dblock_device {
@@ -175,6 +178,9 @@ struct dblock_device {
 	spinlock_t quarantine_lock;	/* of the list, and what is on it */
 	struct list_head quarantine;	/* dblock_slot.quarantine */
 	atomic_t quarantine_ends;	/* how many left the list */
+	u64 flushed;			/* changes that a FLUSH has covered */
+	atomic_t cache_losses;		/* deaths that may have lost changes */
+	atomic_t flush_fails;		/* 1: so does the next FLUSH that comes */
 };
 
 enum dblock_poll_phase {
@@ -269,6 +275,7 @@ int dblock_device_destroy(struct dblock_device *device, bool force,
 			  unsigned int *open_count);
 int dblock_device_start(struct dblock_device *device, bool wait);
 void dblock_device_server_died(struct dblock_device *device);
+void dblock_device_lost_cache(struct dblock_device *device);
 bool dblock_device_is(const struct dblock_device *device, u64 id);
 void dblock_device_wake(struct dblock_device *device);
 void dblock_device_info(struct dblock_device *device, struct dblock_info *info);
@@ -293,6 +300,9 @@ void dblock_end_list(struct list_head *ended, blk_status_t status);
 void dblock_slot_free(struct dblock_queue *queue, struct dblock_slot *slot);
 void dblock_slot_end_quarantine(struct dblock_queue *queue,
 				struct dblock_slot *slot);
+u64 dblock_device_changes(const struct dblock_device *device);
+void dblock_device_flushed(struct dblock_device *device, u64 covers);
+bool dblock_flush_lost(const struct dblock_device *device, struct request *rq);
 bool dblock_request_blocked(struct dblock_device *device, struct request *rq);
 void dblock_queue_unblock(struct dblock_queue *queue);
 struct dblock_io *dblock_slot_take(struct dblock_queue *queue,

@@ -286,6 +286,30 @@ int dblock_device_start(struct dblock_device *device, bool wait)
 	return err;
 }
 
+/* A server is gone, and with it what it had answered and not flushed, unless its
+ * cache is somewhere else. Every FLUSH that is under way fails, and the next one
+ * that comes: so does a drive that lost its power.
+ */
+void dblock_device_lost_cache(struct dblock_device *device)
+{
+	u32 flags = device->params.flags;
+	u64 changes = dblock_device_changes(device);
+	bool lost;
+
+	lockdep_assert_held(&device->lock);
+	if (!(flags & DBLOCK_DEVICE_WRITE_CACHE) ||
+	    flags & DBLOCK_DEVICE_CACHE_SURVIVES)
+		return;
+	spin_lock(&device->quarantine_lock);
+	lost = device->flushed != changes;
+	device->flushed = changes;
+	spin_unlock(&device->quarantine_lock);
+	if (!lost)
+		return;
+	atomic_inc(&device->cache_losses);
+	atomic_set(&device->flush_fails, 1);
+}
+
 /* A queue has lost its server. A disk that was never live goes in any case. */
 void dblock_device_server_died(struct dblock_device *device)
 {
@@ -300,6 +324,7 @@ void dblock_device_server_died(struct dblock_device *device)
 	if (device->state != DBLOCK_STATE_LIVE)
 		return;
 	device->death_count++;
+	dblock_device_lost_cache(device);
 	switch (device->params.on_death) {
 	case DBLOCK_ON_DEATH_HOLD:
 		pr_warn_ratelimited("%s: the server (process %d) is gone; I/O waits until another attaches\n",

@@ -111,6 +111,38 @@ static void dblock_slot_quarantine(struct dblock_queue *queue,
 	spin_unlock(&device->quarantine_lock);
 }
 
+/*
+ * A volatile write cache: what was answered and not flushed is lost with its
+ * server. The FLUSHes that were to make it durable have to fail then.
+ */
+
+/* How many answers a FLUSH from now on makes durable. */
+u64 dblock_device_changes(const struct dblock_device *device)
+{
+	u64 changes = 0;
+	u32 i;
+
+	for (i = 0; i < device->params.queue_count; i++)
+		changes += READ_ONCE(device->queues[i].changes);
+	return changes;
+}
+
+/* A FLUSH has succeeded that was handed out after so many changes. */
+void dblock_device_flushed(struct dblock_device *device, u64 covers)
+{
+	spin_lock(&device->quarantine_lock);
+	device->flushed = max(device->flushed, covers);
+	spin_unlock(&device->quarantine_lock);
+}
+
+/* Whether a server died after this FLUSH came, with what it was to make durable. */
+bool dblock_flush_lost(const struct dblock_device *device, struct request *rq)
+{
+	return dblock_operation_of(rq) == DBLOCK_OPERATION_FLUSH &&
+	       dblock_io_of(rq)->cache_losses !=
+	       atomic_read(&device->cache_losses);
+}
+
 /* No answer is due from the slot any more. */
 void dblock_slot_end_quarantine(struct dblock_queue *queue,
 				struct dblock_slot *slot)
@@ -224,6 +256,7 @@ static blk_status_t dblock_queue_rq(struct blk_mq_hw_ctx *hctx,
 				    const struct blk_mq_queue_data *bd)
 {
 	struct dblock_queue *queue = hctx->driver_data;
+	struct dblock_device *device = queue->device;
 	struct dblock_io *io = dblock_io_of(bd->rq);
 
 	if (dblock_operation_of(bd->rq) == DBLOCK_OPERATION_COUNT)
@@ -232,6 +265,7 @@ static blk_status_t dblock_queue_rq(struct blk_mq_hw_ctx *hctx,
 	INIT_LIST_HEAD(&io->node);
 	io->sequence = U64_MAX;
 	io->since = jiffies;
+	io->cache_losses = atomic_read(&device->cache_losses);
 	io->slot = DBLOCK_NO_SLOT;
 	io->blocked = false;
 	io->replayed = false;
@@ -239,8 +273,10 @@ static blk_status_t dblock_queue_rq(struct blk_mq_hw_ctx *hctx,
 	blk_mq_start_request(bd->rq);
 	spin_lock(&queue->lock);
 	if (queue->mode == DBLOCK_MODE_FAIL ||
-	    (op_is_write(req_op(bd->rq)) && queue->device->params.flags &
-	     DBLOCK_DEVICE_READ_ONLY)) {
+	    (op_is_write(req_op(bd->rq)) &&
+	     device->params.flags & DBLOCK_DEVICE_READ_ONLY) ||
+	    (dblock_operation_of(bd->rq) == DBLOCK_OPERATION_FLUSH &&
+	     atomic_cmpxchg(&device->flush_fails, 1, 0))) {
 		queue->error_count++;
 		spin_unlock(&queue->lock);
 		return BLK_STS_IOERR;

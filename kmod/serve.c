@@ -22,7 +22,8 @@ static bool dblock_queue_unblockable(struct dblock_queue *queue)
  * of a quarantine are put aside. Others go on, so two writes that overlap may be
  * made in another order then; whoever minds waits for the first before the second.
  */
-static struct dblock_io *dblock_queue_next(struct dblock_queue *queue)
+static struct dblock_io *dblock_queue_next(struct dblock_queue *queue,
+					   struct list_head *failed)
 {
 	struct dblock_device *device = queue->device;
 	struct dblock_io *io;
@@ -41,6 +42,12 @@ static struct dblock_io *dblock_queue_next(struct dblock_queue *queue)
 			return NULL;
 		list_del_init(&io->node);
 		queue->waiting_count--;
+		if (dblock_flush_lost(device, blk_mq_rq_from_pdu(io))) {
+			io->ending = true;
+			queue->error_count++;
+			list_add_tail(&io->node, failed);
+			continue;
+		}
 		if (!dblock_request_blocked(device, blk_mq_rq_from_pdu(io)))
 			return io;
 		if (!queue->blocked_count)
@@ -133,6 +140,7 @@ int dblock_queue_hand_out(struct dblock_channel *channel,
 	struct dblock_slot *slot;
 	struct dblock_io *io;
 	unsigned int count = 0;
+	LIST_HEAD(failed);
 	u16 index;
 	int err = 0;
 
@@ -148,7 +156,7 @@ int dblock_queue_hand_out(struct dblock_channel *channel,
 	if (dblock_queue_unblockable(queue))
 		dblock_queue_unblock(queue);
 	while (!err && count < max && queue->free_count) {
-		io = dblock_queue_next(queue);
+		io = dblock_queue_next(queue, &failed);
 		if (!io)
 			break;
 		io->since = jiffies;
@@ -159,6 +167,8 @@ int dblock_queue_hand_out(struct dblock_channel *channel,
 		if (!++slot->generation)
 			slot->generation = 1;
 		slot->batch = queue->batch;
+		if (dblock_operation_of(slot->rq) == DBLOCK_OPERATION_FLUSH)
+			slot->covers = dblock_device_changes(queue->device);
 		io->slot = index;
 		if (io->sequence == U64_MAX)
 			io->sequence = queue->sequence++;
@@ -169,6 +179,7 @@ int dblock_queue_hand_out(struct dblock_channel *channel,
 	}
 	queue->batch_count += first && count;
 	spin_unlock(&queue->lock);
+	dblock_end_list(&failed, BLK_STS_IOERR);
 	return err ?: count;
 }
 

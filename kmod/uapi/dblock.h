@@ -111,6 +111,14 @@ struct dblock_version {
  * timed out is handed out, so that what the server does late replaces nothing
  * newer. With DBLOCK_DEVICE_TIMEOUT_IS_DEATH nothing ends: the server is taken
  * for dead, all its files of the device serve no more, and on_death applies.
+ *
+ * A volatile cache. With DBLOCK_DEVICE_WRITE_CACHE, what was answered and not
+ * flushed may be lost with the server. So if the server dies with WRITEs (without
+ * FUA), DISCARDs or WRITE_ZEROES that no FLUSH has covered, every FLUSH under way
+ * ends in EIO, and so does the next one that comes. With
+ * DBLOCK_DEVICE_CACHE_SURVIVES none does: the cache is not in the process (a
+ * file's page cache is not). A server that is being taken over is not dead: it has
+ * to make everything durable, or leave it to its successor, before its last answer.
  */
 
 /**

@@ -10,7 +10,8 @@ import { ServerProcess } from "./server_process.ts";
 
 const kills = 3;
 const storeFile = "/dev/shm/hold";
-const flags = abi.DBLOCK_DEVICE_DIRECT | abi.DBLOCK_DEVICE_WRITE_CACHE;
+// The store is a file: what is answered survives the process.
+const flags = abi.DBLOCK_DEVICE_DIRECT | abi.DBLOCK_DEVICE_WRITE_CACHE | abi.DBLOCK_DEVICE_CACHE_SURVIVES;
 
 Deno.test("fio verifies all it wrote across three kills of the server", async () => {
   await sh(`truncate -s 64M ${storeFile}`);

@@ -70,7 +70,7 @@ Deno.test("an fsync() that is in flight across each of 100 recoveries returns, w
   const rounds = 100;
   const rule: TestDisk["rule"] = ({ operation, flags }) =>
     operation === abi.DBLOCK_OPERATION_FLUSH && !(flags & abi.DBLOCK_REQUEST_REPLAYED) ? "hold" : "serve";
-  const options = { name: "again2", ...hold, flags: abi.DBLOCK_DEVICE_WRITE_CACHE };
+  const options = { name: "again2", ...hold, flags: abi.DBLOCK_DEVICE_WRITE_CACHE | abi.DBLOCK_DEVICE_CACHE_SURVIVES };
   let disk = await TestDisk.start({ ...options, rule });
   const { store } = disk;
   const syncing = sh(
