@@ -91,8 +91,8 @@ function startScribbling(): void {
 }
 
 if (import.meta.main) {
-  const [name] = Deno.args as [string];
-  const options = { depth, maxIoBytes: 2 ** 18, timeoutMs: 1_000 };
+  const [name, timeoutMs] = Deno.args as [string, string];
+  const options = { depth, maxIoBytes: 2 ** 18, timeoutMs: Number(timeoutMs) };
   const device = await serve(makeBackend(), { name, ...options });
   console.log("served");
   for await (const line of Deno.stdin.readable.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream())) {

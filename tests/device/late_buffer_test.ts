@@ -23,8 +23,9 @@ interface Said {
   readonly damaged: number;
 }
 
-async function start(name: string): Promise<Program> {
-  const program = new Program("late_buffer_main.ts", [name], { denoArgs: ["--v8-flags=--expose-gc"] });
+/** @param timeoutMs long enough for the program to see each request before; 0: never */
+async function start(name: string, timeoutMs: number): Promise<Program> {
+  const program = new Program("late_buffer_main.ts", [name, `${timeoutMs}`], { denoArgs: ["--v8-flags=--expose-gc"] });
   await program.line();
   await waitFor(`/dev/${name} appears`, () => exists(`/dev/${name}`));
   return program;
@@ -54,7 +55,7 @@ async function verify(path: string): Promise<void> {
 }
 
 Deno.test("buffers that are written to after their requests' timeout are no other request's", async () => {
-  await using program = await start("late2");
+  await using program = await start("late2", 3_000);
   try {
     assertEquals(await trapped("/dev/late2"), [1, 1, 1, 1, 1]);
     const info = infoOf("late2")!;
@@ -76,7 +77,7 @@ Deno.test("buffers that are written to after their requests' timeout are no othe
 });
 
 Deno.test("buffers that are written to after their device's end are nobody else's memory", async () => {
-  await using program = await start("late3");
+  await using program = await start("late3", 0);
   const pending = trapped("/dev/late3");
   await waitFor("five requests are with the backend", async () => (await ask(program, "look")).kept === 5);
   assertEquals(await destroyDevice("late3", { force: true }), 0);
