@@ -19,7 +19,7 @@ Deno.test("runDeviceTests() reports every kind of bad ending, and goes on", asyn
     dirties: { verdict: "fail", counts: [1, 1, 0], problem: /^dmesg: WARNING: not a real one$/ },
     leaves: { verdict: "fail", counts: [1, 1, 0], problem: /^left running: sleep 1000$/ },
     economizes: { verdict: "fail", counts: [1, 1, 1], problem: /^$/ },
-    hangs: { verdict: "fail", counts: [0, 1, 0], problem: /^no end within 4 s/ },
+    hangs: { verdict: "fail", counts: [0, 1, 0], problem: /^no end within \d+(\.\d+)? s/ },
     panics: { verdict: "lost", counts: [0, 1, 0], problem: /^the VM was lost: .*sysrq/i },
     silent: { verdict: "lost", counts: [0, 1, 0], problem: /^the VM was lost: silent for \d+(\.\d+)? s$/ },
     passes: { verdict: "pass", counts: [1, 0, 1], problem: /^skipped: needs a moon made of cheese$/ },
@@ -61,7 +61,9 @@ Deno.test("runVm() reports the exit status and output of a command", async () =>
 Deno.test("runVm() gives up a VM that does not end in time", async () => {
   const kernel = await fetchKernel(defaultKernel);
   const result = await runVm({ kernel, command: "sleep 1000", timeoutMs: 2_000 });
-  assertEquals([result.verdict, result.status, result.reason], ["lost", undefined, "no end within 2 s"]);
+  assertEquals([result.verdict, result.status], ["lost", undefined]);
+  // The limit follows the machine's pace.
+  assertMatch(result.reason ?? "", /^no end within \d+(\.\d+)? s/);
 });
 
 Deno.test("parseTestSummary() finds the last summary line, and none where there is none", () => {
