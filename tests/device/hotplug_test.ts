@@ -1,8 +1,8 @@
 // CPUs that go and come under I/O cost no error and no stall, a disk made on one CPU works on two, and no CPU has to wait for
 // a stuck server. Hard case D4; scheduler_test.ts has the other half of it.
-import { assert, assertEquals } from "@std/assert";
-import { fio, fioErrors, slowestMs } from "./fio.ts";
-import { assertWithin, exists, figure, requires, sh, slowness, waitFor } from "./harness.ts";
+import { assertEquals } from "@std/assert";
+import { fio, fioErrors, type FioResult, slowestMs } from "./fio.ts";
+import { assertWithin, exists, figure, requires, sh, waitFor } from "./harness.ts";
 import { Ramdisk } from "./ramdisk.ts";
 import { destroyDevice, infoOf, MIB } from "./server.ts";
 import { ServerProcess } from "./server_process.ts";
@@ -10,8 +10,9 @@ import { ServerProcess } from "./server_process.ts";
 const online = "/sys/devices/system/cpu/cpu1/online";
 const ignore = !requires("a second CPU that can go offline", exists(online));
 const stallMs = 5_000;
-/** A kernel that checks itself takes seconds to take a CPU away. */
-const seconds = 8 * Math.max(1, slowness / 2);
+/** I/O goes on for so many seconds, and again until the CPU went this often: a slow machine takes seconds to take it away. */
+const seconds = 8;
+const roundsMin = 5;
 
 async function setOnline(isOnline: boolean): Promise<void> {
   await sh(`echo ${isOnline ? 1 : 0} >${online}`);
@@ -23,13 +24,21 @@ Deno.test({
   async fn() {
     await using disk = await Ramdisk.start({ name: "hotplug0", args: ["--size", "64M", "--queues", "2"] });
     const answered = () => infoOf("hotplug0")!.requests.reduce((sum, count) => sum + count, 0);
-    let isOver = false;
-    const running = fio(
-      `--name=hotplug --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randrw --bs=4k --iodepth=32 ` +
-        `--numjobs=2 --size=32M --offset_increment=32M --time_based --runtime=${seconds} --verify=crc32c --verify_fatal=1 ` +
-        `--verify_backlog=512`,
-    ).finally(() => isOver = true);
-    let rounds = 0;
+    let [rounds, isOver] = [0, false];
+    const load = async () => {
+      const results: FioResult[] = [];
+      do {
+        results.push(
+          await fio(
+            `--name=hotplug --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randrw --bs=4k --iodepth=32 ` +
+              `--numjobs=2 --size=32M --offset_increment=32M --time_based --runtime=${seconds} --verify=crc32c ` +
+              `--verify_fatal=1 --verify_backlog=512`,
+          ),
+        );
+      } while (rounds < roundsMin);
+      return results;
+    };
+    const running = load().finally(() => isOver = true);
     for (; !isOver; rounds++) {
       for (const isOnline of [false, true]) {
         await setOnline(isOnline);
@@ -37,11 +46,11 @@ Deno.test({
         await waitFor("I/O goes on", () => answered() > before + 50 || isOver);
       }
     }
-    const result = await running;
-    assertEquals([result.status, ...fioErrors(result)], [0, 0, 0], result.stderr);
-    assertWithin(stallMs, slowestMs(result), "the slowest request was answered");
-    assert(rounds >= 5, `the CPU went only ${rounds} times`);
-    figure({ "CPU offline and online": rounds, "longest request meanwhile": [slowestMs(result), "ms"] });
+    const results = await running;
+    for (const result of results) assertEquals([result.status, ...fioErrors(result)], [0, 0, 0], result.stderr);
+    const longestMs = Math.max(...results.map(slowestMs));
+    assertWithin(stallMs, longestMs, "the slowest request was answered");
+    figure({ "CPU offline and online": rounds, "longest request meanwhile": [longestMs, "ms"] });
     assertEquals(infoOf("hotplug0")!.error_count, 0);
     await waitFor("nothing is in flight", async () => {
       return (await Deno.readTextFile("/sys/block/hotplug0/inflight")).trim().split(/\s+/).every((count) =>

@@ -121,7 +121,7 @@ static void answer(const struct queue *queue, const struct dblock_request *reque
 			memcpy(data, slot, request->length_bytes);
 		break;
 	case DBLOCK_OPERATION_FLUSH:
-		break;	/* the file's pages outlive this process */
+		break;	/* the file is in memory: nothing makes it more durable */
 	case DBLOCK_OPERATION_DISCARD:
 	case DBLOCK_OPERATION_WRITE_ZEROES:
 		memset(data, 0, request->length_bytes);
@@ -189,7 +189,9 @@ static void create(int control, const char *name, uint64_t bytes,
 		   unsigned int flags, unsigned int on_death)
 {
 	struct dblock_create create = {
+		/* The cache is the file's pages, which outlive this process. */
 		.flags = flags | DBLOCK_DEVICE_WRITE_CACHE |
+			 DBLOCK_DEVICE_CACHE_SURVIVES |
 			 DBLOCK_DEVICE_DISCARD | DBLOCK_DEVICE_WRITE_ZEROES,
 		.size_bytes = bytes,
 		.logical_block_bytes = 512,
