@@ -2,12 +2,10 @@
 /** `serveNbd()`: from backends to exports of an NBD server. Listens, shakes hands, and ends in good order. */
 import type { TLSSocketOptions } from "node:tls";
 import type { Backend } from "../disk/backend.ts";
-import type { Geometry } from "../disk/dispatch.ts";
-import { DblockError, describe, errnoOf, quietly } from "../disk/errors.ts";
-import { checkedLimits, type DecidedLimits } from "../disk/limits.ts";
-import { profileOf } from "../disk/profile.ts";
+import { DblockError, describe, quietly } from "../disk/errors.ts";
 import { type BackendFactory, isModule, type Servable } from "../disk/servable.ts";
 import { formatNbdAddress, type NbdAddress, parseNbdAddress } from "./address.ts";
+import { describeExport, type Export, exportOf, geometryOf } from "./export.ts";
 import {
   type ExportDescription,
   type ExportDirectory,
@@ -16,21 +14,9 @@ import {
   type Outcome,
   type TlsMode,
 } from "./handshake.ts";
+import { closeListener, listen } from "./listener.ts";
 import { BufferPool } from "./pool.ts";
-import {
-  NBD_FLAG_CAN_MULTI_CONN,
-  NBD_FLAG_HAS_FLAGS,
-  NBD_FLAG_READ_ONLY,
-  NBD_FLAG_ROTATIONAL,
-  NBD_FLAG_SEND_CACHE,
-  NBD_FLAG_SEND_FAST_ZERO,
-  NBD_FLAG_SEND_FLUSH,
-  NBD_FLAG_SEND_FUA,
-  NBD_FLAG_SEND_TRIM,
-  NBD_FLAG_SEND_WRITE_ZEROES,
-  OPTION_HEADER_BYTES,
-  PAYLOAD_BYTES_MAX,
-} from "./protocol.ts";
+import { OPTION_HEADER_BYTES } from "./protocol.ts";
 import { Session } from "./session.ts";
 import { ConnWire, TlsWire, type Wire } from "./wire.ts";
 
@@ -101,16 +87,6 @@ export interface NbdServer extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** One disk under a name. */
-interface Export {
-  readonly name: string;
-  readonly backend: Backend;
-  readonly limits: DecidedLimits;
-  readonly readOnly: boolean;
-  sizeBytes: number;
-  connections: number;
-}
-
 /**
  * Serves disks over NBD until `close()` or the signal. Needs neither root nor a module.
  *
@@ -164,75 +140,11 @@ async function load(module: URL | string, data: unknown): Promise<Backend> {
   throw new DblockError("EINVAL", `Cannot serve ${href}`, "its default export is not a function that makes a backend");
 }
 
-function exportOf(name: string, backend: Backend, readOnly: boolean): Export {
-  const attempted = `Cannot serve the export "${name}"`;
-  const profile = profileOf(backend);
-  const limits = checkedLimits(attempted, profile);
-  return {
-    name,
-    backend,
-    limits,
-    readOnly: readOnly || profile.readOnly,
-    sizeBytes: backend.sizeBytes,
-    connections: 0,
-  };
-}
-
 async function closeBackend(backend: Backend, log: (message: string) => void): Promise<void> {
   try {
     await backend.close?.("destroyed");
   } catch (error) {
     log(`close() of the backend threw ${describe(error)}`);
-  }
-}
-
-async function listen(address: NbdAddress): Promise<Deno.Listener> {
-  const attempted = `Cannot listen on ${formatNbdAddress(address)}`;
-  try {
-    return open(address);
-  } catch (error) {
-    // A server that was killed leaves its socket behind; nobody answers there any more.
-    if (address.transport === "unix" && error instanceof Deno.errors.AddrInUse && await isAbandoned(address.path)) {
-      Deno.removeSync(address.path);
-      return open(address);
-    }
-    const hint = error instanceof Deno.errors.AddrInUse ? { hint: "another server has it; take another address" } : {};
-    throw new DblockError(errnoOf(error) ?? "EIO", attempted, describe(error), { ...hint, cause: error });
-  }
-}
-
-function open(address: NbdAddress): Deno.Listener {
-  if (address.transport === "tcp") return Deno.listen({ hostname: address.hostname, port: address.port });
-  // From its first moment, nobody else can connect.
-  const before = Deno.umask(0o177);
-  try {
-    return Deno.listen({ transport: "unix", path: address.path }) as unknown as Deno.Listener;
-  } finally {
-    Deno.umask(before);
-  }
-}
-
-async function isAbandoned(path: string): Promise<boolean> {
-  if (!Deno.lstatSync(path).isSocket) return false;
-  try {
-    (await Deno.connect({ transport: "unix", path })).close();
-    return false;
-  } catch (error) {
-    return error instanceof Deno.errors.ConnectionRefused;
-  }
-}
-
-function closeListener(listener: Deno.Listener, address: NbdAddress): void {
-  try {
-    listener.close();
-  } catch {
-    // It is closed.
-  }
-  if (address.transport !== "unix") return;
-  try {
-    Deno.removeSync(address.path);
-  } catch {
-    // Somebody else has removed it.
   }
 }
 
@@ -300,13 +212,13 @@ class Server implements NbdServer, ExportDirectory {
   }
 
   list(): readonly ExportDescription[] {
-    return [...this.#exports.values()].map((one) => this.#describe(one));
+    return [...this.#exports.values()].map((one) => describeExport(one));
   }
 
   find(name: string): ExportDescription | undefined {
     const found = this.#exports.get(name) ??
       (name === "" && this.#exports.size === 1 ? this.#exports.values().next().value : undefined);
-    return found === undefined ? undefined : this.#describe(found);
+    return found === undefined ? undefined : describeExport(found);
   }
 
   async resize(exportName: string, sizeBytes: number): Promise<void> {
@@ -417,24 +329,6 @@ class Server implements NbdServer, ExportDirectory {
     found.connections--;
   }
 
-  #describe({ name, backend, limits, readOnly, sizeBytes }: Export): ExportDescription {
-    const writable = !readOnly;
-    return {
-      name,
-      description: "",
-      sizeBytes,
-      flags: NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_CACHE |
-        // One backend is behind all connections: what one of them flushes is flushed for all.
-        NBD_FLAG_CAN_MULTI_CONN |
-        (limits.rotational ? NBD_FLAG_ROTATIONAL : 0) |
-        (readOnly ? NBD_FLAG_READ_ONLY : NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_WRITE_ZEROES | NBD_FLAG_SEND_FAST_ZERO) |
-        (writable && backend.discard !== undefined ? NBD_FLAG_SEND_TRIM : 0),
-      minBlockBytes: limits.blockBytes,
-      preferredBlockBytes: Math.max(4096, limits.blockBytes, limits.physicalBlockBytes),
-      maxPayloadBytes: PAYLOAD_BYTES_MAX,
-    };
-  }
-
   #forget(wire: Wire): void {
     this.#greeting.delete(wire);
     wire.close();
@@ -458,11 +352,6 @@ class Server implements NbdServer, ExportDirectory {
     clearInterval(this.#timer);
     await this.#undo.disposeAsync();
   }
-}
-
-function geometryOf({ limits, readOnly }: Export, sizeBytes: number): Geometry {
-  const { blockBytes, maxIoBytes, maxDiscardBytes, maxWriteZeroesBytes } = limits;
-  return { sizeBytes, blockBytes, maxIoBytes, maxDiscardBytes, maxWriteZeroesBytes, readOnly, timeoutMs: 0 };
 }
 
 function isGone(error: unknown): boolean {

@@ -6,8 +6,9 @@
 import type { Backend } from "../disk/backend.ts";
 import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispatch.ts";
 import { ERRNO } from "../disk/errors.ts";
-import { type Operation, REQUEST_FUA, REQUEST_KEEP_ALLOCATED, REQUEST_READ_AHEAD } from "../disk/operation.ts";
+import { REQUEST_FUA, REQUEST_KEEP_ALLOCATED, REQUEST_READ_AHEAD } from "../disk/operation.ts";
 import type { Negotiated } from "./handshake.ts";
+import { Outbox, type OutboxOwner } from "./outbox.ts";
 import { type BufferPool, HEADROOM_BYTES, type PooledBuffer } from "./pool.ts";
 import {
   NBD_CMD_BLOCK_STATUS,
@@ -22,15 +23,11 @@ import {
   NBD_CMD_TRIM,
   NBD_CMD_WRITE,
   NBD_CMD_WRITE_ZEROES,
-  NBD_REPLY_TYPE_BLOCK_STATUS,
-  NBD_REPLY_TYPE_BLOCK_STATUS_EXT,
-  NBD_REPLY_TYPE_ERROR,
-  NBD_REPLY_TYPE_NONE,
-  NBD_REPLY_TYPE_OFFSET_DATA,
   PAYLOAD_BYTES_MAX,
 } from "./protocol.ts";
-import { nbdError, putChunk, putSimple, putStatus, putU64, statusBytes } from "./reply.ts";
+import { nbdError, statusBytes } from "./reply.ts";
 import { judge, requestBytes, type Rules, WireRequest } from "./request.ts";
+import { Slot } from "./slot.ts";
 import type { Wire } from "./wire.ts";
 
 /** Requests of one connection at once. */
@@ -39,33 +36,8 @@ const SLOTS_MAX = 128;
 const OPEN_BYTES_MAX = 2 * PAYLOAD_BYTES_MAX;
 /** What is read at once: the headers and small payloads of many requests. */
 const RING_BYTES = 128 * 1024;
-/** What is written at once, if the replies are small; a reply with more data is written by itself, without a copy. */
-const OUT_BYTES = 128 * 1024;
-const COPIED_BYTES_MAX = 16 * 1024;
 /** A structured reply with more extents than this is worth nobody's memory. */
 const EXTENTS_MAX = 8_192;
-
-/** A request that is open, from its header until its reply is written. */
-class Slot {
-  readonly head = new Uint8Array(HEADROOM_BYTES);
-  readonly headView: DataView = new DataView(this.head.buffer);
-  buffer: PooledBuffer | undefined;
-  command = 0;
-  wireFlags = 0;
-  cookieHigh = 0;
-  cookieLow = 0;
-  offsetBytes = 0;
-  lengthBytes = 0;
-  operation: Operation = "read";
-  flags = 0;
-  pieceBytesMax = 0;
-  pieceBytes = 0;
-  doneBytes = 0;
-  /** What is to be sent: `reply[from]` to `reply[to]`. */
-  reply: Uint8Array<ArrayBuffer> = this.head;
-  from = 0;
-  to = 0;
-}
 
 /** What a session needs. */
 export interface SessionOptions {
@@ -78,35 +50,29 @@ export interface SessionOptions {
 }
 
 /** Serves one connection: `run()` once, `stop()` at any time. */
-export class Session implements Transport {
+export class Session implements Transport, OutboxOwner {
   readonly #wire: Wire;
   readonly #pool: BufferPool;
   readonly #backend: Backend;
   readonly #geometry: Geometry;
   readonly #dispatcher: Dispatcher;
   readonly #extended: boolean;
-  readonly #chunked: boolean;
   readonly #rules: Rules;
   readonly #slots: Slot[] = [];
-  readonly #free: number[] = [];
+  readonly #free: Slot[] = [];
+  readonly #outbox: Outbox;
   readonly #request = new WireRequest();
   readonly #ring = new Uint8Array(RING_BYTES);
   readonly #ringView = new DataView(this.#ring.buffer);
   #begin = 0;
   #end = 0;
-  readonly #out = new Uint8Array(OUT_BYTES);
-  /** Slots whose replies are ready. */
-  readonly #ready: number[] = [];
   #openCount = 0;
   #openBytes = 0;
-  #isWriting = false;
-  #writeScheduled = false;
   #isStopping = false;
   #isBroken = false;
   #wakeReader: () => void = () => {};
   /** When the client was last waited for amid a message; 0: it is not. */
   #waitingSinceMs = 0;
-  #writingSinceMs = 0;
 
   constructor(options: SessionOptions) {
     const { wire, negotiated, backend, geometry, pool, log } = options;
@@ -115,20 +81,20 @@ export class Session implements Transport {
     this.#backend = backend;
     this.#geometry = geometry;
     this.#extended = negotiated.extended;
-    this.#chunked = negotiated.extended || negotiated.structured;
     this.#rules = {
       flags: negotiated.export.flags,
       sizeBytes: geometry.sizeBytes,
-      chunked: this.#chunked,
+      chunked: negotiated.extended || negotiated.structured,
       extended: negotiated.extended,
       hasAllocation: negotiated.hasAllocation,
     };
+    this.#outbox = new Outbox(wire, this);
     this.#dispatcher = new Dispatcher(backend, geometry, this, log);
   }
 
   /** For how long the client has let the rest of a message, or the room for a reply, be waited for. */
   stalledMs(nowMs: number): number {
-    const since = [this.#waitingSinceMs, this.#writingSinceMs].filter((ms) => ms > 0);
+    const since = [this.#waitingSinceMs, this.#outbox.waitingSinceMs].filter((ms) => ms > 0);
     return since.length === 0 ? 0 : nowMs - Math.min(...since);
   }
 
@@ -156,6 +122,7 @@ export class Session implements Transport {
       this.#break(); // the client has gone, or was cut off
     }
     this.#isStopping = true;
+    this.#outbox.writeNow(); // what was answered before the message that ended it
     while (this.#openCount > 0) await this.#slotFreed();
     this.#wire.close();
     this.#dispatcher.abort();
@@ -182,10 +149,10 @@ export class Session implements Transport {
     const slot = this.#slots[index]!;
     if (errno === 0) {
       slot.doneBytes += slot.pieceBytes;
-      if (slot.doneBytes < slot.lengthBytes) return this.#continue(index, slot);
+      if (slot.doneBytes < slot.lengthBytes) return this.#continue(slot);
     }
-    this.#finish(index, slot, errno);
-    this.#writeSoon();
+    this.#finish(slot, errno);
+    this.#outbox.writeSoon();
   }
 
   /** Takes every request that is there. False when there will be no more. */
@@ -200,43 +167,47 @@ export class Session implements Transport {
       const memoryBytes = errno === 0 ? this.#memoryFor(request) : 0;
       let buffer: PooledBuffer | undefined;
       while (this.#openCount >= SLOTS_MAX || this.#openBytes > 0 && this.#openBytes + memoryBytes > OPEN_BYTES_MAX) {
-        this.#writeSoon();
+        this.#outbox.writeSoon();
         await this.#slotFreed();
       }
       while (memoryBytes > 0 && (buffer = this.#pool.acquire(memoryBytes)) === undefined) {
-        this.#writeSoon();
+        this.#outbox.writeSoon();
         await this.#pool.released();
         if (this.#isBroken) return false;
       }
-      const index = this.#free.pop() ?? this.#slots.push(new Slot()) - 1;
-      const slot = this.#slots[index]!;
-      this.#open(slot, request, buffer);
-      const { payloadBytes } = request;
-      if (payloadBytes > 0) {
-        if (errno !== 0) await this.#skip(payloadBytes);
-        else if (payloadBytes <= this.#end - this.#begin) {
-          buffer!.bytes.set(this.#ring.subarray(this.#begin, this.#begin + payloadBytes), HEADROOM_BYTES);
-          this.#begin += payloadBytes;
-        } else if (!await this.#fill(index, slot, payloadBytes)) return false;
-      }
-      if (errno === 0) this.#start(index, slot);
-      else this.#finish(index, slot, errno);
+      const slot = this.#open(buffer);
+      if (request.payloadBytes > 0 && !await this.#takePayload(slot, request.payloadBytes, errno === 0)) return false;
+      if (errno === 0) this.#start(slot);
+      else this.#finish(slot, errno);
     }
-    if (this.#ready.length > 0) this.#writeNow();
+    this.#outbox.writeNow();
     return !this.#isStopping;
   }
 
-  #open(slot: Slot, request: WireRequest, buffer: PooledBuffer | undefined): void {
+  #open(buffer: PooledBuffer | undefined): Slot {
+    let slot = this.#free.pop();
+    if (slot === undefined) this.#slots.push(slot = new Slot(this.#slots.length));
     this.#openCount++;
-    slot.command = request.command;
-    slot.wireFlags = request.flags;
-    slot.cookieHigh = request.cookieHigh;
-    slot.cookieLow = request.cookieLow;
-    slot.offsetBytes = request.offsetBytes;
-    slot.lengthBytes = request.lengthBytes;
-    slot.doneBytes = 0;
-    slot.buffer = buffer;
     this.#openBytes += buffer?.sizeBytes ?? 0;
+    slot.begin(this.#request, buffer);
+    return slot;
+  }
+
+  /** What follows a header, into the slot's memory or nowhere. False, and the slot is free, if the client ends amid it. */
+  async #takePayload(slot: Slot, payloadBytes: number, isWanted: boolean): Promise<boolean> {
+    if (isWanted && payloadBytes <= this.#end - this.#begin) {
+      slot.buffer!.bytes.set(this.#ring.subarray(this.#begin, this.#begin + payloadBytes), HEADROOM_BYTES);
+      this.#begin += payloadBytes;
+      return true;
+    }
+    let isComplete = false;
+    try {
+      isComplete = isWanted ? await this.#fill(slot, payloadBytes) : await this.#skip(payloadBytes);
+    } finally {
+      this.#waitingSinceMs = 0;
+      if (!isComplete) this.sent(slot);
+    }
+    return isComplete;
   }
 
   /** How much of the pool a request takes. */
@@ -256,43 +227,40 @@ export class Session implements Transport {
     }
   }
 
-  /** Reads a payload whose end is not there yet, past the ring. */
-  async #fill(index: number, slot: Slot, payloadBytes: number): Promise<boolean> {
+  /** Reads a payload whose end is not there yet, past the ring. False: the client has ended amid it. */
+  async #fill(slot: Slot, payloadBytes: number): Promise<boolean> {
     const target = slot.buffer!.window(0, payloadBytes);
     let done = this.#end - this.#begin;
     target.set(this.#ring.subarray(this.#begin, this.#end));
     this.#begin = this.#end = 0;
-    if (this.#ready.length > 0) this.#writeNow();
-    try {
-      while (done < payloadBytes) {
-        this.#waitingSinceMs = performance.now();
-        const count = await this.#wire.read(target.subarray(done));
-        if (count === 0) break;
-        done += count;
-      }
-    } finally {
-      this.#waitingSinceMs = 0;
-      if (done < payloadBytes) this.#release(index, slot);
+    this.#outbox.writeNow();
+    while (done < payloadBytes) {
+      this.#waitingSinceMs = performance.now();
+      const count = await this.#wire.read(target.subarray(done));
+      if (count === 0) return false;
+      done += count;
     }
-    return done === payloadBytes;
+    return true;
   }
 
-  async #skip(payloadBytes: number): Promise<void> {
+  /** Reads a payload that nobody wants. False: the client has ended amid it. */
+  async #skip(payloadBytes: number): Promise<boolean> {
     for (let rest = payloadBytes; rest > 0;) {
       if (this.#begin === this.#end) {
+        this.#outbox.writeNow();
         this.#waitingSinceMs = performance.now();
         this.#begin = 0;
         this.#end = await this.#wire.read(this.#ring);
-        this.#waitingSinceMs = 0;
-        if (this.#end === 0) throw new Error("the client ended amid a payload");
+        if (this.#end === 0) return false;
       }
       const count = Math.min(rest, this.#end - this.#begin);
       this.#begin += count;
       rest -= count;
     }
+    return true;
   }
 
-  #start(index: number, slot: Slot): void {
+  #start(slot: Slot): void {
     const geometry = this.#geometry;
     const fua = (slot.wireFlags & NBD_CMD_FLAG_FUA) !== 0 ? REQUEST_FUA : 0;
     slot.pieceBytesMax = geometry.maxIoBytes;
@@ -315,26 +283,26 @@ export class Session implements Transport {
         slot.pieceBytesMax = geometry.maxDiscardBytes;
         break;
       case NBD_CMD_CACHE:
-        if (slot.lengthBytes > PAYLOAD_BYTES_MAX) return this.#finish(index, slot, 0); // only a hint
+        if (slot.lengthBytes > PAYLOAD_BYTES_MAX) return this.#finish(slot, 0); // only a hint
         slot.operation = "read";
         slot.flags = REQUEST_READ_AHEAD;
         break;
       case NBD_CMD_WRITE_ZEROES:
         if ((slot.wireFlags & NBD_CMD_FLAG_FAST_ZERO) !== 0 && this.#backend.writeZeroes === undefined) {
-          return this.#finish(index, slot, ERRNO.EOPNOTSUPP);
+          return this.#finish(slot, ERRNO.EOPNOTSUPP);
         }
         slot.operation = "writeZeroes";
         slot.flags = fua | ((slot.wireFlags & NBD_CMD_FLAG_NO_HOLE) !== 0 ? REQUEST_KEEP_ALLOCATED : 0);
         slot.pieceBytesMax = geometry.maxWriteZeroesBytes;
         break;
       default:
-        return void this.#status(index, slot);
+        return void this.#status(slot);
     }
-    this.#continue(index, slot);
+    this.#continue(slot);
   }
 
   /** Asks for the next piece of a request, and the next, while the backend answers at once. */
-  #continue(index: number, slot: Slot): void {
+  #continue(slot: Slot): void {
     do {
       slot.pieceBytes = Math.min(slot.lengthBytes - slot.doneBytes, slot.pieceBytesMax);
       const errno = this.#dispatcher.dispatch(
@@ -342,136 +310,50 @@ export class Session implements Transport {
         slot.flags,
         slot.offsetBytes + slot.doneBytes,
         slot.pieceBytes,
-        index,
+        slot.index,
       );
       if (errno === LATER) return;
-      if (errno !== 0) return this.#finish(index, slot, errno);
+      if (errno !== 0) return this.#finish(slot, errno);
       slot.doneBytes += slot.pieceBytes;
     } while (slot.doneBytes < slot.lengthBytes);
-    this.#finish(index, slot, 0);
+    this.#finish(slot, 0);
   }
 
-  async #status(index: number, slot: Slot): Promise<void> {
+  async #status(slot: Slot): Promise<void> {
     // An extent may be longer than this; what else there is, the client asks for again.
     const found = await this.#dispatcher.extents(slot.offsetBytes, slot.lengthBytes);
-    if (typeof found === "number") this.#finish(index, slot, found);
+    if (typeof found === "number") this.#finish(slot, found);
     else {
       const one = (slot.wireFlags & NBD_CMD_FLAG_REQ_ONE) !== 0;
-      const told = found.slice(0, one ? 1 : EXTENTS_MAX);
-      const view = slot.buffer!.view;
-      const payloadBytes = putStatus(view, HEADROOM_BYTES, told, this.#extended);
-      const type = this.#extended ? NBD_REPLY_TYPE_BLOCK_STATUS_EXT : NBD_REPLY_TYPE_BLOCK_STATUS;
-      const headBytes = this.#extended ? 32 : 20;
-      slot.from = HEADROOM_BYTES - headBytes;
-      putChunk(view, slot.from, slot, this.#extended, type, payloadBytes);
-      slot.reply = slot.buffer!.bytes;
-      slot.to = HEADROOM_BYTES + payloadBytes;
-      this.#ready.push(index);
+      slot.replyStatus(found.slice(0, one ? 1 : EXTENTS_MAX), this.#rules);
+      this.#outbox.add(slot);
     }
-    this.#writeSoon();
+    this.#outbox.writeSoon();
   }
 
   /** Makes the reply; it is sent with the next write. */
-  #finish(index: number, slot: Slot, errno: number): void {
-    if (errno === 0 && slot.command === NBD_CMD_READ) this.#replyData(slot);
-    else this.#replyBare(slot, nbdError(errno));
-    this.#ready.push(index);
-  }
-
-  #replyData(slot: Slot): void {
-    const view = slot.buffer!.view;
-    slot.reply = slot.buffer!.bytes;
-    slot.to = HEADROOM_BYTES + slot.lengthBytes;
-    if (!this.#chunked) {
-      slot.from = HEADROOM_BYTES - 16;
-      putSimple(view, slot.from, slot, 0);
-      return;
+  #finish(slot: Slot, errno: number): void {
+    if (errno === 0 && slot.command === NBD_CMD_READ) slot.replyData(this.#rules);
+    else {
+      this.#releaseBuffer(slot);
+      slot.replyBare(nbdError(errno), this.#rules);
     }
-    slot.from = HEADROOM_BYTES - (this.#extended ? 40 : 28);
-    putChunk(view, slot.from, slot, this.#extended, NBD_REPLY_TYPE_OFFSET_DATA, slot.lengthBytes + 8);
-    putU64(view, HEADROOM_BYTES - 8, slot.offsetBytes);
+    this.#outbox.add(slot);
   }
 
-  #replyBare(slot: Slot, error: number): void {
+  sent(slot: Slot): void {
     this.#releaseBuffer(slot);
-    slot.reply = slot.head;
-    slot.from = 0;
-    const view = slot.headView;
-    // A reply without data may be a simple one, but for reads and with extended headers.
-    if (!this.#extended && !(this.#chunked && error !== 0)) {
-      slot.to = putSimple(view, 0, slot, error);
-      return;
-    }
-    const payloadBytes = error === 0 ? 0 : 6;
-    const type = error === 0 ? NBD_REPLY_TYPE_NONE : NBD_REPLY_TYPE_ERROR;
-    const at = putChunk(view, 0, slot, this.#extended, type, payloadBytes);
-    if (error !== 0) {
-      view.setUint32(at, error);
-      view.setUint16(at + 4, 0);
-    }
-    slot.to = at + payloadBytes;
+    this.#openCount--;
+    this.#free.push(slot);
+    this.#wakeReader();
   }
 
-  /** Answers that come together are written together. */
-  #writeSoon(): void {
-    if (this.#writeScheduled || this.#isWriting) return;
-    this.#writeScheduled = true;
-    queueMicrotask(() => {
-      this.#writeScheduled = false;
-      this.#writeNow();
-    });
-  }
-
-  #writeNow(): void {
-    if (!this.#isWriting) void this.#write();
-  }
-
-  async #write(): Promise<void> {
-    this.#isWriting = true;
-    while (this.#ready.length > 0) {
-      try {
-        await this.#writeSome();
-      } catch {
-        this.#break(); // the rest is not written, and its slots are given back
-      }
-    }
-    this.#isWriting = false;
+  drained(): void {
     this.#closeIfDone();
   }
 
-  async #writeSome(): Promise<void> {
-    const ready = this.#ready;
-    let taken = 0;
-    let bytes = 0;
-    for (; taken < ready.length; taken++) {
-      const { reply, from, to } = this.#slots[ready[taken]!]!;
-      const size = to - from;
-      if (size > COPIED_BYTES_MAX || bytes + size > OUT_BYTES) break;
-      if (reply.length === HEADROOM_BYTES) { for (let i = from; i < to; i++) this.#out[bytes + i - from] = reply[i]!; }
-      else this.#out.set(reply.subarray(from, to), bytes);
-      bytes += size;
-    }
-    const alone = taken === 0 ? this.#slots[ready[0]!]! : undefined;
-    if (alone === undefined) {
-      // Copied: the slots are free before the write has ended.
-      for (let i = 0; i < taken; i++) this.#release(ready[i]!, this.#slots[ready[i]!]!);
-      ready.splice(0, taken);
-    }
-    const piece = alone?.reply.subarray(alone.from, alone.to) ?? this.#out.subarray(0, bytes);
-    this.#writingSinceMs = performance.now();
-    try {
-      if (!this.#isBroken) await this.#wire.write(piece);
-    } finally {
-      this.#writingSinceMs = 0;
-      if (alone !== undefined) this.#release(ready.shift()!, alone);
-    }
-  }
-
-  #release(index: number, slot: Slot): void {
-    this.#releaseBuffer(slot);
-    this.#openCount--;
-    this.#free.push(index);
-    this.#wakeReader();
+  broken(): void {
+    this.#break();
   }
 
   #releaseBuffer(slot: Slot): void {
@@ -487,12 +369,12 @@ export class Session implements Transport {
   }
 
   #closeIfDone(): void {
-    if (this.#isStopping && this.#openCount === 0 && !this.#isWriting) this.#wire.close();
+    if (this.#isStopping && this.#openCount === 0 && !this.#outbox.isWriting) this.#wire.close();
   }
 
   #break(): void {
     this.#isBroken = true;
     this.#wire.close();
-    if (this.#ready.length > 0) this.#writeNow(); // gives the slots back
+    this.#outbox.break();
   }
 }

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+/** The socket where a server waits for clients. */
+import { DblockError, describe, errnoOf } from "../disk/errors.ts";
+import { formatNbdAddress, type NbdAddress } from "./address.ts";
+
+/**
+ * Listens; the socket of a server that was killed is replaced.
+ *
+ * @throws {DblockError} EADDRINUSE, EACCES, ENOENT, or what else the system says.
+ */
+export async function listen(address: NbdAddress): Promise<Deno.Listener> {
+  const attempted = `Cannot listen on ${formatNbdAddress(address)}`;
+  try {
+    return open(address);
+  } catch (error) {
+    // A server that was killed leaves its socket behind; nobody answers there any more.
+    if (address.transport === "unix" && error instanceof Deno.errors.AddrInUse && await isAbandoned(address.path)) {
+      Deno.removeSync(address.path);
+      return open(address);
+    }
+    const hint = error instanceof Deno.errors.AddrInUse ? { hint: "another server has it; take another address" } : {};
+    throw new DblockError(errnoOf(error) ?? "EIO", attempted, describe(error), { ...hint, cause: error });
+  }
+}
+
+function open(address: NbdAddress): Deno.Listener {
+  if (address.transport === "tcp") return Deno.listen({ hostname: address.hostname, port: address.port });
+  // From its first moment, nobody else can connect.
+  const before = Deno.umask(0o177);
+  try {
+    return Deno.listen({ transport: "unix", path: address.path }) as unknown as Deno.Listener;
+  } finally {
+    Deno.umask(before);
+  }
+}
+
+async function isAbandoned(path: string): Promise<boolean> {
+  if (!Deno.lstatSync(path).isSocket) return false;
+  try {
+    (await Deno.connect({ transport: "unix", path })).close();
+    return false;
+  } catch (error) {
+    return error instanceof Deno.errors.ConnectionRefused;
+  }
+}
+
+/** Listens no more, and removes the socket. */
+export function closeListener(listener: Deno.Listener, address: NbdAddress): void {
+  try {
+    listener.close();
+  } catch {
+    // It is closed.
+  }
+  if (address.transport !== "unix") return;
+  try {
+    Deno.removeSync(address.path);
+  } catch {
+    // Somebody else has removed it.
+  }
+}

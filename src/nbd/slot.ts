@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+/** A request that is open, from its header until its reply is written: its numbers, its memory, and its reply. */
+import type { Extent } from "../disk/backend.ts";
+import type { Operation } from "../disk/operation.ts";
+import { HEADROOM_BYTES, type PooledBuffer } from "./pool.ts";
+import {
+  EXTENDED_REPLY_BYTES,
+  NBD_REPLY_TYPE_BLOCK_STATUS,
+  NBD_REPLY_TYPE_BLOCK_STATUS_EXT,
+  NBD_REPLY_TYPE_ERROR,
+  NBD_REPLY_TYPE_NONE,
+  NBD_REPLY_TYPE_OFFSET_DATA,
+  SIMPLE_REPLY_BYTES,
+  STRUCTURED_REPLY_BYTES,
+} from "./protocol.ts";
+import { putChunk, putSimple, putStatus, putU64 } from "./reply.ts";
+import type { WireRequest } from "./request.ts";
+
+/** How a connection wants its replies. */
+export interface ReplyForm {
+  /** Replies come in chunks: structured or extended. */
+  readonly chunked: boolean;
+  readonly extended: boolean;
+}
+
+/** One of a connection's slots. The same object serves one request after the other. */
+export class Slot {
+  /** Its number for dispatch. */
+  readonly index: number;
+  readonly #head = new Uint8Array(HEADROOM_BYTES);
+  readonly #headView: DataView = new DataView(this.#head.buffer);
+  /** Memory for a payload, of the server's pool. */
+  buffer: PooledBuffer | undefined;
+  command = 0;
+  wireFlags = 0;
+  cookieHigh = 0;
+  cookieLow = 0;
+  offsetBytes = 0;
+  lengthBytes = 0;
+  operation: Operation = "read";
+  /** REQUEST_* for dispatch. */
+  flags = 0;
+  /** A request that is larger than what the disk takes at once is done in pieces. */
+  pieceBytesMax = 0;
+  pieceBytes = 0;
+  doneBytes = 0;
+  /** What is to be sent: `reply[from]` to `reply[to]`. */
+  reply: Uint8Array<ArrayBuffer> = this.#head;
+  from = 0;
+  to = 0;
+
+  constructor(index: number) {
+    this.index = index;
+  }
+
+  /** The next request of the slot. */
+  begin(request: WireRequest, buffer: PooledBuffer | undefined): void {
+    this.command = request.command;
+    this.wireFlags = request.flags;
+    this.cookieHigh = request.cookieHigh;
+    this.cookieLow = request.cookieLow;
+    this.offsetBytes = request.offsetBytes;
+    this.lengthBytes = request.lengthBytes;
+    this.doneBytes = 0;
+    this.buffer = buffer;
+  }
+
+  /** The reply to a READ: what is in the buffer, and before it a header. */
+  replyData({ chunked, extended }: ReplyForm): void {
+    const { view, bytes } = this.buffer!;
+    this.reply = bytes;
+    this.to = HEADROOM_BYTES + this.lengthBytes;
+    if (!chunked) {
+      this.from = HEADROOM_BYTES - SIMPLE_REPLY_BYTES;
+      putSimple(view, this.from, this, 0);
+      return;
+    }
+    const headBytes = extended ? EXTENDED_REPLY_BYTES : STRUCTURED_REPLY_BYTES;
+    this.from = HEADROOM_BYTES - headBytes - 8;
+    putChunk(view, this.from, this, extended, NBD_REPLY_TYPE_OFFSET_DATA, this.lengthBytes + 8);
+    putU64(view, HEADROOM_BYTES - 8, this.offsetBytes);
+  }
+
+  /** The reply to a BLOCK_STATUS. */
+  replyStatus(extents: readonly Extent[], { extended }: ReplyForm): void {
+    const { view, bytes } = this.buffer!;
+    const payloadBytes = putStatus(view, HEADROOM_BYTES, extents, extended);
+    const type = extended ? NBD_REPLY_TYPE_BLOCK_STATUS_EXT : NBD_REPLY_TYPE_BLOCK_STATUS;
+    this.from = HEADROOM_BYTES - (extended ? EXTENDED_REPLY_BYTES : STRUCTURED_REPLY_BYTES);
+    putChunk(view, this.from, this, extended, type, payloadBytes);
+    this.reply = bytes;
+    this.to = HEADROOM_BYTES + payloadBytes;
+  }
+
+  /** A reply without data: an error of the protocol's, or 0. */
+  replyBare(error: number, { chunked, extended }: ReplyForm): void {
+    this.reply = this.#head;
+    this.from = 0;
+    const view = this.#headView;
+    // A reply without data may be a simple one, but for reads and with extended headers.
+    if (!extended && !(chunked && error !== 0)) {
+      this.to = putSimple(view, 0, this, error);
+      return;
+    }
+    const payloadBytes = error === 0 ? 0 : 6;
+    const type = error === 0 ? NBD_REPLY_TYPE_NONE : NBD_REPLY_TYPE_ERROR;
+    const at = putChunk(view, 0, this, extended, type, payloadBytes);
+    if (error !== 0) {
+      view.setUint32(at, error);
+      view.setUint16(at + 4, 0);
+    }
+    this.to = at + payloadBytes;
+  }
+}
