@@ -1,24 +1,16 @@
 // SPDX-License-Identifier: MIT
 /** `serveNbd()`: from backends to exports of an NBD server. Listens, shakes hands, and ends in good order. */
-import type { TLSSocketOptions } from "node:tls";
 import type { Backend } from "../disk/backend.ts";
 import { DblockError, describe, quietly } from "../disk/errors.ts";
 import { type BackendFactory, isModule, type Servable } from "../disk/servable.ts";
 import { formatNbdAddress, type NbdAddress, parseNbdAddress } from "./address.ts";
 import { describeExport, type Export, exportOf, geometryOf } from "./export.ts";
-import {
-  type ExportDescription,
-  type ExportDirectory,
-  Handshake,
-  OPTION_BYTES_MAX,
-  type Outcome,
-  type TlsMode,
-} from "./handshake.ts";
+import { greet, type Greeted, type GreetingTls } from "./greeting.ts";
+import type { ExportDescription, ExportDirectory } from "./handshake.ts";
 import { closeListener, listen } from "./listener.ts";
 import { BufferPool } from "./pool.ts";
-import { OPTION_HEADER_BYTES } from "./protocol.ts";
 import { Session } from "./session.ts";
-import { ConnWire, TlsWire, type Wire } from "./wire.ts";
+import { ConnWire, type Wire } from "./wire.ts";
 
 const DEFAULT_ADDRESS = "127.0.0.1";
 const HANDSHAKE_MS = 30_000;
@@ -30,9 +22,6 @@ const DEFAULT_CONNECTIONS_MAX = 256;
 /** Beyond this, the one that has been shaking hands for longest is cut off: nobody can keep the others out. */
 const HANDSHAKES_MAX = 1_024;
 const CLOSE_MS = 10_000;
-/** Read at once during a handshake; more is kept only while a message is not complete. */
-const GREETING_BYTES = 512;
-
 /** TLS of a server. */
 export interface NbdTls {
   /** `allowed`: clients may encrypt. `required`: nothing is told to a client that does not. @default "required" */
@@ -154,8 +143,7 @@ class Server implements NbdServer, ExportDirectory {
   readonly #exports: ReadonlyMap<string, Export>;
   readonly #listener: Deno.Listener;
   readonly #undo: AsyncDisposableStack;
-  readonly #tls: NbdTls | undefined;
-  readonly #tlsOptions: TLSSocketOptions;
+  readonly #tls: GreetingTls;
   readonly #log: (message: string) => void;
   readonly #pool: BufferPool;
   readonly #connectionsMax: number;
@@ -175,15 +163,7 @@ class Server implements NbdServer, ExportDirectory {
     this.#exports = exports;
     this.#listener = listener;
     this.#undo = undo;
-    this.#tls = tls;
-    this.#tlsOptions = tls === undefined ? {} : {
-      cert: tls.certificate,
-      key: tls.key,
-      minVersion: "TLSv1.2",
-      ...(tls.clientAuthority === undefined
-        ? {}
-        : { ca: tls.clientAuthority, requestCert: true, rejectUnauthorized: true }),
-    };
+    this.#tls = tls === undefined ? { mode: "off", options: {} } : greetingTls(tls);
     this.#log = options.log;
     this.#pool = new BufferPool(options.memoryBytes ?? DEFAULT_MEMORY_BYTES);
     this.#connectionsMax = options.connectionsMax ?? DEFAULT_CONNECTIONS_MAX;
@@ -275,23 +255,12 @@ class Server implements NbdServer, ExportDirectory {
     this.#greeting.set(plain, performance.now() + HANDSHAKE_MS);
     let wire = plain;
     try {
-      const mode: TlsMode = this.#tls === undefined ? "off" : this.#tls.mode ?? "required";
-      const handshake = new Handshake(this, mode);
-      let input = new Uint8Array(0);
-      for (;;) {
-        const end = await shakeHands(wire, handshake, input);
-        if (end.outcome.kind === "close") return;
-        if (end.outcome.kind === "transmission") {
-          return await this.#serve(wire, plain, end.outcome, end.rest);
-        }
-        // What came in the clear cannot have been meant to come encrypted.
-        if (end.rest.length > 0) return;
-        wire = await TlsWire.accept(wire, this.#tlsOptions);
-        handshake.encrypted();
-        input = new Uint8Array(0);
-      }
+      const greeted = await greet(plain, this, this.#tls);
+      if (greeted === undefined) return;
+      wire = greeted.wire;
+      await this.#serve(greeted, plain);
     } catch (error) {
-      if (wire === plain && this.#tls !== undefined && this.#greeting.has(plain) && !isGone(error)) {
+      if (wire === plain && this.#tls.mode !== "off" && this.#greeting.has(plain) && !isGone(error)) {
         this.#log(`A client was turned away: ${describe(error)}`);
       }
     } finally {
@@ -301,12 +270,7 @@ class Server implements NbdServer, ExportDirectory {
     }
   }
 
-  async #serve(
-    wire: Wire,
-    plain: Wire,
-    negotiated: Outcome & { readonly kind: "transmission" },
-    rest: Uint8Array,
-  ): Promise<void> {
+  async #serve({ wire, negotiated, rest }: Greeted, plain: Wire): Promise<void> {
     this.#greeting.delete(plain);
     const found = this.#exports.get(negotiated.export.name)!;
     if (this.#isClosing || this.#sessions.size >= this.#connectionsMax) {
@@ -354,30 +318,14 @@ class Server implements NbdServer, ExportDirectory {
   }
 }
 
+function greetingTls({ mode = "required", certificate, key, clientAuthority }: NbdTls): GreetingTls {
+  const clients = clientAuthority === undefined
+    ? {}
+    : { ca: clientAuthority, requestCert: true, rejectUnauthorized: true };
+  return { mode, options: { cert: certificate, key, minVersion: "TLSv1.2", ...clients } };
+}
+
 function isGone(error: unknown): boolean {
   return error instanceof Deno.errors.ConnectionReset || error instanceof Deno.errors.BrokenPipe ||
     error instanceof Deno.errors.Interrupted || error instanceof Deno.errors.BadResource;
-}
-
-/** Until the handshake has an outcome: with what came after it. */
-async function shakeHands(
-  wire: Wire,
-  handshake: Handshake,
-  input: Uint8Array<ArrayBuffer>,
-): Promise<{ readonly outcome: Outcome; readonly rest: Uint8Array<ArrayBuffer> }> {
-  let kept = input;
-  const chunk = new Uint8Array(GREETING_BYTES);
-  for (;;) {
-    for (const piece of handshake.output()) await wire.write(piece);
-    const { outcome } = handshake;
-    if (outcome !== undefined) return { outcome, rest: kept };
-    const count = await wire.read(chunk);
-    if (count === 0) return { outcome: { kind: "close", why: "the client has gone" }, rest: kept };
-    const joined = new Uint8Array(kept.length + count);
-    joined.set(kept);
-    joined.set(chunk.subarray(0, count), kept.length);
-    const taken = handshake.take(joined);
-    kept = joined.slice(taken);
-    console.assert(kept.length <= OPTION_HEADER_BYTES + OPTION_BYTES_MAX);
-  }
 }

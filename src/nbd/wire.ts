@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 /** A connection as NBD uses it: bytes in, bytes out. A socket of Deno, or the same with TLS around it. */
 import { Duplex } from "node:stream";
-import { connect as connectTls, type ConnectionOptions, TLSSocket, type TLSSocketOptions } from "node:tls";
+import { connect as connectTls, type ConnectionOptions, createServer, type TlsOptions, type TLSSocket } from "node:tls";
+
+const ENDED = "the connection ended during the TLS handshake";
 
 /** Both ends of a connection's bytes. One read and one write may be open at a time. */
 export interface Wire {
@@ -77,43 +79,35 @@ export class TlsWire implements Wire {
   }
 
   /** The server's half of a handshake. Rejects if it fails, for instance for want of a certificate. */
-  static async accept(wire: Wire, options: TLSSocketOptions): Promise<TlsWire> {
-    const socket = new TLSSocket(streamOf(wire), { ...options, isServer: true });
-    return await TlsWire.#shakeHands(socket, wire, "secure", () => {
-      const wrong = options.requestCert === true && options.rejectUnauthorized !== false && !socket.authorized;
-      return wrong ? new Error("the client has no certificate that can be trusted") : undefined;
-    });
+  static async accept(wire: Wire, options: TlsOptions): Promise<TlsWire> {
+    // A server, because a socket alone does not look at the client's certificate. It never listens.
+    const server = createServer(options);
+    const secured = Promise.withResolvers<TLSSocket>();
+    server.once("secureConnection", secured.resolve);
+    server.on("tlsClientError", secured.reject);
+    const stream = streamOf(wire);
+    stream.once("close", () => secured.reject(new Error(ENDED)));
+    server.emit("connection", stream);
+    return await TlsWire.#shakeHands(wire, secured.promise);
   }
 
   /** The client's half. */
   static async connect(wire: Wire, options: ConnectionOptions): Promise<TlsWire> {
     const socket = connectTls({ ...options, socket: streamOf(wire) });
-    return await TlsWire.#shakeHands(socket, wire, "secureConnect", () => undefined);
+    const secured = Promise.withResolvers<TLSSocket>();
+    socket.once("secureConnect", () => secured.resolve(socket));
+    socket.on("error", secured.reject);
+    socket.once("close", () => secured.reject(new Error(ENDED)));
+    return await TlsWire.#shakeHands(wire, secured.promise);
   }
 
-  static async #shakeHands(
-    socket: TLSSocket,
-    wire: Wire,
-    event: "secure" | "secureConnect",
-    why: () => Error | undefined,
-  ): Promise<TlsWire> {
-    const secured = Promise.withResolvers<void>();
-    socket.once(event, () => {
-      const wrong = why();
-      if (wrong === undefined) secured.resolve();
-      else secured.reject(wrong);
-    });
-    socket.once("error", secured.reject);
-    socket.once("close", () => secured.reject(new Error("the connection ended during the TLS handshake")));
+  static async #shakeHands(wire: Wire, secured: Promise<TLSSocket>): Promise<TlsWire> {
     try {
-      await secured.promise;
+      return new TlsWire(await secured, wire);
     } catch (error) {
-      socket.on("error", () => {}); // there may be more than one
-      socket.destroy();
       wire.close();
       throw error;
     }
-    return new TlsWire(socket, wire);
   }
 
   async read(into: Uint8Array): Promise<number> {
