@@ -115,6 +115,7 @@ export class Session implements Transport, OutboxOwner {
         }
         this.#waitingSinceMs = this.#end > 0 ? performance.now() : 0;
         const count = await this.#wire.read(this.#end === 0 ? this.#ring : this.#ring.subarray(this.#end));
+        this.#waitingSinceMs = 0;
         if (count === 0) break;
         this.#end += count;
       }
@@ -122,8 +123,10 @@ export class Session implements Transport, OutboxOwner {
       this.#break(); // the client has gone, or was cut off
     }
     this.#isStopping = true;
+    this.#waitingSinceMs = 0;
     this.#outbox.writeNow(); // what was answered before the message that ended it
-    while (this.#openCount > 0) await this.#slotFreed();
+    // A small reply gives its slot back before it is written.
+    while (this.#openCount > 0 || this.#outbox.isWriting) await this.#progress();
     this.#wire.close();
     this.#dispatcher.abort();
   }
@@ -147,11 +150,9 @@ export class Session implements Transport, OutboxOwner {
 
   answer(index: number, errno: number): void {
     const slot = this.#slots[index]!;
-    if (errno === 0) {
-      slot.doneBytes += slot.pieceBytes;
-      if (slot.doneBytes < slot.lengthBytes) return this.#continue(slot);
-    }
-    this.#finish(slot, errno);
+    if (errno === 0) slot.doneBytes += slot.pieceBytes;
+    if (errno === 0 && slot.doneBytes < slot.lengthBytes) this.#continue(slot); // perhaps to its end
+    else this.#finish(slot, errno);
     this.#outbox.writeSoon();
   }
 
@@ -168,7 +169,7 @@ export class Session implements Transport, OutboxOwner {
       let buffer: PooledBuffer | undefined;
       while (this.#openCount >= SLOTS_MAX || this.#openBytes > 0 && this.#openBytes + memoryBytes > OPEN_BYTES_MAX) {
         this.#outbox.writeSoon();
-        await this.#slotFreed();
+        await this.#progress();
       }
       while (memoryBytes > 0 && (buffer = this.#pool.acquire(memoryBytes)) === undefined) {
         this.#outbox.writeSoon();
@@ -349,6 +350,7 @@ export class Session implements Transport, OutboxOwner {
   }
 
   drained(): void {
+    this.#wakeReader();
     this.#closeIfDone();
   }
 
@@ -364,7 +366,7 @@ export class Session implements Transport, OutboxOwner {
     this.#pool.release(buffer);
   }
 
-  #slotFreed(): Promise<void> {
+  #progress(): Promise<void> {
     return new Promise((resolve) => this.#wakeReader = resolve);
   }
 
