@@ -74,7 +74,7 @@ static void dblock_answer_claim(struct dblock_channel *channel,
 		   completion->length_bytes > blk_rq_bytes(slot->rq)) {
 		completion->status = DBLOCK_STATUS_BAD_LENGTH;
 	} else {
-		slot->state = DBLOCK_SLOT_COPYING;
+		dblock_slot_claim(slot);
 		answer->slot = slot;
 		answer->rq = slot->rq;
 		/* ATTACH may name another buffer before the copy is done. */
@@ -118,24 +118,6 @@ static bool dblock_answer_copy(struct dblock_channel *channel,
 	return answer->copied == blk_rq_bytes(rq);
 }
 
-/* Keeps the account of what a server's death would take along. */
-static void dblock_answer_account(struct dblock_queue *queue,
-				  struct dblock_answer *answer, u8 operation)
-{
-	struct dblock_device *device = queue->device;
-
-	lockdep_assert_held(&queue->lock);
-	if (dblock_flush_lost(device, answer->rq))
-		answer->status = BLK_STS_IOERR;
-	if (answer->status)
-		return;
-	if (operation == DBLOCK_OPERATION_FLUSH)
-		dblock_device_flushed(device, answer->slot->covers);
-	else if (operation != DBLOCK_OPERATION_READ &&
-		 !(answer->rq->cmd_flags & REQ_FUA))
-		WRITE_ONCE(queue->changes, queue->changes + 1);
-}
-
 /* Gives the slot of a settled request free, and counts it. */
 static void dblock_answer_settle(struct dblock_queue *queue,
 				 struct dblock_answer *answer)
@@ -143,11 +125,11 @@ static void dblock_answer_settle(struct dblock_queue *queue,
 	u8 operation = dblock_operation_of(answer->rq);
 
 	lockdep_assert_held(&queue->lock);
-	dblock_answer_account(queue, answer, operation);
-	dblock_queue_handed_less(queue);
-	dblock_io_of(answer->rq)->slot = DBLOCK_NO_SLOT;
-	dblock_io_of(answer->rq)->ending = true;
-	dblock_slot_free(queue, answer->slot);
+	if (dblock_flush_lost(queue->device, answer->rq))
+		answer->status = BLK_STS_IOERR;
+	if (!answer->status)
+		dblock_cache_answered(queue, answer->slot, operation);
+	dblock_slot_settle(queue, answer->slot);
 	answer->slot = NULL;
 	answer->done = true;
 	if (answer->status) {

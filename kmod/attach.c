@@ -104,7 +104,7 @@ void dblock_channel_detach_locked(struct dblock_channel *channel)
 	inherited = queue->successor ||
 		    (device->heir && channel->process == device->predecessor);
 	if (inherited)
-		dblock_device_lost_cache(device);
+		dblock_cache_lost(device);
 	if (!inherited) {
 		/* Be it the heir: this is the death of a server. */
 		dblock_take_over_end(device);

@@ -132,7 +132,7 @@ static int dblock_resize(struct dblock_device *device, struct dblock_resize *p)
 		return -EINVAL;
 	if (!dblock_device_is(device, p->id))
 		return -ESTALE;
-	return dblock_disk_resize(device, p->size_bytes);
+	return dblock_device_resize(device, p->size_bytes);
 }
 
 static int dblock_start(struct dblock_device *device, struct dblock_start *p)

@@ -54,14 +54,13 @@ static inline bool dblock_is_zero(const void *field, size_t bytes)
 }
 
 /**
- * enum dblock_slot_state - who has a slot; guarded by the queue's lock
- * @DBLOCK_SLOT_FREE: nobody; it is on the free stack
+ * enum dblock_slot_state - who has a slot; slot.c has every way between them
+ * @DBLOCK_SLOT_FREE: nobody; the slot is on the free stack
  * @DBLOCK_SLOT_HANDED: the server; the timeout, a force destroy or the server's
  *	death may take the request away
- * @DBLOCK_SLOT_COPYING: a thread that copies the request's data. It never
- *	sleeps in this state, and nobody else touches the request until it ends
- * @DBLOCK_SLOT_QUARANTINED: the server, but its request has ended. Given free
- *	when the late answer comes, or the server dies
+ * @DBLOCK_SLOT_COPYING: a thread that copies the request's data. The thread
+ *	never sleeps in this state, and nobody else touches the request meanwhile
+ * @DBLOCK_SLOT_QUARANTINED: the server, but the request has ended
  */
 enum dblock_slot_state {
 	DBLOCK_SLOT_FREE,
@@ -84,7 +83,7 @@ struct dblock_slot {
 	u64 covers;			/* FLUSH: the device's changes before it */
 };
 
-/* What blk-mq keeps for us behind each request; guarded by the queue's lock. */
+/* Behind each request, kept by blk-mq; guarded by the queue's lock. */
 struct dblock_io {
 	struct list_head node;		/* on dblock_queue.waiting, or empty */
 	u64 sequence;			/* of the first hand-out, or U64_MAX */
@@ -265,30 +264,34 @@ bool dblock_device_get_disk(struct gendisk *disk);
 void dblock_device_forget_disk(struct gendisk *disk);
 
 /* device.c */
-extern const char * const dblock_state_names[];
 struct dblock_device *dblock_device_create(const struct dblock_create *params);
 void dblock_device_put(struct dblock_device *device);
-void dblock_device_set_state(struct dblock_device *device,
-			     enum dblock_state state);
 void dblock_device_remove(struct dblock_device *device);
 int dblock_device_destroy(struct dblock_device *device, bool force,
 			  unsigned int *open_count);
 int dblock_device_start(struct dblock_device *device, bool wait);
+int dblock_device_resize(struct dblock_device *device, u64 size_bytes);
 void dblock_device_server_died(struct dblock_device *device);
-void dblock_device_lost_cache(struct dblock_device *device);
 bool dblock_device_is(const struct dblock_device *device, u64 id);
+
+/* state.c */
+extern const char * const dblock_state_names[];
+void dblock_device_set_state(struct dblock_device *device,
+			     enum dblock_state state);
 void dblock_device_wake(struct dblock_device *device);
+
+/* info.c */
 void dblock_device_info(struct dblock_device *device, struct dblock_info *info);
 int dblock_device_info_checked(struct dblock_device *device,
 			       struct dblock_info *info);
 
 /* disk.c */
-int dblock_disk_alloc(struct dblock_device *device);
+int dblock_disk_alloc(struct dblock_device *device,
+		      const struct block_device_operations *operations);
 int dblock_disk_add(struct dblock_device *device);
 void dblock_disk_del(struct dblock_device *device);
 void dblock_disk_free(struct dblock_device *device);
-int dblock_disk_resize(struct dblock_device *device, u64 size_bytes);
-void dblock_disk_resized(struct dblock_device *device);
+void dblock_disk_set_size(struct dblock_device *device, u64 size_bytes);
 
 /* sysfs.c */
 extern const struct attribute_group *dblock_attribute_groups[];
@@ -297,20 +300,7 @@ extern const struct attribute_group *dblock_attribute_groups[];
 extern const struct blk_mq_ops dblock_mq_ops;
 u8 dblock_operation_of(struct request *rq);
 void dblock_end_list(struct list_head *ended, blk_status_t status);
-void dblock_slot_free(struct dblock_queue *queue, struct dblock_slot *slot);
-void dblock_slot_end_quarantine(struct dblock_queue *queue,
-				struct dblock_slot *slot);
-u64 dblock_device_changes(const struct dblock_device *device);
-void dblock_device_flushed(struct dblock_device *device, u64 covers);
-bool dblock_flush_lost(const struct dblock_device *device, struct request *rq);
-bool dblock_request_blocked(struct dblock_device *device, struct request *rq);
-void dblock_queue_unblock(struct dblock_queue *queue);
-struct dblock_io *dblock_slot_take(struct dblock_queue *queue,
-				   struct dblock_slot *slot,
-				   const struct dblock_channel *handed_to);
-void dblock_slot_replay(struct dblock_queue *queue, struct dblock_slot *slot);
 void dblock_queue_wake(struct dblock_queue *queue);
-void dblock_queue_handed_less(struct dblock_queue *queue);
 int dblock_queue_init(struct dblock_queue *queue, struct dblock_device *device);
 void dblock_queue_free(struct dblock_queue *queue);
 void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
@@ -322,22 +312,56 @@ void dblock_queue_give_up(struct dblock_queue *queue);
 bool dblock_queue_detach(struct dblock_queue *queue,
 			 struct dblock_channel *channel);
 
+/* slot.c */
+int dblock_slots_init(struct dblock_queue *queue);
+void dblock_slots_exit(struct dblock_queue *queue);
+struct dblock_slot *dblock_slot_hand_out(struct dblock_queue *queue,
+					 struct dblock_io *io);
+struct dblock_slot *dblock_slot_find(struct dblock_channel *channel, u16 index,
+				     u32 generation, u16 *status);
+void dblock_slot_claim(struct dblock_slot *slot);
+struct dblock_slot *
+dblock_slot_claim_untold(struct dblock_channel *channel,
+			 const struct dblock_request *request);
+void dblock_slot_release(struct dblock_channel *channel,
+			 struct dblock_slot *slot, struct list_head *failed);
+void dblock_slot_settle(struct dblock_queue *queue, struct dblock_slot *slot);
+struct dblock_io *dblock_slot_take(struct dblock_queue *queue,
+				   struct dblock_slot *slot,
+				   const struct dblock_channel *handed_to);
+void dblock_slots_take_all(struct dblock_queue *queue, struct list_head *ended);
+void dblock_slots_replay_all(struct dblock_queue *queue);
+void dblock_queue_hand_back(struct dblock_channel *channel,
+			    const struct dblock_request *requests,
+			    unsigned int count);
+void dblock_queue_hand_back_batch(struct dblock_channel *channel);
+
+/* quarantine.c */
+void dblock_quarantine_add(struct dblock_device *device,
+			   struct dblock_slot *slot, struct request *rq);
+void dblock_quarantine_del(struct dblock_device *device,
+			   struct dblock_slot *slot);
+bool dblock_queue_block(struct dblock_queue *queue, struct dblock_io *io,
+			int ends);
+bool dblock_queue_unblockable(struct dblock_queue *queue);
+void dblock_queue_unblock(struct dblock_queue *queue);
+
+/* cache.c */
+u64 dblock_cache_changes(const struct dblock_device *device);
+void dblock_cache_answered(struct dblock_queue *queue,
+			   const struct dblock_slot *slot, u8 operation);
+void dblock_cache_lost(struct dblock_device *device);
+bool dblock_cache_fails(struct dblock_device *device, struct request *rq);
+bool dblock_flush_lost(const struct dblock_device *device, struct request *rq);
+
 /* serve.c */
 bool dblock_queue_ready(struct dblock_queue *queue,
 			struct dblock_channel *channel);
 int dblock_queue_hand_out(struct dblock_channel *channel,
 			  struct dblock_request *requests, unsigned int max,
 			  bool first);
-void dblock_queue_hand_back(struct dblock_channel *channel,
-			    const struct dblock_request *requests,
-			    unsigned int count);
-void dblock_queue_hand_back_batch(struct dblock_channel *channel);
 int dblock_queue_deliver(struct dblock_channel *channel,
 			 const struct dblock_request *request);
-struct dblock_slot *dblock_slot_find(struct dblock_channel *channel, u16 index,
-				     u32 generation, u16 *status);
-void dblock_slot_release(struct dblock_channel *channel,
-			 struct dblock_slot *slot, struct list_head *failed);
 
 /* answer.c */
 int dblock_queue_complete(struct dblock_channel *channel,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A device from CREATE to gone: the state and what follows from it, and the
- * works that add and remove the disk. README.md draws the states.
+ * A device from CREATE to gone: its beginning and end, the works that add and
+ * remove the disk, who has the disk open, and what moves the state. The states are
+ * in state.c, and README.md draws them; what the disk is made of is in disk.c.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/bitops.h>
 #include <linux/module.h>
 #include <linux/pid.h>
 #include <linux/slab.h>
@@ -49,11 +49,50 @@ void dblock_device_put(struct dblock_device *device)
 	kref_put(&device->ref, dblock_device_release);
 }
 
+/*
+ * The disk, which is added and removed in works
+ */
+
+static int dblock_disk_open(DBLOCK_OPEN_ARGS)
+{
+	struct dblock_device *device;
+	int err = 0;
+
+	if (!dblock_device_get_disk(DBLOCK_OPEN_DISK))
+		return -ENXIO;
+	device = DBLOCK_OPEN_DISK->private_data;
+	mutex_lock(&device->lock);
+	if (device->state >= DBLOCK_STATE_REMOVING)
+		err = -ENXIO;
+	else
+		device->open_count++;
+	mutex_unlock(&device->lock);
+	if (err)
+		dblock_device_put(device);
+	return err;
+}
+
+static void dblock_disk_release(DBLOCK_RELEASE_ARGS(disk))
+{
+	struct dblock_device *device = disk->private_data;
+
+	mutex_lock(&device->lock);
+	device->open_count--;
+	mutex_unlock(&device->lock);
+	dblock_device_put(device);
+}
+
+static const struct block_device_operations dblock_disk_fops = {
+	.owner		= THIS_MODULE,
+	.open		= dblock_disk_open,
+	.release	= dblock_disk_release,
+};
+
 static void dblock_start_work(struct work_struct *work)
 {
 	struct dblock_device *device = container_of(work, struct dblock_device,
 						    start_work);
-	int err = dblock_disk_alloc(device);
+	int err = dblock_disk_alloc(device, &dblock_disk_fops);
 
 	if (!err)
 		err = dblock_disk_add(device);
@@ -88,7 +127,9 @@ static void dblock_remove_work(struct work_struct *work)
 		device->start_error = -ENODEV;
 		mutex_unlock(&device->lock);
 	}
-	dblock_disk_resized(device);
+	/* Nobody is at its size after this. */
+	mutex_lock(&device->resizing);
+	mutex_unlock(&device->resizing);
 	dblock_disk_del(device);
 	dblock_registry_remove(device);
 	mutex_lock(&device->lock);
@@ -147,61 +188,8 @@ free:
 }
 
 /*
- * State
+ * What the state follows
  */
-
-const char * const dblock_state_names[] = {
-	[DBLOCK_STATE_CREATED]	= "created",
-	[DBLOCK_STATE_STARTING]	= "starting",
-	[DBLOCK_STATE_LIVE]	= "live",
-	[DBLOCK_STATE_HELD]	= "held",
-	[DBLOCK_STATE_FAILED]	= "failed",
-	[DBLOCK_STATE_REMOVING]	= "removing",
-	[DBLOCK_STATE_GONE]	= "gone",
-};
-
-static const unsigned long dblock_next_states[] = {
-	[DBLOCK_STATE_CREATED]	= BIT(DBLOCK_STATE_STARTING) |
-				  BIT(DBLOCK_STATE_REMOVING),
-	[DBLOCK_STATE_STARTING]	= BIT(DBLOCK_STATE_LIVE) |
-				  BIT(DBLOCK_STATE_REMOVING),
-	[DBLOCK_STATE_LIVE]	= BIT(DBLOCK_STATE_HELD) |
-				  BIT(DBLOCK_STATE_FAILED) |
-				  BIT(DBLOCK_STATE_REMOVING),
-	[DBLOCK_STATE_HELD]	= BIT(DBLOCK_STATE_LIVE) |
-				  BIT(DBLOCK_STATE_REMOVING),
-	[DBLOCK_STATE_FAILED]	= BIT(DBLOCK_STATE_LIVE) |
-				  BIT(DBLOCK_STATE_REMOVING),
-	[DBLOCK_STATE_REMOVING]	= BIT(DBLOCK_STATE_GONE),
-	[DBLOCK_STATE_GONE]	= 0,
-};
-
-static const enum dblock_mode dblock_modes[] = {
-	[DBLOCK_STATE_CREATED]	= DBLOCK_MODE_HOLD,
-	[DBLOCK_STATE_STARTING]	= DBLOCK_MODE_SERVE,
-	[DBLOCK_STATE_LIVE]	= DBLOCK_MODE_SERVE,
-	[DBLOCK_STATE_HELD]	= DBLOCK_MODE_HOLD,
-	[DBLOCK_STATE_FAILED]	= DBLOCK_MODE_FAIL,
-	[DBLOCK_STATE_REMOVING]	= DBLOCK_MODE_FAIL,
-	[DBLOCK_STATE_GONE]	= DBLOCK_MODE_FAIL,
-};
-
-/* The only place that changes the state; the queues follow. */
-void dblock_device_set_state(struct dblock_device *device,
-			     enum dblock_state state)
-{
-	u32 i;
-
-	lockdep_assert_held(&device->lock);
-	WARN_ON_ONCE(!(dblock_next_states[device->state] & BIT(state)));
-	dblock_note(device, "state %s to %s\n",
-		    dblock_state_names[device->state],
-		    dblock_state_names[state]);
-	device->state = state;
-	for (i = 0; i < device->params.queue_count; i++)
-		dblock_queue_set_mode(&device->queues[i], dblock_modes[state],
-				      state >= DBLOCK_STATE_REMOVING);
-}
 
 /* Everything in flight gets EIO now; disk and name go soon after. */
 void dblock_device_remove(struct dblock_device *device)
@@ -286,28 +274,35 @@ int dblock_device_start(struct dblock_device *device, bool wait)
 	return err;
 }
 
-/* A server is gone, and with it what it had answered and not flushed, unless its
- * cache is somewhere else. Every FLUSH that is under way fails, and the next one
- * that comes: so does a drive that lost its power.
+/**
+ * dblock_device_resize() - give the disk a new size
+ * @device: the device; the caller has a reference
+ * @size_bytes: checked by the caller
+ *
+ * The disk's users are told without the device's lock, as that may take long: who
+ * comes to end the reason for it, by ATTACH, START or DESTROY, does not wait.
+ *
+ * Return: 0, or -ENODEV if there is no disk, or none any more.
  */
-void dblock_device_lost_cache(struct dblock_device *device)
+int dblock_device_resize(struct dblock_device *device, u64 size_bytes)
 {
-	u32 flags = device->params.flags;
-	u64 changes = dblock_device_changes(device);
-	bool lost;
+	int err = 0;
 
-	lockdep_assert_held(&device->lock);
-	if (!(flags & DBLOCK_DEVICE_WRITE_CACHE) ||
-	    flags & DBLOCK_DEVICE_CACHE_SURVIVES)
-		return;
-	spin_lock(&device->quarantine_lock);
-	lost = device->flushed != changes;
-	device->flushed = changes;
-	spin_unlock(&device->quarantine_lock);
-	if (!lost)
-		return;
-	atomic_inc(&device->cache_losses);
-	atomic_set(&device->flush_fails, 1);
+	mutex_lock(&device->resizing);
+	mutex_lock(&device->lock);
+	if (device->state >= DBLOCK_STATE_LIVE &&
+	    device->state < DBLOCK_STATE_REMOVING) {
+		dblock_note(device, "resized from %llu to %llu bytes\n",
+			    device->params.size_bytes, size_bytes);
+		device->params.size_bytes = size_bytes;
+	} else {
+		err = -ENODEV;
+	}
+	mutex_unlock(&device->lock);
+	if (!err)
+		dblock_disk_set_size(device, size_bytes);
+	mutex_unlock(&device->resizing);
+	return err;
 }
 
 /* A queue has lost its server. A disk that was never live goes in any case. */
@@ -324,7 +319,7 @@ void dblock_device_server_died(struct dblock_device *device)
 	if (device->state != DBLOCK_STATE_LIVE)
 		return;
 	device->death_count++;
-	dblock_device_lost_cache(device);
+	dblock_cache_lost(device);
 	switch (device->params.on_death) {
 	case DBLOCK_ON_DEATH_HOLD:
 		pr_warn_ratelimited("%s: the server (process %d) is gone; I/O waits until another attaches\n",
@@ -343,99 +338,8 @@ void dblock_device_server_died(struct dblock_device *device)
 	}
 }
 
-/* Whoever waits for a queue, whichever that is, looks again. */
-void dblock_device_wake(struct dblock_device *device)
-{
-	u32 i;
-
-	for (i = 0; i < device->params.queue_count; i++)
-		wake_up_all(&device->queues[i].wait);
-}
-
-/*
- * What there is to tell
- */
-
-static void dblock_queue_info(struct dblock_queue *queue,
-			      struct dblock_info *info)
-{
-	int i;
-
-	spin_lock(&queue->lock);
-	info->waiting_count += queue->waiting_count + queue->blocked_count;
-	info->handed_count += queue->handed_count;
-	info->quarantined_count += queue->quarantined_count;
-	for (i = 0; i < DBLOCK_OPERATION_COUNT; i++) {
-		info->requests[i] += queue->requests[i];
-		info->bytes[i] += queue->bytes[i];
-	}
-	info->error_count += queue->error_count;
-	info->timeout_count += queue->timeout_count;
-	info->stale_count += queue->stale_count;
-	info->refused_count += queue->refused_count;
-	info->replayed_count += queue->replayed_count;
-	info->batch_count += queue->batch_count;
-	info->handed_total += queue->handed_total;
-	spin_unlock(&queue->lock);
-}
-
 /* Whether a caller who says @id, or 0 for any, means this device. */
 bool dblock_device_is(const struct dblock_device *device, u64 id)
 {
 	return !id || id == device->params.id;
-}
-
-/**
- * dblock_device_info_checked() - INFO as a caller asks for it
- * @device: the device; the caller has a reference
- * @info: what the caller gave; everything about the device
- *
- * Return: 0, -EINVAL or -ESTALE; @info is as it was then.
- */
-int dblock_device_info_checked(struct dblock_device *device,
-			       struct dblock_info *info)
-{
-	if (!dblock_is_zero(info->reserved, sizeof(info->reserved)))
-		return -EINVAL;
-	if (!dblock_device_is(device, info->id))
-		return -ESTALE;
-	dblock_device_info(device, info);
-	return 0;
-}
-
-void dblock_device_info(struct dblock_device *device, struct dblock_info *info)
-{
-	const struct dblock_create *p = &device->params;
-	u32 i;
-
-	memset(info, 0, sizeof(*info));
-	mutex_lock(&device->lock);
-	info->flags = p->flags;
-	memcpy(info->name, p->name, sizeof(info->name));
-	info->id = p->id;
-	info->size_bytes = p->size_bytes;
-	info->logical_block_bytes = p->logical_block_bytes;
-	info->physical_block_bytes = p->physical_block_bytes;
-	info->io_opt_bytes = p->io_opt_bytes;
-	info->max_io_bytes = p->max_io_bytes;
-	info->queue_count = p->queue_count;
-	info->queue_depth = p->queue_depth;
-	info->timeout_ms = p->timeout_ms;
-	info->on_death = p->on_death;
-	info->discard_granularity_bytes = p->discard_granularity_bytes;
-	info->max_discard_bytes = p->max_discard_bytes;
-	info->max_write_zeroes_bytes = p->max_write_zeroes_bytes;
-	info->minor = p->minor;
-	info->state = device->state;
-	info->open_count = device->open_count;
-	info->server_pid = device->attached_count ? device->server_pid : 0;
-	info->attached_count = device->attached_count;
-	info->death_count = device->death_count;
-	if (device->state >= DBLOCK_STATE_LIVE && device->disk_added) {
-		info->disk_major = device->disk->major;
-		info->disk_minor = device->disk->first_minor;
-	}
-	for (i = 0; i < p->queue_count; i++)
-		dblock_queue_info(&device->queues[i], info);
-	mutex_unlock(&device->lock);
 }

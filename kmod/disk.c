@@ -1,58 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The disk that everybody else sees: the block layer's gendisk and tag set of a
- * device, made from what CREATE asked for. Requests are in queue.c.
+ * device, made from what CREATE asked for. When it comes and goes is decided in
+ * device.c; requests are in queue.c.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
-#include <linux/module.h>
 #include <linux/sched/mm.h>
 
 #include "compat.h"
 #include "dblock.h"
 
-static int dblock_disk_open(DBLOCK_OPEN_ARGS)
-{
-	struct dblock_device *device;
-	int err = 0;
-
-	if (!dblock_device_get_disk(DBLOCK_OPEN_DISK))
-		return -ENXIO;
-	device = DBLOCK_OPEN_DISK->private_data;
-	mutex_lock(&device->lock);
-	if (device->state >= DBLOCK_STATE_REMOVING)
-		err = -ENXIO;
-	else
-		device->open_count++;
-	mutex_unlock(&device->lock);
-	if (err)
-		dblock_device_put(device);
-	return err;
-}
-
-static void dblock_disk_release(DBLOCK_RELEASE_ARGS(disk))
-{
-	struct dblock_device *device = disk->private_data;
-
-	mutex_lock(&device->lock);
-	device->open_count--;
-	mutex_unlock(&device->lock);
-	dblock_device_put(device);
-}
-
-static const struct block_device_operations dblock_disk_fops = {
-	.owner		= THIS_MODULE,
-	.open		= dblock_disk_open,
-	.release	= dblock_disk_release,
-};
-
 /**
  * dblock_disk_alloc() - make the disk, not visible yet
  * @device: what CREATE asked for
+ * @operations: what opens and closes the disk
  *
  * Return: 0 or -ENOMEM and the like; dblock_disk_free() cleans up either way.
  */
-int dblock_disk_alloc(struct dblock_device *device)
+int dblock_disk_alloc(struct dblock_device *device,
+		      const struct block_device_operations *operations)
 {
 	const struct dblock_create *p = &device->params;
 	const struct dblock_limits limits = {
@@ -90,7 +55,7 @@ int dblock_disk_alloc(struct dblock_device *device)
 	if (IS_ERR(disk))
 		return PTR_ERR(disk);
 	strscpy(disk->disk_name, p->name, sizeof(disk->disk_name));
-	disk->fops = &dblock_disk_fops;
+	disk->fops = operations;
 	disk->private_data = device;
 	set_capacity(disk, p->size_bytes >> SECTOR_SHIFT);
 	if (p->flags & DBLOCK_DEVICE_READ_ONLY)
@@ -128,46 +93,14 @@ void dblock_disk_free(struct dblock_device *device)
 		blk_mq_free_tag_set(&device->tag_set);
 }
 
-/**
- * dblock_disk_resize() - tell block layer, file systems and udev of a new size
- * @device: which
- * @size_bytes: checked by the caller
- *
- * To tell udev may take as long as a disk that nobody serves is held, in reclaim,
- * and that may be this disk. So who comes to end that, by ATTACH, START or
- * DESTROY, does not wait for it: it is done without the device's lock.
- *
- * Return: 0, or -ENODEV if there is no disk, or none any more.
+/* Tells the block layer, file systems and udev of a new size. To tell udev may
+ * take as long as a disk that nobody serves is held, in reclaim, and that may be
+ * this disk.
  */
-int dblock_disk_resize(struct dblock_device *device, u64 size_bytes)
+void dblock_disk_set_size(struct dblock_device *device, u64 size_bytes)
 {
-	unsigned int noio;
-	int err = 0;
+	unsigned int noio = memalloc_noio_save();
 
-	mutex_lock(&device->resizing);
-	mutex_lock(&device->lock);
-	if (device->state >= DBLOCK_STATE_LIVE &&
-	    device->state < DBLOCK_STATE_REMOVING) {
-		dblock_note(device, "resized from %llu to %llu bytes\n",
-			    device->params.size_bytes, size_bytes);
-		device->params.size_bytes = size_bytes;
-	} else {
-		err = -ENODEV;
-	}
-	mutex_unlock(&device->lock);
-	if (!err) {
-		noio = memalloc_noio_save();
-		dblock_gendisk_resize(device->disk,
-				      size_bytes >> SECTOR_SHIFT);
-		memalloc_noio_restore(noio);
-	}
-	mutex_unlock(&device->resizing);
-	return err;
-}
-
-/* The device is on its way out, and nobody is at its size when this returns. */
-void dblock_disk_resized(struct dblock_device *device)
-{
-	mutex_lock(&device->resizing);
-	mutex_unlock(&device->resizing);
+	dblock_gendisk_resize(device->disk, size_bytes >> SECTOR_SHIFT);
+	memalloc_noio_restore(noio);
 }

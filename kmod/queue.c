@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A queue, as the block layer sees it: requests that wait for a server, slots
- * for those that a server is at, the timeout, and what becomes of them all when
- * the server comes or goes. What a server does with them is in serve.c.
+ * A queue, as the block layer sees it: requests that wait for a server, the
+ * timeout, and what becomes of them all when the server comes or goes. Those that
+ * a server is at are in slots, slot.c; how they get there and back is in serve.c
+ * and answer.c.
  *
  * A request is in exactly one place, and the queue's lock guards the move:
  * README.md draws it.
@@ -11,9 +12,7 @@
 
 #include <linux/bottom_half.h>
 #include <linux/errno.h>
-#include <linux/mm.h>
 #include <linux/sched/clock.h>
-#include <linux/slab.h>
 
 #include "compat.h"
 #include "dblock.h"
@@ -58,196 +57,6 @@ void dblock_queue_wake(struct dblock_queue *queue)
 		wake_up_all(&queue->wait);
 }
 
-/* One request less is with the server. Its successor waits for the last. */
-void dblock_queue_handed_less(struct dblock_queue *queue)
-{
-	lockdep_assert_held(&queue->lock);
-	if (!--queue->handed_count && queue->successor)
-		dblock_queue_wake(queue);
-}
-
-void dblock_slot_free(struct dblock_queue *queue, struct dblock_slot *slot)
-{
-	slot->rq = NULL;
-	slot->state = DBLOCK_SLOT_FREE;
-	queue->free[queue->free_count++] = slot - queue->slots;
-	/* Somebody may sleep beside requests that had no slot to go to. */
-	if (queue->free_count == 1 && queue->waiting_count)
-		dblock_queue_wake(queue);
-}
-
-static bool dblock_changes_disk(struct request *rq)
-{
-	switch (dblock_operation_of(rq)) {
-	case DBLOCK_OPERATION_WRITE:
-	case DBLOCK_OPERATION_DISCARD:
-	case DBLOCK_OPERATION_WRITE_ZEROES:
-		return true;
-	default:
-		return false;
-	}
-}
-
-/* The server may do the request at any time from now on, though it has ended.
- * Nothing that changes the same blocks is handed out until the late answer, or
- * the end of the server: or older data would replace newer.
- */
-static void dblock_slot_quarantine(struct dblock_queue *queue,
-				   struct dblock_slot *slot)
-{
-	struct dblock_device *device = queue->device;
-	struct request *rq = slot->rq;
-
-	lockdep_assert_held(&queue->lock);
-	slot->rq = NULL;
-	slot->state = DBLOCK_SLOT_QUARANTINED;
-	queue->quarantined_count++;
-	if (!dblock_changes_disk(rq))
-		return;
-	slot->sector = blk_rq_pos(rq);
-	slot->sector_count = blk_rq_sectors(rq);
-	spin_lock(&device->quarantine_lock);
-	list_add_tail(&slot->quarantine, &device->quarantine);
-	spin_unlock(&device->quarantine_lock);
-}
-
-/*
- * A volatile write cache: what was answered and not flushed is lost with its
- * server. The FLUSHes that were to make it durable have to fail then.
- */
-
-/* How many answers a FLUSH from now on makes durable. */
-u64 dblock_device_changes(const struct dblock_device *device)
-{
-	u64 changes = 0;
-	u32 i;
-
-	for (i = 0; i < device->params.queue_count; i++)
-		changes += READ_ONCE(device->queues[i].changes);
-	return changes;
-}
-
-/* A FLUSH has succeeded that was handed out after so many changes. */
-void dblock_device_flushed(struct dblock_device *device, u64 covers)
-{
-	spin_lock(&device->quarantine_lock);
-	device->flushed = max(device->flushed, covers);
-	spin_unlock(&device->quarantine_lock);
-}
-
-/* Whether a server died after this FLUSH came, with what it was to make durable. */
-bool dblock_flush_lost(const struct dblock_device *device, struct request *rq)
-{
-	return dblock_operation_of(rq) == DBLOCK_OPERATION_FLUSH &&
-	       dblock_io_of(rq)->cache_losses !=
-	       atomic_read(&device->cache_losses);
-}
-
-/* No answer is due from the slot any more. */
-void dblock_slot_end_quarantine(struct dblock_queue *queue,
-				struct dblock_slot *slot)
-{
-	struct dblock_device *device = queue->device;
-	u32 i;
-
-	lockdep_assert_held(&queue->lock);
-	queue->quarantined_count--;
-	dblock_slot_free(queue, slot);
-	if (list_empty(&slot->quarantine))
-		return;
-	spin_lock(&device->quarantine_lock);
-	list_del_init(&slot->quarantine);
-	spin_unlock(&device->quarantine_lock);
-	atomic_inc(&device->quarantine_ends);
-	/* What overlapped it may wait in any queue. */
-	for (i = 0; i < device->params.queue_count; i++)
-		dblock_queue_wake(&device->queues[i]);
-}
-
-/* Whether a late answer may change blocks that this request changes, too. */
-bool dblock_request_blocked(struct dblock_device *device, struct request *rq)
-{
-	const struct dblock_slot *slot;
-	bool blocked = false;
-
-	/* Who ended the older request put it on the list before, and whoever
-	 * relies on the order submitted this one after that.
-	 */
-	if (list_empty_careful(&device->quarantine) || !dblock_changes_disk(rq))
-		return false;
-	spin_lock(&device->quarantine_lock);
-	list_for_each_entry(slot, &device->quarantine, quarantine) {
-		if (blk_rq_pos(rq) < slot->sector + slot->sector_count &&
-		    slot->sector < blk_rq_pos(rq) + blk_rq_sectors(rq)) {
-			blocked = true;
-			break;
-		}
-	}
-	spin_unlock(&device->quarantine_lock);
-	return blocked;
-}
-
-/* Back among those that wait: before what came later, behind what is replayed
- * and was handed out earlier.
- */
-void dblock_queue_unblock(struct dblock_queue *queue)
-{
-	struct dblock_io *io, *next, *at;
-
-	lockdep_assert_held(&queue->lock);
-	list_for_each_entry_safe_reverse(io, next, &queue->blocked, node) {
-		list_for_each_entry(at, &queue->waiting, node)
-			if (at->sequence >= io->sequence)
-				break;
-		list_move_tail(&io->node, &at->node);
-		io->blocked = false;
-	}
-	queue->waiting_count += queue->blocked_count;
-	queue->blocked_count = 0;
-}
-
-/* Takes the request, which is to be ended, out of its slot. What becomes of
- * the slot depends on whether the server that was handed it may still answer.
- */
-struct dblock_io *dblock_slot_take(struct dblock_queue *queue,
-				   struct dblock_slot *slot,
-				   const struct dblock_channel *handed_to)
-{
-	struct dblock_io *io = dblock_io_of(slot->rq);
-
-	io->slot = DBLOCK_NO_SLOT;
-	io->ending = true;
-	dblock_queue_handed_less(queue);
-	if (handed_to && queue->channel == handed_to) {
-		dblock_slot_quarantine(queue, slot);
-	} else {
-		dblock_slot_free(queue, slot);
-	}
-	return io;
-}
-
-/* Back to the head of the line, for the next server. Of those that were handed
- * out before, who was first stays first, whatever slots they had: writes that
- * overlap are made in the same order again.
- */
-void dblock_slot_replay(struct dblock_queue *queue, struct dblock_slot *slot)
-{
-	struct dblock_io *io = dblock_io_of(slot->rq);
-	struct list_head *at;
-
-	io->slot = DBLOCK_NO_SLOT;
-	io->replayed = true;
-	list_for_each(at, &queue->waiting) {
-		if (list_entry(at, struct dblock_io, node)->sequence >
-		    io->sequence)
-			break;
-	}
-	list_add_tail(&io->node, at);
-	queue->waiting_count++;
-	dblock_queue_handed_less(queue);
-	dblock_slot_free(queue, slot);
-}
-
 /*
  * The block layer's side
  */
@@ -275,8 +84,7 @@ static blk_status_t dblock_queue_rq(struct blk_mq_hw_ctx *hctx,
 	if (queue->mode == DBLOCK_MODE_FAIL ||
 	    (op_is_write(req_op(bd->rq)) &&
 	     device->params.flags & DBLOCK_DEVICE_READ_ONLY) ||
-	    (dblock_operation_of(bd->rq) == DBLOCK_OPERATION_FLUSH &&
-	     atomic_cmpxchg(&device->flush_fails, 1, 0))) {
+	    dblock_cache_fails(device, bd->rq)) {
 		queue->error_count++;
 		spin_unlock(&queue->lock);
 		return BLK_STS_IOERR;
@@ -419,8 +227,7 @@ const struct blk_mq_ops dblock_mq_ops = {
 
 int dblock_queue_init(struct dblock_queue *queue, struct dblock_device *device)
 {
-	u32 depth = device->params.queue_depth;
-	u32 i;
+	int err;
 
 	spin_lock_init(&queue->lock);
 	INIT_LIST_HEAD(&queue->waiting);
@@ -428,27 +235,15 @@ int dblock_queue_init(struct dblock_queue *queue, struct dblock_device *device)
 	init_waitqueue_head(&queue->wait);
 	queue->device = device;
 	queue->mode = DBLOCK_MODE_HOLD;
-	queue->slots = kvcalloc(depth, sizeof(*queue->slots), GFP_KERNEL);
-	queue->free = kvcalloc(depth, sizeof(*queue->free), GFP_KERNEL);
-	if (!queue->slots || !queue->free) {
-		dblock_queue_free(queue);
-		return -ENOMEM;
-	}
-	/* Low slots are used first: they keep the server's buffer warm. */
-	for (i = 0; i < depth; i++) {
-		queue->free[i] = depth - 1 - i;
-		INIT_LIST_HEAD(&queue->slots[i].quarantine);
-	}
-	queue->free_count = depth;
-	return 0;
+	err = dblock_slots_init(queue);
+	if (err)
+		dblock_slots_exit(queue);
+	return err;
 }
 
 void dblock_queue_free(struct dblock_queue *queue)
 {
-	kvfree(queue->slots);
-	kvfree(queue->free);
-	queue->slots = NULL;
-	queue->free = NULL;
+	dblock_slots_exit(queue);
 }
 
 /**
@@ -460,11 +255,8 @@ void dblock_queue_free(struct dblock_queue *queue)
 void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
 			   bool gone)
 {
-	struct dblock_device *device = queue->device;
-	struct dblock_slot *slot;
 	struct dblock_io *io;
 	LIST_HEAD(ended);
-	u32 i;
 
 	spin_lock(&queue->lock);
 	queue->mode = mode;
@@ -477,42 +269,24 @@ void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
 		list_splice_init(&queue->waiting, &ended);
 		queue->error_count += queue->waiting_count;
 		queue->waiting_count = 0;
-		for (i = 0; i < device->params.queue_depth; i++) {
-			slot = &queue->slots[i];
-			/* A COPYING one ends by the hand that copies it. */
-			if (slot->state != DBLOCK_SLOT_HANDED)
-				continue;
-			io = dblock_slot_take(queue, slot, queue->channel);
-			list_add_tail(&io->node, &ended);
-			queue->error_count++;
-		}
+		dblock_slots_take_all(queue, &ended);
 	}
 	spin_unlock(&queue->lock);
 	dblock_end_list(&ended, BLK_STS_IOERR);
 	wake_up_all(&queue->wait);
 }
 
-/* From now on this channel serves the queue, or none does. What the one before
- * was handed waits for it, in the old order, and no answer is due any more.
+/* After this the channel owns the queue, or nobody does if it is NULL. What the
+ * owner before was handed waits for the next one.
  */
 static void dblock_queue_set_channel(struct dblock_queue *queue,
 				     struct dblock_channel *channel)
 {
-	struct dblock_slot *slot;
-	u32 i;
-
 	lockdep_assert_held(&queue->lock);
 	queue->channel = channel;
 	queue->serving_since = jiffies;
 	queue->overdue = false;
-	for (i = queue->device->params.queue_depth; i-- > 0; ) {
-		slot = &queue->slots[i];
-		if (slot->state == DBLOCK_SLOT_HANDED) {
-			dblock_slot_replay(queue, slot);
-		} else if (slot->state == DBLOCK_SLOT_QUARANTINED) {
-			dblock_slot_end_quarantine(queue, slot);
-		}
-	}
+	dblock_slots_replay_all(queue);
 }
 
 /**

@@ -1,22 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Requests on their way to the server: handing them out, delivering the data
- * of a WRITE, and taking back what the server was not told of. Where requests
- * wait and how they end without a server is in queue.c.
+ * Requests on their way to the server: which is next, what the server is told of
+ * it, and the delivery of a WRITE's data. Where requests wait and how they end
+ * without a server is in queue.c.
  */
 #include <linux/errno.h>
 #include <linux/ioprio.h>
 
 #include "compat.h"
 #include "dblock.h"
-
-/* Whether what waited for the end of a quarantine is to be looked at again. */
-static bool dblock_queue_unblockable(struct dblock_queue *queue)
-{
-	return READ_ONCE(queue->blocked_count) &&
-	       READ_ONCE(queue->blocked_ends) !=
-	       atomic_read(&queue->device->quarantine_ends);
-}
 
 /* The next request that may be handed out. Those that have to wait for the end
  * of a quarantine are put aside. Others go on, so two writes that overlap may be
@@ -31,9 +23,7 @@ static struct dblock_io *dblock_queue_next(struct dblock_queue *queue,
 
 	lockdep_assert_held(&queue->lock);
 	for (;;) {
-		/* Read before the list is looked at: an end that comes between
-		 * is seen as news.
-		 */
+		/* Before the list of quarantines: see dblock_queue_block(). */
 		ends = atomic_read(&device->quarantine_ends);
 		smp_rmb();
 		io = list_first_entry_or_null(&queue->waiting,
@@ -48,13 +38,8 @@ static struct dblock_io *dblock_queue_next(struct dblock_queue *queue,
 			list_add_tail(&io->node, failed);
 			continue;
 		}
-		if (!dblock_request_blocked(device, blk_mq_rq_from_pdu(io)))
+		if (!dblock_queue_block(queue, io, ends))
 			return io;
-		if (!queue->blocked_count)
-			WRITE_ONCE(queue->blocked_ends, ends);
-		list_add_tail(&io->node, &queue->blocked);
-		io->blocked = true;
-		queue->blocked_count++;
 	}
 }
 
@@ -141,7 +126,6 @@ int dblock_queue_hand_out(struct dblock_channel *channel,
 	struct dblock_io *io;
 	unsigned int count = 0;
 	LIST_HEAD(failed);
-	u16 index;
 	int err = 0;
 
 	spin_lock(&queue->lock);
@@ -159,147 +143,13 @@ int dblock_queue_hand_out(struct dblock_channel *channel,
 		io = dblock_queue_next(queue, &failed);
 		if (!io)
 			break;
-		io->since = jiffies;
-		index = queue->free[--queue->free_count];
-		slot = &queue->slots[index];
-		slot->rq = blk_mq_rq_from_pdu(io);
-		slot->state = DBLOCK_SLOT_HANDED;
-		if (!++slot->generation)
-			slot->generation = 1;
-		slot->batch = queue->batch;
-		if (dblock_operation_of(slot->rq) == DBLOCK_OPERATION_FLUSH)
-			slot->covers = dblock_device_changes(queue->device);
-		io->slot = index;
-		if (io->sequence == U64_MAX)
-			io->sequence = queue->sequence++;
-		queue->handed_total++;
-		queue->handed_count++;
-		queue->replayed_count += io->replayed;
-		dblock_describe(slot, index, &requests[count++]);
+		slot = dblock_slot_hand_out(queue, io);
+		dblock_describe(slot, io->slot, &requests[count++]);
 	}
 	queue->batch_count += first && count;
 	spin_unlock(&queue->lock);
 	dblock_end_list(&failed, BLK_STS_IOERR);
 	return err ?: count;
-}
-
-/* The slot that @index and @generation speak of, if its request is still with
- * the server; else NULL, and @status says why.
- */
-struct dblock_slot *dblock_slot_find(struct dblock_channel *channel, u16 index,
-				     u32 generation, u16 *status)
-{
-	struct dblock_queue *queue = channel->queue;
-	struct dblock_slot *slot;
-
-	lockdep_assert_held(&queue->lock);
-	if (index >= queue->device->params.queue_depth) {
-		*status = DBLOCK_STATUS_UNKNOWN;
-		return NULL;
-	}
-	slot = &queue->slots[index];
-	if (queue->channel == channel && slot->generation == generation) {
-		if (slot->state == DBLOCK_SLOT_HANDED)
-			return slot;
-		if (slot->state == DBLOCK_SLOT_QUARANTINED) {
-			/* The late answer: now nothing is due from the slot. */
-			dblock_slot_end_quarantine(queue, slot);
-		}
-	}
-	*status = DBLOCK_STATUS_STALE;
-	return NULL;
-}
-
-/* Undoes the hand-out of a slot that the server was not told of. */
-static void dblock_slot_hand_back(struct dblock_queue *queue,
-				  struct dblock_slot *slot)
-{
-	struct dblock_io *io;
-	bool replayed;
-
-	if (slot->state == DBLOCK_SLOT_QUARANTINED) {
-		/* It timed out, and no answer is due. */
-		dblock_slot_end_quarantine(queue, slot);
-	} else if (slot->state == DBLOCK_SLOT_HANDED) {
-		io = dblock_io_of(slot->rq);
-		replayed = io->replayed;
-		queue->handed_total--;
-		queue->replayed_count -= replayed;
-		dblock_slot_replay(queue, slot);
-		io->replayed = replayed;
-	}
-}
-
-/* The slot of a hand-out that is still this channel's, or NULL. */
-static struct dblock_slot *dblock_slot_of(struct dblock_channel *channel,
-					  const struct dblock_request *request)
-{
-	struct dblock_queue *queue = channel->queue;
-	struct dblock_slot *slot = &queue->slots[request->slot];
-
-	lockdep_assert_held(&queue->lock);
-	if (queue->channel != channel || slot->generation != request->generation)
-		return NULL;
-	return slot;
-}
-
-/**
- * dblock_queue_hand_back() - the server was never told of these
- * @channel: whose call failed
- * @requests: as handed out, in order
- * @count: how many of them
- */
-void dblock_queue_hand_back(struct dblock_channel *channel,
-			    const struct dblock_request *requests,
-			    unsigned int count)
-{
-	struct dblock_queue *queue = channel->queue;
-	struct dblock_slot *slot;
-
-	spin_lock(&queue->lock);
-	while (count-- > 0) {
-		slot = dblock_slot_of(channel, &requests[count]);
-		if (slot)
-			dblock_slot_hand_back(queue, slot);
-	}
-	spin_unlock(&queue->lock);
-}
-
-/**
- * dblock_queue_hand_back_batch() - the server does not know how many it got
- * @channel: whose EXCHANGE could not write the header
- */
-void dblock_queue_hand_back_batch(struct dblock_channel *channel)
-{
-	struct dblock_queue *queue = channel->queue;
-	u32 i;
-
-	spin_lock(&queue->lock);
-	for (i = queue->device->params.queue_depth; i-- > 0; )
-		if (queue->channel == channel &&
-		    queue->slots[i].batch == queue->batch)
-			dblock_slot_hand_back(queue, &queue->slots[i]);
-	spin_unlock(&queue->lock);
-}
-
-/* Lets go of a request whose data could not be copied in one go. */
-void dblock_slot_release(struct dblock_channel *channel,
-			 struct dblock_slot *slot, struct list_head *failed)
-{
-	struct dblock_queue *queue = channel->queue;
-	struct dblock_io *io;
-
-	lockdep_assert_held(&queue->lock);
-	slot->state = DBLOCK_SLOT_HANDED;
-	if (queue->mode == DBLOCK_MODE_FAIL) {
-		/* set_mode() passed by while we were copying. */
-		queue->error_count++;
-		io = dblock_slot_take(queue, slot, channel);
-		list_add_tail(&io->node, failed);
-	} else if (queue->channel != channel) {
-		dblock_slot_replay(queue, slot);
-		dblock_queue_wake(queue);
-	}
 }
 
 /**
@@ -326,14 +176,7 @@ int dblock_queue_deliver(struct dblock_channel *channel,
 		int err;
 
 		spin_lock(&queue->lock);
-		slot = dblock_slot_of(channel, request);
-		if (slot && slot->state != DBLOCK_SLOT_HANDED) {
-			/* The server, which was not told, owes no answer. */
-			dblock_slot_hand_back(queue, slot);
-			slot = NULL;
-		}
-		if (slot)
-			slot->state = DBLOCK_SLOT_COPYING;
+		slot = dblock_slot_claim_untold(channel, request);
 		spin_unlock(&queue->lock);
 		if (!slot)
 			return -ENOENT;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /**
- * A queue of the fake kernel: requests that wait, slots of those a server is at, as kmod/queue.c has them. What it does
- * to a server beyond the contract's happy path is decided by `Mischief`.
+ * A queue of the fake kernel: requests that wait, slots of those a server is at, as kmod/queue.c and slot.c have them.
+ * What it does to a server beyond the contract's happy path is decided by `Mischief`.
  */
 import {
   dblock_completion,
