@@ -7,6 +7,8 @@
 export type { Backend, CallOptions, CloseReason, Completed, Extent, Limits, RequestOptions } from "./disk/backend.ts";
 export { FileBackend, type FileBackendOptions } from "./backends/file.ts";
 export { MemoryBackend, type MemoryBackendOptions } from "./backends/memory.ts";
+export { RbdBackend, type RbdBackendOptions } from "./backends/rbd.ts";
+export type { RbdAddress } from "./backends/rbd_image.ts";
 export { destroy, type DestroyOptions } from "./module/destroy.ts";
 export type { CloseOptions, Device, Ending } from "./module/device.ts";
 export { type BlockErrno, DblockError, type DblockErrorOptions, ERRNO, type ErrnoName } from "./disk/errors.ts";

@@ -78,6 +78,8 @@ const SYMBOLS = {
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
   // int eventfd_write(int fd, eventfd_t count)
   eventfd_write: { parameters: ["i32", "u64"], result: "i32" },
+  // int eventfd_read(int fd, eventfd_t *count)
+  eventfd_read: { parameters: ["i32", "buffer"], result: "i32" },
   // void *mmap(void *address, size_t, int protection, int flags, int fd, off_t)
   mmap: { parameters: ["usize", "usize", "i32", "i32", "i32", "i64"], result: "usize" },
   // int munmap(void *address, size_t length)

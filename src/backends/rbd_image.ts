@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT
+/**
+ * An open image of a Ceph cluster: the way there, asynchronous calls with their completions, and the way back. It knows no
+ * disk; rbd.ts makes one of it.
+ *
+ * Completions come by an eventfd: a callback for each, on the event loop, is ten times slower at depth 32.
+ */
+import { DblockError, ERRNO, errnoName } from "../disk/errors.ts";
+import { type Ceph, ceph, cText, EBLOCKLISTED, RBD_EVENT_TYPE_EVENTFD } from "../system/ceph.ts";
+import { libc, linux } from "../system/libc.ts";
+
+/** Which image, and as whom. */
+export interface RbdAddress {
+  /** The pool's name. */
+  readonly pool: string;
+  /** The image's name. */
+  readonly image: string;
+  /** A snapshot of the image: such a disk is read-only. */
+  readonly snapshot?: string | undefined;
+  /** A namespace of the pool. @default none */
+  readonly namespace?: string | undefined;
+  /** The client's name without "client.". @default "admin" */
+  readonly id?: string | undefined;
+  /** Ceph's configuration. @default where every client looks: $CEPH_CONF, /etc/ceph/ceph.conf, ~/.ceph/config */
+  readonly conf?: string | undefined;
+  /** The file with the client's key. @default what the configuration says, /etc/ceph/ceph.client.ID.keyring among it */
+  readonly keyring?: string | undefined;
+}
+
+/** How an image is opened. */
+export interface OpenImageOptions {
+  readonly readOnly: boolean;
+  /** Keep answered writes in this process until they are flushed. */
+  readonly cache: boolean;
+  /** Bound on the way there. */
+  readonly timeoutMs: number;
+}
+
+const EVENTS_MAX = 64;
+const WORD = 2 ** 32;
+const EFD_CLOEXEC = 0o2000000;
+const EFD_NONBLOCK = 0o4000;
+
+/** What a call that was begun waits for. */
+interface Call {
+  readonly resolve: (result: number) => void;
+  /** librbd has its address until the call is done. */
+  readonly buffer: Uint8Array | undefined;
+}
+
+/** "pool/namespace/image@snapshot". */
+export function imageName({ pool, namespace, image, snapshot }: RbdAddress): string {
+  const place = namespace === undefined ? pool : `${pool}/${namespace}`;
+  return `${place}/${image}${snapshot === undefined ? "" : `@${snapshot}`}`;
+}
+
+/** An image that is open. */
+export class RbdImage {
+  readonly calls: Ceph;
+  /** librbd's handle. */
+  readonly handle: bigint;
+  readonly #cluster: bigint;
+  readonly #pool: bigint;
+  readonly #eventFd: number;
+  readonly #open = new Map<number, Call>();
+  readonly #made = new BigUint64Array(1);
+  readonly #events = new BigUint64Array(EVENTS_MAX);
+  readonly #eventWords = new Uint32Array(this.#events.buffer);
+  readonly #eventCount = new BigUint64Array(1);
+  readonly #madeWords = new Uint32Array(this.#made.buffer);
+  #isClosed = false;
+  #idle: (() => void) | undefined;
+
+  private constructor(calls: Ceph, handles: { cluster: bigint; pool: bigint; image: bigint; eventFd: number }) {
+    this.calls = calls;
+    this.#cluster = handles.cluster;
+    this.#pool = handles.pool;
+    this.handle = handles.image;
+    this.#eventFd = handles.eventFd;
+  }
+
+  /**
+   * Connects to the cluster and opens the image.
+   *
+   * @throws {DblockError} ENOENT (library, configuration, pool, image or snapshot missing), EACCES (the key), ETIMEDOUT (the
+   * cluster does not answer).
+   */
+  static async open(address: RbdAddress, options: OpenImageOptions): Promise<RbdImage> {
+    const attempted = `Cannot open rbd:${imageName(address)}`;
+    const calls = ceph(attempted);
+    const within = bounded(attempted, options.timeoutMs);
+    await using undo = new AsyncDisposableStack();
+    const out = new BigUint64Array(1);
+    const { id = "admin", conf } = address;
+    check(attempted, calls.rados_create(out, cText(id)), `there is no client "${id}"`);
+    const cluster = out[0]!;
+    undo.defer(() => calls.rados_shutdown(cluster));
+    configure(calls, cluster, attempted, address, options);
+    const connected = await within(calls.rados_connect(cluster), "no monitor of the cluster answers");
+    check(attempted, connected, whyNotConnected(connected, id, conf));
+
+    const { pool: poolName, namespace, image: name, snapshot } = address;
+    const poolOpened = await within(
+      calls.rados_ioctx_create(cluster, cText(poolName), out),
+      "the cluster does not answer",
+    );
+    check(attempted, poolOpened, `there is no pool "${poolName}"`);
+    const pool = out[0]!;
+    undo.defer(() => calls.rados_ioctx_destroy(pool));
+    if (namespace !== undefined) calls.rados_ioctx_set_namespace(pool, cText(namespace));
+
+    const open = options.readOnly ? calls.rbd_open_read_only : calls.rbd_open;
+    const snapshotText = snapshot === undefined ? null : cText(snapshot);
+    // The library keeps none of these after the call; until then this frame keeps them.
+    const opened = await within(open(pool, cText(name), out, snapshotText), "the cluster does not answer");
+    check(attempted, opened, whyNotOpened(opened, address));
+    const image = out[0]!;
+    undo.defer(async () => void await calls.rbd_close(image));
+
+    const eventFd = libc().eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (eventFd < 0) throw new DblockError("EMFILE", attempted, "too many files are open", { hint: "see ulimit -n" });
+    undo.defer(() => linux.close(eventFd));
+    check(attempted, calls.rbd_set_image_notification(image, eventFd, RBD_EVENT_TYPE_EVENTFD), "it cannot notify");
+    linux.watch(eventFd);
+    undo.move();
+    return new RbdImage(calls, { cluster, pool, image, eventFd });
+  }
+
+  /**
+   * Begins a call and waits for its end.
+   *
+   * @param start is given the completion, a handle of librbd
+   * @returns what the call returned: bytes, or 0
+   * @throws {DblockError} what the cluster says.
+   */
+  async call(
+    attempted: string,
+    buffer: Uint8Array | undefined,
+    start: (completion: bigint) => number,
+  ): Promise<number> {
+    const code = this.calls.rbd_aio_create_completion(0n, 0n, this.#made);
+    if (code < 0) throw new DblockError(-code, attempted);
+    const completion = this.#made[0]!;
+    const key = this.#madeWords[0]! + this.#madeWords[1]! * WORD;
+    const { promise, resolve } = Promise.withResolvers<number>();
+    const isFirst = this.#open.size === 0;
+    this.#open.set(key, { resolve, buffer });
+    const started = start(completion);
+    if (started < 0) {
+      this.#open.delete(key);
+      this.calls.rbd_aio_release(completion);
+      throw failed(attempted, -started);
+    }
+    if (isFirst) this.#collect();
+    const result = await promise;
+    if (result < 0) throw failed(attempted, -result);
+    return result;
+  }
+
+  /** Takes what has completed, as long as something is open: an idle image waits for nothing. */
+  async #collect(): Promise<void> {
+    while (this.#open.size > 0) {
+      await linux.pollAsync(this.#eventFd);
+      libc().eventfd_read(this.#eventFd, this.#eventCount);
+      let count: number;
+      do {
+        count = this.calls.rbd_poll_io_events(this.handle, this.#events, EVENTS_MAX);
+        for (let i = 0; i < count; i++) this.#completed(i);
+      } while (count === EVENTS_MAX);
+    }
+    this.#idle?.();
+  }
+
+  #completed(index: number): void {
+    const completion = this.#events[index]!;
+    const key = this.#eventWords[2 * index]! + this.#eventWords[2 * index + 1]! * WORD;
+    const result = Number(this.calls.rbd_aio_get_return_value(completion));
+    this.calls.rbd_aio_release(completion);
+    const call = this.#open.get(key);
+    this.#open.delete(key);
+    call?.resolve(result);
+  }
+
+  /** Waits for what is open, then leaves the cluster. Once. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    if (this.#open.size > 0) await new Promise<void>((resolve) => this.#idle = resolve);
+    linux.close(this.#eventFd);
+    await this.calls.rbd_close(this.handle);
+    await this.calls.rados_ioctx_destroy(this.#pool);
+    await this.calls.rados_shutdown(this.#cluster);
+  }
+}
+
+function configure(
+  calls: Ceph,
+  cluster: bigint,
+  attempted: string,
+  { conf, keyring }: RbdAddress,
+  { cache, timeoutMs }: OpenImageOptions,
+): void {
+  const file = conf === undefined ? null : cText(conf);
+  const missing = `there is no ${conf ?? "configuration of Ceph: /etc/ceph/ceph.conf"}`;
+  check(attempted, calls.rados_conf_read_file(cluster, file), missing, "?conf=FILE names one");
+  const settings: [string, string][] = [
+    ["client_mount_timeout", String(Math.max(1, Math.ceil(timeoutMs / 1000)))],
+    ["rbd_cache", String(cache)],
+    // Errors of a call are in what it returns, and in the log file that the configuration names.
+    ["log_to_stderr", "false"],
+    ["err_to_stderr", "false"],
+  ];
+  if (keyring !== undefined) settings.push(["keyring", keyring]);
+  for (const [name, value] of settings) {
+    check(attempted, calls.rados_conf_set(cluster, cText(name), cText(value)), `${name} cannot be ${value}`);
+  }
+}
+
+function whyNotConnected(code: number, id: string, conf: string | undefined): string {
+  switch (-code) {
+    case ERRNO.ETIMEDOUT:
+      return "no monitor of the cluster answers";
+    case ERRNO.EACCES:
+    case ERRNO.EPERM:
+      return `the cluster refuses the key of client.${id}`;
+    case ERRNO.ENOENT:
+      return `there is no key for client.${id}, or no monitor is named in ${conf ?? "/etc/ceph/ceph.conf"}`;
+    default:
+      return `the cluster: ${errnoName(-code)}`;
+  }
+}
+
+function whyNotOpened(code: number, { pool, image, snapshot, id = "admin" }: RbdAddress): string {
+  switch (-code) {
+    case ERRNO.ENOENT:
+      return snapshot === undefined
+        ? `there is no image "${image}" in the pool "${pool}"`
+        : `there is no image "${image}" in the pool "${pool}", or it has no snapshot "${snapshot}"`;
+    case ERRNO.EACCES:
+    case ERRNO.EPERM:
+      return `client.${id} may not use it`;
+    default:
+      return errnoName(-code);
+  }
+}
+
+function check(attempted: string, code: number, wrong: string, hint?: string): void {
+  if (code < 0) throw new DblockError(-code, attempted, wrong, hint === undefined ? {} : { hint });
+}
+
+/** Makes a bound of promises. A call that is late goes on in its thread: a library cannot be interrupted. */
+function bounded(attempted: string, timeoutMs: number): (call: Promise<number>, late: string) => Promise<number> {
+  return async (call, late) => {
+    const { promise, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      reject(new DblockError("ETIMEDOUT", attempted, `${late} within ${timeoutMs / 1000} s`));
+    }, timeoutMs + 1_000); // librados has the same bound, and knows more
+    try {
+      return await Promise.race([call, promise]);
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+}
+
+function failed(attempted: string, errno: number): DblockError {
+  if (errno !== EBLOCKLISTED) return new DblockError(errno, attempted);
+  return new DblockError(
+    "EBADE",
+    attempted,
+    "another server has taken the image, and the cluster has shut this one out",
+  );
+}
