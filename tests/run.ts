@@ -158,6 +158,8 @@ function recordHost(result: HostResult): void {
   const isCheck = result.name in staticChecks;
   const said = isCheck ? (failed > 0 ? "FAILED" : "ok") : describe(result.counts);
   console.log(`${result.name.padEnd(8)} ${said} (${result.seconds.toFixed(1)} s)`);
+  // Tables that a suite has made.
+  for (const line of result.output.split("\n")) if (line.startsWith("| ")) console.log(line);
   if (failed === 0 && (isCheck || passed > 0)) return;
   failures.push({
     title: result.name,

@@ -11,7 +11,7 @@ const denoScript = join(projectDir, "src/build/deno.sh");
 const silenceLimitMs = 300_000;
 
 /** Suites of `deno test`, quick ones first; "device" runs in the VM. */
-export const suiteNames = ["unit", "abi", "sim", "vm", "device"] as const;
+export const suiteNames = ["unit", "abi", "sim", "interop", "vm", "device"] as const;
 
 /** What the package offers: its documentation is checked. */
 const { exports: entryPoints } = JSON.parse(Deno.readTextFileSync(join(projectDir, "deno.json")));
