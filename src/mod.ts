@@ -6,6 +6,7 @@
  */
 export type { Backend, CallOptions, CloseReason, Completed, Extent, Limits, RequestOptions } from "./disk/backend.ts";
 export { FileBackend, type FileBackendOptions } from "./backends/file.ts";
+export { RawBackend, type RawBackendOptions, type RawData } from "./backends/raw.ts";
 export { MemoryBackend, type MemoryBackendOptions } from "./backends/memory.ts";
 export { RbdBackend, type RbdBackendOptions } from "./backends/rbd.ts";
 export type { RbdAddress } from "./backends/rbd_image.ts";

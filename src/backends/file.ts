@@ -7,12 +7,11 @@ import type { Backend, Extent, Limits, RequestOptions } from "../disk/backend.ts
 import { DblockError, ERRNO, errnoOf } from "../disk/errors.ts";
 import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
 import type { MappedBackend, Mapping } from "../disk/servable.ts";
-import { extentsOf, readAt, writeAt } from "../system/file.ts";
+import { extentsOf, type Flusher, readAt, writeAt } from "../system/file.ts";
 import {
   adviseMemory,
   fileSystemOf,
   linux,
-  lockFile,
   MADV_DONTFORK,
   mapFile,
   O_RDONLY,
@@ -21,7 +20,8 @@ import {
   unlockFile,
   unmapMemory,
 } from "../system/libc.ts";
-import { discardMapped, Flusher, hasHoles, zeroMapped } from "../system/mapping.ts";
+import { discardMapped, flusherOf, hasHoles, zeroMapped } from "../system/mapping.ts";
+import { LateLock, lock } from "./lock.ts";
 
 // From linux/magic.h.
 const TMPFS_MAGIC = 0x01021994;
@@ -29,11 +29,6 @@ const RAMFS_MAGIC = 0x858458f6;
 const HUGETLBFS_MAGIC = 0x958458f6;
 /** File systems without a disk: a file there is where it will ever be. */
 const MEMORY_FILE_SYSTEMS: readonly number[] = [TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC];
-/** A server that was killed keeps its lock until its memory is taken down. */
-const LOCK_WAIT_MS = 2_000;
-const LOCK_PAUSE_MS = 20;
-/** Until the server before, whose disk was taken over, has ended. */
-const LOCK_LATER_MS = 20;
 /** As for a backend that cannot zero at all. */
 const WRITTEN_ZEROES_BYTES = 4 * 2 ** 20;
 
@@ -84,10 +79,11 @@ export class FileBackend implements MappedBackend, Disposable {
   readonly flush?: NonNullable<Backend["flush"]>;
   /** Makes a hole; absent where the file system has none: a discard would fill it with zeroes. */
   readonly discard?: NonNullable<Backend["discard"]>;
-  #locked: boolean;
+  readonly #lock: LateLock;
   readonly #flusher: Flusher;
+  /** This process' memory as a file, once it was needed. */
+  #memory = -1;
   #closed = false;
-  #timer: ReturnType<typeof setTimeout> | undefined;
 
   private constructor(path: string, mapping: Mapping & { readonly fd: number }, traits: Traits) {
     const { readOnly, flushes, hasHoles } = traits;
@@ -100,12 +96,10 @@ export class FileBackend implements MappedBackend, Disposable {
       ...(hasHoles ? {} : { maxWriteZeroesBytes: WRITTEN_ZEROES_BYTES }),
     };
     this.mapping = mapping;
-    this.#locked = traits.locked;
-    this.#flusher = new Flusher(mapping);
+    this.#lock = new LateLock(mapping.fd, { isLocked: traits.locked, readOnly });
+    this.#flusher = flusherOf(mapping);
     if (flushes && !readOnly) this.flush = () => this.#flush();
     if (hasHoles) this.discard = (offsetBytes, lengthBytes) => this.#discard(offsetBytes, lengthBytes);
-    const { locked } = traits;
-    if (!locked) this.#lockLater();
   }
 
   /**
@@ -122,15 +116,9 @@ export class FileBackend implements MappedBackend, Disposable {
     const fd = linux.open(path, readOnly ? O_RDONLY : O_RDWR);
     if (fd < 0) throw new DblockError(-fd, attempted, "it cannot be opened");
     undo.defer(() => linux.close(fd));
-    const locked = await lock({ fd, file, attempted }, { shared, readOnly });
-    if (!locked && !shared) {
-      throw new DblockError("EBUSY", attempted, "it is served already", { hint: "take another file" });
-    }
+    const locked = await lock({ fd, file, path, attempted }, { shared, readOnly });
     // Without the lock it is somebody else's by now; with it, it is removed before it is let go.
     if (isMade && locked) undo.defer(() => Deno.removeSync(path));
-    if (!isSame(file, path)) {
-      throw new DblockError("EBUSY", attempted, "another file has taken its place", { hint: "try again" });
-    }
     const { type, blockBytes } = fileSystemOf(fd);
     const pageBytes = type === HUGETLBFS_MAGIC ? blockBytes : PAGE_BYTES;
     const sizeBytes = fitSize(file, options.sizeBytes, { pageBytes, grow, attempted, undo });
@@ -150,15 +138,7 @@ export class FileBackend implements MappedBackend, Disposable {
 
   /** No other process serves the file. False only for a `shared` one, until the other has ended. */
   get locked(): boolean {
-    return this.#locked;
-  }
-
-  #lockLater(): void {
-    this.#timer = setTimeout(() => {
-      this.#locked = lockFile(this.mapping.fd, { shared: this.readOnly });
-      if (!this.#locked) this.#lockLater();
-    }, LOCK_LATER_MS);
-    Deno.unrefTimer(Number(this.#timer));
+    return this.#lock.isLocked;
   }
 
   /**
@@ -178,7 +158,11 @@ export class FileBackend implements MappedBackend, Disposable {
    */
   write(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): void {
     if (this.readOnly) throw new DblockError("EROFS", `Cannot write to ${this.path}`, "the disk is read-only");
-    writeAt(this.mapping.fd, buffer, offsetBytes);
+    const { fd, address, pageBytes = PAGE_BYTES } = this.mapping;
+    if (pageBytes === PAGE_BYTES) return writeAt(fd, buffer, offsetBytes);
+    // A file on hugetlbfs cannot be written; this writes to its mapping, and fails where a program would die.
+    if (this.#memory < 0) this.#memory = linux.open("/proc/self/mem", O_RDWR);
+    writeAt(this.#memory, buffer, address + offsetBytes);
   }
 
   #discard(offsetBytes: number, lengthBytes: number): void {
@@ -211,7 +195,7 @@ export class FileBackend implements MappedBackend, Disposable {
   abandon(): void {
     if (this.#closed) return;
     this.#closed = true;
-    clearTimeout(this.#timer);
+    this.#lock.cancel();
     unlockFile(this.mapping.fd); // the mapping would keep the lock
     linux.close(this.mapping.fd);
   }
@@ -225,9 +209,10 @@ export class FileBackend implements MappedBackend, Disposable {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    clearTimeout(this.#timer);
+    this.#lock.cancel();
     unmapMemory(this.mapping.address, this.mapping.sizeBytes);
     linux.close(this.mapping.fd);
+    if (this.#memory >= 0) linux.close(this.#memory);
   }
 }
 
@@ -265,17 +250,6 @@ function openFile(path: string): OpenFile {
   return { file: Deno.openSync(path, { read: true, write: true, createNew: true, mode: 0o600 }), isMade: true };
 }
 
-/** Whether the name still leads to the file: who made it may have removed it while we waited for the lock. */
-function isSame(file: Deno.FsFile, path: string): boolean {
-  try {
-    const [open, named] = [file.statSync(), Deno.statSync(path)];
-    return open.ino === named.ino && open.dev === named.dev;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}
-
 function explain(error: unknown, attempted: string, readOnly = false): unknown {
   if (!(error instanceof Error) || error instanceof DblockError) return error;
   const wrong = error instanceof Deno.errors.NotFound
@@ -306,29 +280,6 @@ function whyNotMapped(
   return new DblockError("ENOMEM", attempted, `${sizeBytes} bytes of it cannot be mapped`, {
     hint: pageBytes > PAGE_BYTES ? "see HugePages_Free in /proc/meminfo" : "see ulimit -v",
   });
-}
-
-/** Why a lock is refused is for Deno to say, with another open file: see libc.ts on errno. */
-function requireLocks(file: Deno.FsFile, attempted: string, readOnly: boolean): void {
-  try {
-    if (file.tryLockSync(!readOnly)) file.unlockSync();
-  } catch (error) {
-    const hint = "take a file on another file system";
-    throw new DblockError(errnoOf(error) ?? "ENOLCK", attempted, "its file system cannot lock files", { hint });
-  }
-}
-
-async function lock(
-  { fd, file, attempted }: { readonly fd: number; readonly file: Deno.FsFile; readonly attempted: string },
-  { shared, readOnly }: { readonly shared: boolean; readonly readOnly: boolean },
-): Promise<boolean> {
-  const givenUpMs = performance.now() + (shared ? 0 : LOCK_WAIT_MS);
-  for (let isFirst = true; !lockFile(fd, { shared: readOnly }); isFirst = false) {
-    if (isFirst) requireLocks(file, attempted, readOnly);
-    if (performance.now() >= givenUpMs) return false;
-    await new Promise((resolve) => setTimeout(resolve, LOCK_PAUSE_MS));
-  }
-  return true;
 }
 
 /** The disk's size; an empty file, or one that may grow, is made so long. */

@@ -9,7 +9,8 @@ import { ERRNO } from "../disk/errors.ts";
 import { type Operation, REQUEST_KEEP_ALLOCATED } from "../disk/operation.ts";
 import type { Mapping } from "../disk/servable.ts";
 import { UNKNOWN } from "./request.ts";
-import { discardMapped, Flusher, zeroMapped } from "../system/mapping.ts";
+import type { Flusher } from "../system/file.ts";
+import { discardMapped, flusherOf, zeroMapped } from "../system/mapping.ts";
 
 /**
  * Serves until the device is gone. Blocks this thread: for Workers only.
@@ -18,7 +19,7 @@ import { discardMapped, Flusher, zeroMapped } from "../system/mapping.ts";
  */
 export function serveMapped(channel: Channel, mapping: Mapping, geometry: Geometry): void {
   const ring = channel.ring;
-  const flusher = new Flusher(mapping);
+  const flusher = flusherOf(mapping);
   for (;;) {
     const count = channel.exchange();
     if (count === GONE) return;

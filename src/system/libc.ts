@@ -14,6 +14,8 @@ import { closePollFiles, openBell, openPollFiles, Poller, type PollFiles, ring }
 /** Flags, requests and advice of Linux on x86_64 and aarch64. */
 export const O_RDONLY = 0;
 export const O_RDWR = 0o2;
+export const O_EXCL = 0o200;
+export const O_DIRECT: number = Deno.build.arch === "aarch64" ? 0o200000 : 0o40000;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
 const F_GETFL = 3;
@@ -31,9 +33,9 @@ export const MADV_DONTFORK = 10;
 export const MADV_HUGEPAGE = 14;
 const MLOCK_ONFAULT = 1;
 const MS_SYNC = 4;
-const FALLOC_FL_KEEP_SIZE = 0x01;
-const FALLOC_FL_PUNCH_HOLE = 0x02;
-const FALLOC_FL_ZERO_RANGE = 0x10;
+export const FALLOC_FL_KEEP_SIZE = 0x01;
+export const FALLOC_FL_PUNCH_HOLE = 0x02;
+export const FALLOC_FL_ZERO_RANGE = 0x10;
 const LOCK_SH = 1;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
@@ -96,6 +98,8 @@ const SYMBOLS = {
   msync: { parameters: ["usize", "usize", "i32"], result: "i32" },
   // int fallocate(int fd, int mode, off_t offset, off_t length)
   fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
+  // the same, on a thread of its own
+  fallocateAsync: { name: "fallocate", parameters: ["i32", "i32", "i64", "i64"], result: "i32", nonblocking: true },
   // int fstatfs(int fd, struct statfs *)
   fstatfs: { parameters: ["i32", "buffer"], result: "i32" },
   // int flock(int fd, int operation)
@@ -106,9 +110,16 @@ const SYMBOLS = {
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   // ssize_t pwrite(int fd, const void *buffer, size_t length, off_t offset)
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
+  // both, on a thread of their own
+  preadAsync: { name: "pread", parameters: ["i32", "buffer", "usize", "i64"], result: "isize", nonblocking: true },
+  pwriteAsync: { name: "pwrite", parameters: ["i32", "buffer", "usize", "i64"], result: "isize", nonblocking: true },
   // void *memcpy(void *to, const void *from, size_t length)
   copyFromMemory: { name: "memcpy", parameters: ["buffer", "usize", "usize"], result: "usize" },
   copyToMemory: { name: "memcpy", parameters: ["usize", "buffer", "usize"], result: "usize" },
+  // int fdatasync(int fd)
+  fdatasync: { parameters: ["i32"], result: "i32" },
+  // the same, on a thread of its own
+  fdatasyncAsync: { name: "fdatasync", parameters: ["i32"], result: "i32", nonblocking: true },
   // off_t lseek(int fd, off_t offset, int whence)
   lseek: { parameters: ["i32", "i64", "i32"], result: "i64" },
   // void *memset(void *address, int byte, size_t length)

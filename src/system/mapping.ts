@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** What is done to a range of a mapped disk besides reading and writing it: give it back, zero it, make it durable. */
 import type { Mapping } from "../disk/servable.ts";
+import { Flusher } from "./file.ts";
 import {
   adviseMemory,
   MADV_DONTNEED,
@@ -52,38 +53,10 @@ export function zeroMapped(
     zero(mapping, offsetBytes, lengthBytes);
 }
 
-/**
- * Makes a mapping durable, for one queue. The kernel reports a failed write-back once for an open file, to whichever queue
- * flushes first; the others report it once as well, at their next flush, since it may be their data.
- */
-export class Flusher {
-  readonly #mapping: Mapping;
-  #reported: number;
-
-  constructor(mapping: Mapping) {
-    this.#mapping = mapping;
-    this.#reported = this.#failures();
-  }
-
-  /** Waits until the file has everything; false if that failed, here or for another queue since the last call. */
-  flush(): boolean {
-    const { kind, address, sizeBytes, flushFailures } = this.#mapping;
-    if (kind === "anonymous") return true;
-    if (!syncMemory(address, sizeBytes)) {
-      if (flushFailures !== undefined) Atomics.add(flushFailures, 0, 1);
-      this.#reported = this.#failures();
-      return false;
-    }
-    const failures = this.#failures();
-    const isGood = failures === this.#reported;
-    this.#reported = failures;
-    return isGood;
-  }
-
-  #failures(): number {
-    const { flushFailures } = this.#mapping;
-    return flushFailures === undefined ? 0 : Atomics.load(flushFailures, 0);
-  }
+/** Makes a mapping durable, for one queue: see {@linkcode Flusher}. */
+export function flusherOf(mapping: Mapping): Flusher {
+  const { kind, address, sizeBytes, flushFailures } = mapping;
+  return new Flusher(() => kind === "anonymous" || syncMemory(address, sizeBytes), flushFailures);
 }
 
 /** Whether a file can have holes. Tries it behind the file's end, where nothing is lost. */

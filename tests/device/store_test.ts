@@ -1,7 +1,8 @@
 // time limit: 400 s
 // dblock-ramdisk --store: the content outlives the process, discards give space back, fsync() reaches the disk below where
 // there is one, a full file system is an I/O error and not the server's death, huge pages work.
-import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { DblockError, FileBackend } from "../../src/mod.ts";
 import { DBLOCK_OPERATION_FLUSH } from "../../src/module/abi.ts";
 import { exists, requires, sh } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
@@ -120,6 +121,13 @@ Deno.test({
       await sh(`dd if=${disk.path} bs=1M count=${mib} iflag=direct status=none | cmp - <${zeroes}; rm /tmp/in`);
       assertEquals((await runRamdisk("-d --name store3")).status, 0);
       await disk.end();
+      // By system calls, as a filter or NBD does it.
+      using file = await FileBackend.open({ path: "/tmp/huge/disk" });
+      file.write(new Uint8Array(8192).fill(7), hugeBytes - 4096);
+      const back = new Uint8Array(16384);
+      file.read(back, hugeBytes - 8192);
+      assertEquals([back.indexOf(7) <= 4096, back[4095 + 1], back[12287]], [true, 7, 7]);
+      assertThrows(() => file.write(new Uint8Array(512), 16 * hugeBytes), DblockError);
     } finally {
       await sh("umount /tmp/huge; echo 0 >/proc/sys/vm/nr_hugepages");
     }

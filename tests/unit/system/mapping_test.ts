@@ -4,7 +4,7 @@ import { assertEquals } from "@std/assert";
 import { FileBackend } from "../../../src/backends/file.ts";
 import { MemoryBackend } from "../../../src/backends/memory.ts";
 import type { Mapping } from "../../../src/disk/servable.ts";
-import { discardMapped, Flusher, zeroMapped } from "../../../src/system/mapping.ts";
+import { discardMapped, flusherOf, zeroMapped } from "../../../src/system/mapping.ts";
 import { bytesOf, folder, spaceOf } from "../backends/stores.ts";
 
 const KIB = 2 ** 10;
@@ -35,7 +35,7 @@ for (const [what, change] of ways) {
         assertEquals(bytes.filter((byte) => byte === 0).length, length);
       }
     }
-    assertEquals(new Flusher(mapping).flush(), true);
+    assertEquals(flusherOf(mapping).flush(), true);
     disk.close();
   });
 }
@@ -64,7 +64,7 @@ Deno.test("a discard and zeroes are exact in memory", () => {
       assertEquals(bytes.filter((byte) => byte === 0).length, length);
     }
   }
-  assertEquals(new Flusher(disk.mapping).flush(), true);
+  assertEquals(flusherOf(disk.mapping).flush(), true);
   disk.close();
 });
 
@@ -74,9 +74,9 @@ Deno.test("a flush that has failed for one queue fails once for each other queue
   // Nothing is mapped at an address that is not in any file's page: msync() fails there.
   const broken: Mapping = { address: 4096, sizeBytes: 4096, kind: "file", flushFailures: failures };
   const good: Mapping = { ...disk.mapping, kind: "file", flushFailures: failures };
-  const [first, second, third] = [new Flusher(broken), new Flusher(good), new Flusher(good)];
+  const [first, second, third] = [flusherOf(broken), flusherOf(good), flusherOf(good)];
   assertEquals([second.flush(), first.flush()], [true, false]);
   assertEquals([second.flush(), second.flush(), third.flush(), third.flush()], [false, true, false, true]);
-  assertEquals(new Flusher(good).flush(), true, "a queue that is new has lost nothing");
+  assertEquals(flusherOf(good).flush(), true, "a queue that is new has lost nothing");
   disk.close();
 });

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: MIT
+/**
+ * A disk in a plain file or on a block device, read and written by system calls: an image, a logical volume, a whole disk.
+ * Where a file can be mapped and the disk is to be as fast as memory, `FileBackend` is the one to take.
+ */
+import type { Backend, CloseReason, Extent, Limits, RequestOptions } from "../disk/backend.ts";
+import { DblockError } from "../disk/errors.ts";
+import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
+import type { BackendModule } from "../disk/servable.ts";
+import { extentsOf, Flusher, readAt, syncFile, writeAt } from "../system/file.ts";
+import { punchHoleLater, readAtLater, syncFileLater, writeAtLater, zeroRangeLater } from "../system/file_later.ts";
+import { linux, punchHole, zeroRange } from "../system/libc.ts";
+import { LateLock } from "./lock.ts";
+import { openStore } from "./raw_store.ts";
+
+/** Zeroes that have to be written are written so many at a time. */
+const ZEROES_BYTES = 2 ** 20;
+
+/** Options of `RawBackend.open()`. */
+export interface RawBackendOptions {
+  /** A regular file or a block device: /var/lib/disk.img, /dev/vg0/root. */
+  readonly path: string;
+  /**
+   * A multiple of 512 (of the device's blocks, on a device or with `direct`). A file that is not there is made, sparse, if
+   * this is given; its space comes as it is written. @default the size that it has
+   */
+  readonly sizeBytes?: number;
+  /** Make a file that is shorter than `sizeBytes` as long. @default false */
+  readonly grow?: boolean;
+  /** Open it for reading alone. Other read-only disks of the same file may be there. @default false */
+  readonly readOnly?: boolean;
+  /**
+   * Go around the page cache (O_DIRECT): what is answered is on its way to the store, and no memory is spent on it.
+   * @default false
+   */
+  readonly direct?: boolean;
+  /** Do not insist that nobody else serves it: for a take-over, see `locked`. @default false */
+  readonly shared?: boolean;
+}
+
+/** An open file, as a Worker of the same process can use it. */
+export interface RawData {
+  readonly path: string;
+  readonly fd: number;
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+  readonly direct: boolean;
+  readonly isFile: boolean;
+  readonly hasHoles: boolean;
+  readonly limits: Limits;
+  /** How often a flush has failed, so that each Worker reports it. */
+  readonly flushFailures: Int32Array<SharedArrayBuffer>;
+}
+
+/**
+ * A disk in a file or on a block device. Reads and writes are `pread`(2) and `pwrite`(2), `flush` is `fdatasync`(2).
+ *
+ * Served by Workers, each thread does its own calls and waits for them. That is the fast way:
+ *
+ * ```ts no-run
+ * import { RawBackend, serve } from "../mod.ts";
+ *
+ * using disk = await RawBackend.open({ path: "/var/lib/disk.img", sizeBytes: 10 * 2 ** 30 });
+ * await using device = await serve(disk.workers(), { name: "image" });
+ * await device.closed;
+ * ```
+ *
+ * A filter, a set, or NBD takes the object itself. Its calls are waited for on other threads, up to 16 at a time, so that
+ * the program goes on:
+ *
+ * ```ts
+ * import { requestOptions } from "../disk/request.ts";
+ * import { RawBackend } from "./raw.ts";
+ *
+ * const path = await Deno.makeTempFile();
+ * const disk = await RawBackend.open({ path, sizeBytes: 64 * 2 ** 20 });
+ * await disk.write(new Uint8Array(512).fill(1), 4096, requestOptions());
+ * console.assert(disk.extents(0, 8192)[0].kind === "hole");
+ * await disk.close();
+ * await Deno.remove(path);
+ * ```
+ */
+export class RawBackend implements Backend, Disposable, AsyncDisposable {
+  /** The file or the device, as it was given. */
+  readonly path: string;
+  /** What the store is like: the block sizes of the device that it is on. */
+  readonly limits: Limits;
+  /** Whether everything that would change the disk is refused. */
+  readonly readOnly: boolean;
+  /** The page cache is the kernel's. */
+  readonly cacheSurvives = true;
+  /** Makes a hole; absent where the file system has none. */
+  readonly discard?: NonNullable<Backend["discard"]>;
+  /** Makes a file longer or shorter; absent for a block device. */
+  readonly resize?: NonNullable<Backend["resize"]>;
+  readonly #data: RawData;
+  /** Each call is waited for here: it is the thread's only work. */
+  readonly #isWorker: boolean;
+  readonly #flusher: Flusher;
+  readonly #lock: LateLock | undefined;
+  #sizeBytes: number;
+  #zeroes: Uint8Array<ArrayBuffer> | undefined;
+  /** Calls that other threads are at. */
+  readonly #calls = new Set<Promise<unknown>>();
+  #closed: Promise<void> | true | undefined;
+
+  private constructor(data: RawData, lock: LateLock | undefined) {
+    this.#data = data;
+    this.#isWorker = lock === undefined;
+    this.#lock = lock;
+    this.#sizeBytes = data.sizeBytes;
+    this.#flusher = new Flusher(() => syncFile(data.fd), data.flushFailures);
+    this.path = data.path;
+    this.limits = data.limits;
+    this.readOnly = data.readOnly;
+    if (data.readOnly) return;
+    if (data.hasHoles) this.discard = (offsetBytes, lengthBytes) => this.#discard(offsetBytes, lengthBytes);
+    if (data.isFile && !this.#isWorker) this.resize = (sizeBytes) => this.#resize(sizeBytes);
+  }
+
+  /**
+   * Opens a file or a block device, or makes a file. Nobody else can serve it, or mount it, until `close()`.
+   *
+   * @throws {DblockError} EINVAL (the size is none, or not the file's; it is neither file nor device; no O_DIRECT), EBUSY
+   * (it is served or mounted already), ENOENT, EACCES, ENOSPC, ENOLCK and EOPNOTSUPP (its file system cannot lock files).
+   */
+  static async open(options: RawBackendOptions): Promise<RawBackend> {
+    const { data, isLocked } = await openStore(options);
+    return new RawBackend(data, new LateLock(data.fd, { isLocked, readOnly: data.readOnly }));
+  }
+
+  /** The disk of {@linkcode workers}, in a Worker. Its file is the main program's to close. */
+  static inWorker(data: RawData): RawBackend {
+    return new RawBackend(data, undefined);
+  }
+
+  /**
+   * The same disk, to be served by one Worker a queue. The Workers use this object's open file, so it has to stay open until
+   * the device has ended; it is not closed by `serve()` then.
+   */
+  workers(): BackendModule<RawData> {
+    return { module: new URL("./raw_worker.ts", import.meta.url), data: { ...this.#data, sizeBytes: this.#sizeBytes } };
+  }
+
+  /** Nobody else serves it. False only for a `shared` one, until the other has ended. */
+  get locked(): boolean {
+    return this.#lock?.isLocked ?? true;
+  }
+
+  /** The size of the disk, as it is now. */
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  /**
+   * Fills `buffer` with what is at `offsetBytes`.
+   *
+   * @throws {DblockError} EIO and what else read(2) says.
+   */
+  read(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): void | Promise<void> {
+    const { fd } = this.#data;
+    const aligned = this.#aligned(buffer);
+    const isCopy = aligned !== buffer;
+    if (this.#isWorker) {
+      readAt(fd, aligned, offsetBytes);
+      return isCopy ? buffer.set(aligned) : undefined;
+    }
+    const done = this.#call(() => readAtLater(fd, aligned, offsetBytes));
+    return isCopy ? done.then(() => buffer.set(aligned)) : done;
+  }
+
+  /**
+   * Puts `buffer` at `offsetBytes`.
+   *
+   * @throws {DblockError} EROFS, ENOSPC, EDQUOT, EIO and what else write(2) says.
+   */
+  write(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): void | Promise<void> {
+    if (this.readOnly) throw new DblockError("EROFS", `Cannot write to ${this.path}`, "the disk is read-only");
+    const { fd } = this.#data;
+    const aligned = this.#aligned(buffer);
+    if (aligned !== buffer) aligned.set(buffer);
+    if (this.#isWorker) return writeAt(fd, aligned, offsetBytes);
+    return this.#call(() => writeAtLater(fd, aligned, offsetBytes));
+  }
+
+  /** O_DIRECT wants memory at a multiple of the device's block: the buffer if it is, else other memory as long. */
+  #aligned(buffer: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+    const { direct, limits: { blockBytes = BLOCK_BYTES_MIN } } = this.#data;
+    if (!direct || addressOf(buffer) % blockBytes === 0) return buffer;
+    const memory = new Uint8Array(new ArrayBuffer(buffer.length + blockBytes));
+    const start = blockBytes - addressOf(memory) % blockBytes;
+    return memory.subarray(start, start + buffer.length);
+  }
+
+  /**
+   * Waits until the store has everything.
+   *
+   * @throws {DblockError} EIO: the store has failed; every Worker is told of it once.
+   */
+  flush(): void | Promise<void> {
+    if (this.#isWorker) return this.#requireFlushed(this.#flusher.flush());
+    return this.#call(() => syncFileLater(this.#data.fd))
+      .then((isGood) => this.#requireFlushed(this.#flusher.judge(isGood)));
+  }
+
+  #requireFlushed(isGood: boolean): void {
+    if (!isGood) throw new DblockError("EIO", `Cannot flush ${this.path}`, "its store has failed");
+  }
+
+  /** Whether there is a hole or not, the content is nobody's any more. */
+  #discard(offsetBytes: number, lengthBytes: number): void | Promise<void> {
+    const { fd } = this.#data;
+    if (this.#isWorker) return void punchHole(fd, offsetBytes, lengthBytes);
+    return this.#call(() => punchHoleLater(fd, offsetBytes, lengthBytes)).then(() => {});
+  }
+
+  /** Zeroes a range: by a hole, by what the file system has for it, or by writing them. */
+  writeZeroes(
+    offsetBytes: number,
+    lengthBytes: number,
+    { keepAllocated }: Pick<RequestOptions, "keepAllocated"> = { keepAllocated: false },
+  ): void | Promise<void> {
+    const { fd, hasHoles } = this.#data;
+    if (!this.#isWorker) return this.#zeroLater(offsetBytes, lengthBytes, { keepAllocated });
+    if (hasHoles && !keepAllocated && punchHole(fd, offsetBytes, lengthBytes)) return;
+    if (zeroRange(fd, offsetBytes, lengthBytes)) return;
+    for (const [at, zeroes] of this.#zeroesFor(offsetBytes, lengthBytes)) writeAt(fd, zeroes, at);
+  }
+
+  async #zeroLater(
+    offsetBytes: number,
+    lengthBytes: number,
+    { keepAllocated }: Pick<RequestOptions, "keepAllocated">,
+  ): Promise<void> {
+    const { fd, hasHoles } = this.#data;
+    if (hasHoles && !keepAllocated && await this.#call(() => punchHoleLater(fd, offsetBytes, lengthBytes))) return;
+    if (await this.#call(() => zeroRangeLater(fd, offsetBytes, lengthBytes))) return;
+    for (const [at, zeroes] of this.#zeroesFor(offsetBytes, lengthBytes)) {
+      await this.#call(() => writeAtLater(fd, zeroes, at));
+    }
+  }
+
+  *#zeroesFor(offsetBytes: number, lengthBytes: number): Generator<[at: number, zeroes: Uint8Array<ArrayBuffer>]> {
+    const zeroes = this.#zeroes ??= this.#aligned(new Uint8Array(ZEROES_BYTES));
+    for (let done = 0; done < lengthBytes; done += ZEROES_BYTES) {
+      yield [offsetBytes + done, zeroes.subarray(0, Math.min(ZEROES_BYTES, lengthBytes - done))];
+    }
+  }
+
+  /** Data and holes, as the file system knows them; a block device is all data. */
+  extents(offsetBytes: number, lengthBytes: number): readonly Extent[] {
+    const { fd, isFile, limits } = this.#data;
+    if (!isFile) return [{ lengthBytes, kind: "data" }];
+    return extentsOf(fd, offsetBytes, lengthBytes, limits.blockBytes ?? BLOCK_BYTES_MIN);
+  }
+
+  #resize(sizeBytes: number): void {
+    using file = Deno.openSync(`/proc/self/fd/${this.#data.fd}`, { write: true });
+    file.truncateSync(sizeBytes);
+    this.#sizeBytes = sizeBytes;
+  }
+
+  /** A call on another thread. None begins once the file is closed, and it is closed when all have ended. */
+  #call<T>(call: () => Promise<T>): Promise<T> {
+    if (this.#closed !== undefined) {
+      return Promise.reject(new DblockError("EBADF", `Cannot use ${this.path}`, "the disk is closed"));
+    }
+    const done = call();
+    this.#calls.add(done);
+    const forget = () => void this.#calls.delete(done);
+    done.then(forget, forget);
+    return done;
+  }
+
+  /** {@linkcode close}, for `using`. */
+  [Symbol.dispose](): void {
+    void this.close();
+  }
+
+  /** {@linkcode close}, for `await using`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /**
+   * Lets go of the file or device, which stays. Nothing may serve it any more.
+   *
+   * @returns a promise if calls are still under way: others can serve it when it resolves.
+   */
+  close(_reason?: CloseReason): void | Promise<void> {
+    if (this.#closed !== undefined) return this.#closed === true ? undefined : this.#closed;
+    this.#lock?.cancel();
+    if (this.#isWorker || this.#calls.size === 0) {
+      this.#closed = true;
+      if (!this.#isWorker) linux.close(this.#data.fd);
+      return;
+    }
+    return this.#closed = Promise.allSettled(this.#calls).then(() => linux.close(this.#data.fd));
+  }
+}
+
+function addressOf(bytes: Uint8Array<ArrayBuffer>): number {
+  return Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(bytes)));
+}
