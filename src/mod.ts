@@ -10,6 +10,11 @@ export { RawBackend, type RawBackendOptions, type RawData } from "./backends/raw
 export { MemoryBackend, type MemoryBackendOptions } from "./backends/memory.ts";
 export { RbdBackend, type RbdBackendOptions } from "./backends/rbd.ts";
 export type { RbdAddress } from "./backends/rbd_image.ts";
+export { NullBackend, type NullBackendOptions } from "./backends/null.ts";
+export { PatternBackend, type PatternBackendOptions } from "./backends/pattern.ts";
+export { concat } from "./backends/concat.ts";
+export { type Slice, slice, type SliceOptions } from "./backends/slice.ts";
+export { stripe, type StripeOptions } from "./backends/stripe.ts";
 export { destroy, type DestroyOptions } from "./module/destroy.ts";
 export type { CloseOptions, Device, Ending } from "./module/device.ts";
 export { type BlockErrno, DblockError, type DblockErrorOptions, ERRNO, type ErrnoName } from "./disk/errors.ts";

@@ -40,13 +40,21 @@ export interface RawBackendOptions {
 
 /** An open file, as a Worker of the same process can use it. */
 export interface RawData {
+  /** The file or the device, as it was given. */
   readonly path: string;
+  /** Its descriptor. */
   readonly fd: number;
+  /** The size of the disk. */
   readonly sizeBytes: number;
+  /** Nothing may be changed. */
   readonly readOnly: boolean;
+  /** It is open with O_DIRECT. */
   readonly direct: boolean;
+  /** It is a regular file, not a block device. */
   readonly isFile: boolean;
+  /** A range of it can be given back. */
   readonly hasHoles: boolean;
+  /** What the disk is like. */
   readonly limits: Limits;
   /** How often a flush has failed, so that each Worker reports it. */
   readonly flushFailures: Int32Array<SharedArrayBuffer>;
