@@ -8,6 +8,7 @@ export type { Backend, CallOptions, CloseReason, Completed, Extent, Limits, Requ
 export { FileBackend, type FileBackendOptions } from "./backends/file.ts";
 export { RawBackend, type RawBackendOptions, type RawData } from "./backends/raw.ts";
 export { MemoryBackend, type MemoryBackendOptions } from "./backends/memory.ts";
+export { NbdBackend, type NbdBackendOptions, type NbdClientTls } from "./backends/nbd.ts";
 export { RbdBackend, type RbdBackendOptions } from "./backends/rbd.ts";
 export type { RbdAddress } from "./backends/rbd_image.ts";
 export { NullBackend, type NullBackendOptions } from "./backends/null.ts";

@@ -10,7 +10,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   disk: [],
   system: ["disk"],
   filters: ["disk", "system"],
-  backends: ["disk", "system"],
+  backends: ["disk", "system", "nbd"],
   module: ["disk", "system"],
   nbd: ["disk", "system"],
   command: ["disk", "system", "filters", "backends", "module", "nbd"],

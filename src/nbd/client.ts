@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: MIT
+/**
+ * The connections of one client to one export. When the server goes, requests wait, and those that were not answered are
+ * sent again to the next server at that address.
+ */
+import type { ConnectionOptions } from "node:tls";
+import type { Extent } from "../disk/backend.ts";
+import { DblockError, describe, errnoOf } from "../disk/errors.ts";
+import { formatNbdAddress, type NbdAddress } from "./address.ts";
+import { Call } from "./call.ts";
+import { Connection } from "./connection.ts";
+import { type Agreed, negotiate } from "./negotiation.ts";
+import { NBD_CMD_BLOCK_STATUS, NBD_FLAG_CAN_MULTI_CONN } from "./protocol.ts";
+import { ConnWire } from "./wire.ts";
+
+/** One attempt, from the first packet to the end of the handshake. */
+const ATTEMPT_MS = 10_000;
+/** The pause after an attempt that failed: twice as long each time. */
+const PAUSE_MS_MIN = 20;
+const PAUSE_MS_MAX = 1_000;
+
+/** Where an export is, and how to use it. */
+export interface ClientOptions {
+  readonly address: NbdAddress;
+  readonly exportName: string;
+  readonly tls: ConnectionOptions | undefined;
+  /** At most; one if the server does not say that several are safe. */
+  readonly connections: number;
+  /** For how long requests wait for a server that has gone, in ms; 0 or Infinity: for as long as it takes. */
+  readonly reconnectTimeoutMs: number;
+  readonly log: (message: string) => void;
+}
+
+/** One export, through as many connections as there may be. */
+export class Client {
+  /** What the first server has said. */
+  readonly agreed: Agreed;
+  readonly #options: ClientOptions;
+  readonly #where: string;
+  readonly #connections = new Set<Connection>();
+  readonly #running: Promise<void>[] = [];
+  readonly #closing = new AbortController();
+  /** Requests that no connection has. */
+  #waiting: Call[] = [];
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** The server has been away for too long, or is another one: why requests fail at once. */
+  #lost: DblockError | undefined;
+  #isClosed = false;
+
+  private constructor(options: ClientOptions, agreed: Agreed) {
+    this.#options = options;
+    this.#where = `${formatNbdAddress(options.address)}, export "${options.exportName}"`;
+    this.agreed = agreed;
+    const isMany = (agreed.flags & NBD_FLAG_CAN_MULTI_CONN) !== 0;
+    const count = isMany ? options.connections : 1;
+    for (let n = 0; n < count; n++) this.#running.push(this.#lane(n === 0 ? agreed : undefined));
+  }
+
+  /**
+   * Connects once.
+   *
+   * @throws {DblockError} what is wrong with the address, the server, or the export.
+   */
+  static async open(options: ClientOptions): Promise<Client> {
+    try {
+      return new Client(options, await attempt(options, new AbortController().signal));
+    } catch (error) {
+      const attempted = `Cannot open ${formatNbdAddress(options.address)}, export "${options.exportName}"`;
+      if (!(error instanceof DblockError)) {
+        throw new DblockError(errnoOf(error) ?? "EIO", attempted, describe(error), { cause: error });
+      }
+      throw new DblockError(error.errno, attempted, error.message, { cause: error });
+    }
+  }
+
+  /** Sends a request, now or when there is a server. @throws {DblockError} the server's error, or ENOLINK */
+  request(
+    command: number,
+    flags: number,
+    offsetBytes: number,
+    lengthBytes: number,
+    data?: Uint8Array<ArrayBuffer>,
+  ): Promise<void> {
+    const call = new Call(command, flags, offsetBytes, lengthBytes, data);
+    this.#send(call);
+    return call.done;
+  }
+
+  /** What a range consists of, as far as the server says it at once. */
+  async extents(offsetBytes: number, lengthBytes: number): Promise<readonly Extent[]> {
+    const call = new Call(NBD_CMD_BLOCK_STATUS, 0, offsetBytes, lengthBytes, undefined);
+    this.#send(call);
+    await call.done;
+    return call.extents;
+  }
+
+  /** Ends the connections. Requests that are open fail. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#closing.abort();
+    clearTimeout(this.#timer);
+    this.#failWaiting(new DblockError("ENODEV", "", "the disk is closed"));
+    await Promise.all([...this.#connections].map((connection) => connection.close()));
+    await Promise.all(this.#running);
+  }
+
+  #send(call: Call): void {
+    let best: Connection | undefined;
+    for (const connection of this.#connections) {
+      if (best === undefined || connection.openCount < best.openCount) best = connection;
+    }
+    if (best !== undefined) best.send(call);
+    else if (this.#isClosed) call.fail(new DblockError("ENODEV", "", "the disk is closed"));
+    else if (this.#lost !== undefined) call.fail(this.#lost);
+    else this.#waiting.push(call);
+  }
+
+  /** One connection after the other, until `close()`. Never rejects. */
+  async #lane(first: Agreed | undefined): Promise<void> {
+    let agreed = first;
+    let pauseMs = PAUSE_MS_MIN;
+    while (!this.#isClosed) {
+      try {
+        agreed ??= await attempt(this.#options, this.#closing.signal);
+        this.#check(agreed);
+      } catch (error) {
+        agreed?.wire.close();
+        agreed = undefined;
+        if (error instanceof Changed) this.#lose(error.why);
+        await pause(pauseMs, this.#closing.signal);
+        pauseMs = Math.min(2 * pauseMs, PAUSE_MS_MAX);
+        continue;
+      }
+      const connection = new Connection(agreed);
+      agreed = undefined;
+      if (this.#isClosed) await connection.close();
+      const running = connection.run();
+      this.#attach(connection);
+      const { unanswered, why } = await running;
+      this.#detach(connection, unanswered, why);
+      // A server that takes connections and answers nothing is not there yet.
+      if (connection.answeredCount > 0) pauseMs = PAUSE_MS_MIN;
+      else await pause(pauseMs, this.#closing.signal);
+      pauseMs = Math.min(2 * pauseMs, PAUSE_MS_MAX);
+    }
+  }
+
+  #attach(connection: Connection): void {
+    this.#connections.add(connection);
+    clearTimeout(this.#timer);
+    if (this.#timer !== undefined) {
+      this.#options.log(`${this.#where}: the server is back, ${this.#waiting.length} requests go on`);
+    }
+    this.#timer = undefined;
+    this.#lost = undefined;
+    for (const call of this.#waiting.splice(0)) connection.send(call);
+  }
+
+  #detach(connection: Connection, unanswered: readonly Call[], why: string): void {
+    this.#connections.delete(connection);
+    if (this.#isClosed) {
+      for (const call of unanswered) call.fail(new DblockError("ENODEV", "", "the disk is closed"));
+      return;
+    }
+    if (this.#connections.size === 0 && this.#timer === undefined) this.#gone(why);
+    const nowMs = performance.now();
+    for (const call of unanswered) {
+      // A request that ends one connection after the other waits no longer than one that finds no server.
+      call.lostSinceMs ??= nowMs;
+      const waitedMs = nowMs - call.lostSinceMs;
+      if (this.#isBounded && waitedMs > this.#options.reconnectTimeoutMs) {
+        call.fail(new DblockError("ENOLINK", `Cannot reach ${this.#where}`, why));
+      } else this.#send(call);
+    }
+  }
+
+  get #isBounded(): boolean {
+    const { reconnectTimeoutMs } = this.#options;
+    return reconnectTimeoutMs > 0 && reconnectTimeoutMs !== Infinity;
+  }
+
+  /** No connection is left. */
+  #gone(why: string): void {
+    const { reconnectTimeoutMs: timeoutMs } = this.#options;
+    const isBounded = this.#isBounded;
+    this.#options.log(`${this.#where}: ${why}; requests wait${isBounded ? ` ${timeoutMs / 1000} s` : ""} for it`);
+    // Unbounded is longer than any timer: only the message that it is back hangs on it.
+    this.#timer = setTimeout(() => {
+      if (isBounded) this.#lose(`the server has been away for ${timeoutMs / 1000} s`);
+    }, isBounded ? timeoutMs : 2 ** 31 - 1);
+    Deno.unrefTimer(Number(this.#timer));
+  }
+
+  #lose(why: string): void {
+    if (this.#lost !== undefined || this.#connections.size > 0) return;
+    this.#lost = new DblockError("ENOLINK", `Cannot reach ${this.#where}`, why);
+    this.#options.log(`${this.#lost.message}: requests fail until it is back`);
+    this.#failWaiting(this.#lost);
+  }
+
+  #failWaiting(error: DblockError): void {
+    for (const call of this.#waiting.splice(0)) call.fail(error);
+  }
+
+  /** The next server has to have the same disk, and to know what the first one knew. */
+  #check(agreed: Agreed): void {
+    const { sizeBytes, flags, minBlockBytes, maxPayloadBytes, allocationId } = this.agreed;
+    if (agreed.sizeBytes < sizeBytes) {
+      throw new Changed(`the export has ${agreed.sizeBytes} bytes now, not ${sizeBytes}`);
+    }
+    const isLess = (flags & ~agreed.flags & ~NBD_FLAG_CAN_MULTI_CONN) !== 0 || agreed.minBlockBytes > minBlockBytes ||
+      agreed.maxPayloadBytes < maxPayloadBytes || allocationId !== undefined && agreed.allocationId === undefined;
+    if (isLess) throw new Changed("the export cannot do any more what it could before");
+  }
+}
+
+/** Another server is at the address than the one that was there. */
+class Changed extends Error {
+  readonly why: string;
+
+  constructor(why: string) {
+    super(why);
+    this.why = why;
+  }
+}
+
+/** Connects and shakes hands, in `ATTEMPT_MS` at most. */
+async function attempt({ address, exportName, tls }: ClientOptions, signal: AbortSignal): Promise<Agreed> {
+  let wire: ConnWire | undefined;
+  let over: DblockError | undefined;
+  const given = Promise.withResolvers<never>();
+  const giveUp = (why: DblockError) => {
+    over = why;
+    wire?.close();
+    given.reject(why);
+  };
+  const late = new DblockError("ETIMEDOUT", "", `the server does not answer for ${ATTEMPT_MS / 1000} s`);
+  const timer = setTimeout(() => giveUp(late), ATTEMPT_MS);
+  const close = () => giveUp(new DblockError("ECANCELED", "", "the disk is closed"));
+  signal.addEventListener("abort", close, { once: true });
+  const connected = (async () => {
+    wire = new ConnWire(await connect(address));
+    if (over !== undefined) wire.close();
+    return await negotiate(wire, { exportName, tls });
+  })();
+  try {
+    return await Promise.race([connected, given.promise]);
+  } catch (error) {
+    connected.catch(() => {}); // nobody waits for it any more
+    wire?.close();
+    throw error;
+  } finally {
+    given.promise.catch(() => {});
+    clearTimeout(timer);
+    signal.removeEventListener("abort", close);
+  }
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    if (signal.aborted) end();
+    else signal.addEventListener("abort", end);
+  });
+}
+
+async function connect(address: NbdAddress): Promise<Deno.Conn> {
+  if (address.transport === "unix") {
+    return await Deno.connect({ transport: "unix", path: address.path }) as unknown as Deno.Conn;
+  }
+  const conn = await Deno.connect({ hostname: address.hostname, port: address.port });
+  conn.setNoDelay();
+  conn.setKeepAlive();
+  return conn;
+}
