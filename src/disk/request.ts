@@ -141,19 +141,24 @@ const NEVER = (): AbortSignal => new AbortController().signal;
  * ```
  *
  * @param changes what is not as usual: no flag is set, the priority is `none`, the signal is never aborted
+ * @param from the request on whose behalf it is made: what `changes` does not say is as there
  */
-export function requestOptions(changes: Partial<RequestOptions> = {}): RequestOptions {
-  let signal = changes.signal;
+export function requestOptions(
+  changes: Partial<RequestOptions> = {},
+  from: Partial<RequestOptions> = {},
+): RequestOptions {
+  let signal: AbortSignal | undefined;
   return {
-    fua: changes.fua ?? false,
-    replayed: changes.replayed ?? false,
-    keepAllocated: changes.keepAllocated ?? false,
-    metadata: changes.metadata ?? false,
-    readAhead: changes.readAhead ?? false,
-    swap: changes.swap ?? false,
-    priority: changes.priority ?? "none",
+    fua: changes.fua ?? from.fua ?? false,
+    replayed: changes.replayed ?? from.replayed ?? false,
+    keepAllocated: changes.keepAllocated ?? from.keepAllocated ?? false,
+    metadata: changes.metadata ?? from.metadata ?? false,
+    readAhead: changes.readAhead ?? from.readAhead ?? false,
+    swap: changes.swap ?? from.swap ?? false,
+    priority: changes.priority ?? from.priority ?? "none",
+    // A request's signal is made when it is read.
     get signal() {
-      return signal ??= NEVER();
+      return signal ??= changes.signal ?? from.signal ?? NEVER();
     },
   };
 }

@@ -1,28 +1,31 @@
 // SPDX-License-Identifier: MIT
-/** A function that sees each request before the backend does: to log it, to let it wait, or to refuse it. */
-import type { Operation } from "../disk/operation.ts";
-import type { Backend, CallOptions, Completed, RequestOptions } from "../disk/backend.ts";
+/** Functions that see each request before the backend does, or after: to log it, to let it wait, or to refuse it. */
+import type { Backend, Completed } from "../disk/backend.ts";
+import { isPromise, watched } from "../disk/later.ts";
+import { Filter, type FilteredRequest } from "./filter.ts";
 
-/** A request that a backend is about to be asked. */
-export interface InterceptedRequest {
-  /** What the backend is about to be asked. */
-  readonly operation: Operation;
-  /** 0 for a flush. */
-  readonly offsetBytes: number;
-  /** 0 for a flush. */
-  readonly lengthBytes: number;
-  /** A flush has only those of every call. */
-  readonly options: CallOptions & Partial<RequestOptions>;
+/** A request that a backend is asked. */
+export type InterceptedRequest = Omit<FilteredRequest, "buffer">;
+
+/** How the backend answered a request. */
+export interface InterceptedAnswer {
+  /** What the backend threw; undefined where it threw nothing. */
+  readonly error: unknown;
+  /** What the backend returned: how many bytes it did, if it says so. */
+  readonly completed: Completed;
+  /** How long the backend took, in milliseconds, with fractions. */
+  readonly milliseconds: number;
 }
 
 /**
- * Calls `before` with each request. What it throws is the request's error, as if the backend had thrown it; the backend
- * is not asked then. A promise of its is waited for.
+ * Calls `before` with each request, and `after` with each answer. What `before` throws is the request's error, as if the
+ * backend had thrown it; the backend is not asked then, and `after` is not called. A promise of `before` is waited for. What
+ * `after` throws is the request's error, too; `after` is not waited for.
  *
  * ```ts
  * import type { Backend } from "../disk/backend.ts";
  * import { DblockError } from "../disk/errors.ts";
- * import { intercept } from "./intercept.ts";
+ * import { intercept, type InterceptedRequest } from "./intercept.ts";
  *
  * const good: Backend = { sizeBytes: 4096, read: (buffer) => void buffer.fill(0), write: () => {} };
  * // Every read takes 5 ms more, and the last block cannot be written.
@@ -30,47 +33,52 @@ export interface InterceptedRequest {
  *   if (operation === "read") await new Promise((resolve) => setTimeout(resolve, 5));
  *   if (operation === "write" && offsetBytes === 3584) throw new DblockError("EIO", "Cannot write", "the block is bad");
  * });
- * console.assert(bad.sizeBytes === 4096);
+ * const seen: InterceptedRequest[] = [];
+ * const recorded = intercept(bad, (request) => seen.push(request));
+ * console.assert(recorded.sizeBytes === 4096);
  * ```
  */
 export function intercept(
   backend: Backend,
   before: (request: InterceptedRequest) => unknown,
+  after?: (request: InterceptedRequest, answer: InterceptedAnswer) => void,
 ): Backend {
-  const ask = (
-    operation: InterceptedRequest["operation"],
-    offsetBytes: number,
-    lengthBytes: number,
-    options: CallOptions & Partial<RequestOptions>,
-    then: () => Completed | Promise<Completed>,
-  ): Completed | Promise<Completed> => {
-    const waiting = before({ operation, offsetBytes, lengthBytes, options });
-    return waiting instanceof Promise ? waiting.then(then) : then();
-  };
-  return {
-    get sizeBytes() {
-      return backend.sizeBytes;
-    },
-    ...(backend.limits === undefined ? {} : { limits: backend.limits }),
-    ...(backend.cacheSurvives === undefined ? {} : { cacheSurvives: backend.cacheSurvives }),
-    ...(backend.readOnly === undefined ? {} : { readOnly: backend.readOnly }),
-    ...(backend.fua === undefined ? {} : { fua: backend.fua }),
-    read: (buffer, offset, options) =>
-      ask("read", offset, buffer.length, options, () => backend.read(buffer, offset, options)),
-    write: (buffer, offset, options) =>
-      ask("write", offset, buffer.length, options, () => backend.write(buffer, offset, options)),
-    // What the backend has not, the filter must not have either: a disk is made of what is there.
-    ...(backend.flush && { flush: (options) => ask("flush", 0, 0, options, () => backend.flush?.(options)) }),
-    ...(backend.discard && {
-      discard: (offset, length, options) =>
-        ask("discard", offset, length, options, () => backend.discard?.(offset, length, options)),
-    }),
-    ...(backend.writeZeroes && {
-      writeZeroes: (offset, length, options) =>
-        ask("writeZeroes", offset, length, options, () => backend.writeZeroes?.(offset, length, options)),
-    }),
-    ...(backend.resize && { resize: (sizeBytes) => backend.resize?.(sizeBytes) }),
-    ...(backend.extents && { extents: (...range) => backend.extents?.(...range) ?? [] }),
-    ...(backend.close && { close: (reason) => backend.close?.(reason) }),
-  };
+  return new Intercept(backend, before, after);
+}
+
+class Intercept extends Filter {
+  readonly #before: (request: InterceptedRequest) => unknown;
+  readonly #after: ((request: InterceptedRequest, answer: InterceptedAnswer) => void) | undefined;
+
+  constructor(
+    backend: Backend,
+    before: (request: InterceptedRequest) => unknown,
+    after?: (request: InterceptedRequest, answer: InterceptedAnswer) => void,
+  ) {
+    super(backend);
+    this.#before = before;
+    this.#after = after;
+  }
+
+  protected override ask(
+    { operation, offsetBytes, lengthBytes, options }: FilteredRequest,
+    next: () => Completed | Promise<Completed>,
+  ): Completed | Promise<Completed> {
+    const request = { operation, offsetBytes, lengthBytes, options };
+    const waiting = this.#before(request);
+    const go = () => this.#go(request, next);
+    return isPromise(waiting) ? waiting.then(go) : go();
+  }
+
+  #go(request: InterceptedRequest, next: () => Completed | Promise<Completed>): Completed | Promise<Completed> {
+    const after = this.#after;
+    if (after === undefined) return next();
+    const begunMs = performance.now();
+    return watched(next, (outcome) => {
+      const milliseconds = performance.now() - begunMs;
+      const error = "error" in outcome ? outcome.error : undefined;
+      const completed = "value" in outcome ? outcome.value : undefined;
+      after(request, { error, completed, milliseconds });
+    });
+  }
 }

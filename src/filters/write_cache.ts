@@ -2,12 +2,20 @@
 /** A write cache that can lose its power: what file systems and databases have to survive, and when. */
 import type { Backend, CallOptions, CloseReason, Completed, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
+import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
 import { requestOptions } from "../disk/request.ts";
+
+const DEFAULT_DIRTY_BYTES = 64 * 2 ** 20;
 
 /** Options of a `WriteCache`. */
 export interface WriteCacheOptions {
-  /** What is kept or lost as a whole: a power of two, at most the disk's logical block size. @default 512 */
+  /**
+   * What is kept or lost as a whole: a power of two, at least what the disk takes at once. @default the disk's
+   * `limits.blockBytes`, or 512
+   */
   readonly blockBytes?: number;
+  /** When the cache holds more than this, in bytes, the oldest blocks go to the disk, unflushed. @default 64 MiB */
+  readonly maxDirtyBytes?: number;
 }
 
 /** Options of `WriteCache.powerOff()`. */
@@ -54,6 +62,7 @@ export class WriteCache implements Backend {
   readonly resize?: NonNullable<Backend["resize"]>;
   readonly #backend: Backend;
   readonly #blockBytes: number;
+  readonly #maxDirtyBytes: number;
   /** What is newer here than on the other disk, by the number of the block. */
   readonly #dirty = new Map<number, Uint8Array<ArrayBuffer>>();
   /** Settles when all that was begun on the other disk has ended: an older write there must not come after a newer one. */
@@ -65,15 +74,19 @@ export class WriteCache implements Backend {
    *
    * @param backend the disk, which is owned from here on
    * @param options the blocks that a power cut keeps or loses
-   * @throws {RangeError} if `blockBytes` is not a power of two from 512 on, or does not divide the disk's size.
+   * @throws {RangeError} if `blockBytes` is no power of two, less than the disk's blocks, or does not divide its size; if
+   * `maxDirtyBytes` is less than a block.
    */
   constructor(backend: Backend, options: WriteCacheOptions = {}) {
-    const { blockBytes = 512 } = options;
-    if (!Number.isInteger(Math.log2(blockBytes)) || blockBytes < 512 || backend.sizeBytes % blockBytes !== 0) {
+    const least = backend.limits?.blockBytes ?? BLOCK_BYTES_MIN;
+    const { blockBytes = least, maxDirtyBytes = DEFAULT_DIRTY_BYTES } = options;
+    if (!Number.isInteger(Math.log2(blockBytes)) || blockBytes < least || backend.sizeBytes % blockBytes !== 0) {
       throw new RangeError(
-        `a block is a power of two from 512 on that divides the disk's ${backend.sizeBytes} bytes, not ${blockBytes}`,
+        `a block is a power of two from ${least} on that divides the disk's ${backend.sizeBytes} bytes, not ${blockBytes}`,
       );
     }
+    if (!(maxDirtyBytes >= blockBytes)) throw new RangeError(`maxDirtyBytes is a block at least, not ${maxDirtyBytes}`);
+    this.#maxDirtyBytes = maxDirtyBytes;
     this.#backend = backend;
     this.#blockBytes = blockBytes;
     if (backend.discard !== undefined) this.discard = (...range) => this.#discard(...range);
@@ -119,6 +132,7 @@ export class WriteCache implements Backend {
       this.#dirty.set(block, buffer.slice(i * this.#blockBytes, (i + 1) * this.#blockBytes));
     }
     if (options.fua) await this.#alone(() => this.#writeBack(blocks, options));
+    else if (this.dirtyBytes > this.#maxDirtyBytes) await this.#alone(() => this.#spill());
   }
 
   /** Everything that was written before is on the other disk, and flushed there, when this ends. */
@@ -190,6 +204,16 @@ export class WriteCache implements Backend {
     }
     this.#requirePower();
     await this.#backend.flush?.(options);
+  }
+
+  /** Makes room: what was written first goes first, and nothing is flushed. */
+  async #spill(): Promise<void> {
+    for (const [block, bytes] of this.#dirty) {
+      if (this.dirtyBytes <= this.#maxDirtyBytes) return;
+      this.#requirePower();
+      await this.#writeBlock(block, bytes);
+      if (this.#dirty.get(block) === bytes) this.#dirty.delete(block);
+    }
   }
 
   async #writeBlock(block: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {

@@ -1,42 +1,8 @@
 // SPDX-License-Identifier: MIT
-/** Random numbers that a seed repeats (mulberry32), and the seeds a simulation runs with. */
+/** The seeds a simulation runs with. */
+import { Random } from "../../src/disk/random.ts";
 
-/** A source of random numbers. */
-export class Random {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed >>> 0;
-  }
-
-  /** 0 (inclusive) to 1 (exclusive). */
-  next(): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let t = this.#state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  }
-
-  /** A whole number from 0 to `end` - 1. */
-  below(end: number): number {
-    return Math.floor(this.next() * end);
-  }
-
-  chance(probability: number): boolean {
-    return this.next() < probability;
-  }
-
-  pick<T>(list: readonly T[]): T {
-    const one = list[this.below(list.length)];
-    if (one === undefined) throw new RangeError("nothing to pick from");
-    return one;
-  }
-
-  fill(bytes: Uint8Array): void {
-    for (let i = 0; i < bytes.length; i++) bytes[i] = this.below(256);
-  }
-}
+export { Random };
 
 /**
  * The seeds to run: DBLOCK_SEED alone, or `count` new ones (DBLOCK_SIM_COUNT says how many instead).
