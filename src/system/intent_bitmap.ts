@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: MIT
+/**
+ * Which parts of a disk may be in the middle of a write, in a file: a mark is durable before the write begins. After a
+ * crash the marks say what has to be looked at again, instead of the whole disk.
+ */
+import { DblockError } from "../disk/errors.ts";
+
+/** "dblockIB", and the version of what follows. */
+const MAGIC = new TextEncoder().encode("dblockIB");
+const VERSION = 1;
+/** Magic, version, number of notes, bytes of a region and of the disk; the notes; the bits from the next page on. */
+const PAGE_BYTES = 4096;
+const NOTES_AT = 32;
+export const NOTES_MAX = 64;
+const REGION_BYTES_MIN = 1 << 20;
+/** 128 KiB of bits at most, unless the caller wants smaller regions. */
+const REGIONS_WANTED = 2 ** 20;
+const REGIONS_MAX = 2 ** 26;
+/** A region that is written again and again keeps its mark: each new mark costs an fdatasync. A guess; md waits as long. */
+const KEEP_MS = 5_000;
+
+/** Options of `IntentBitmap.open()`. */
+export interface IntentBitmapOptions {
+  /** The file; made if it is not there. Without it, the marks are in memory and a crash loses them. */
+  readonly path?: string | undefined;
+  /** Size of the disk. */
+  readonly sizeBytes: number;
+  /** What one mark covers: a power of two from 512 on. @default 1 MiB, or more for disks of more than 1 TiB */
+  readonly regionBytes?: number | undefined;
+  /** How many bytes the owner keeps beside the marks, 0 to 64. @default 0 */
+  readonly notes?: number;
+}
+
+interface Region {
+  /** Writes that have begun and not ended. */
+  inFlight: number;
+  /** When the last one began. */
+  begunMs: number;
+  /** Changes with each write that begins. */
+  turn: number;
+}
+
+/** Regions that nobody writes now: what `settled()` gives to `clear()`. */
+export type Settled = ReadonlyMap<number, number>;
+
+/** Marks of a disk's regions, and a few bytes of notes, both durable if there is a file. */
+export class IntentBitmap {
+  readonly regionBytes: number;
+  /** The file was there: its marks and notes are from before. */
+  readonly isOld: boolean;
+  readonly #sizeBytes: number;
+  readonly #file: Deno.FsFile | undefined;
+  /** The head, then a bit for each region: the file as it should be. */
+  readonly #image: Uint8Array<ArrayBuffer>;
+  readonly #noteCount: number;
+  /** Marked regions that were written since the file was opened; others are marked from before. */
+  readonly #regions = new Map<number, Region>();
+  readonly #changedPages = new Set<number>();
+  #turn = 0;
+  /** The run that writes and syncs the file, and the one after it, which is for changes made meanwhile. */
+  #syncing: Promise<void> | undefined;
+  #next: Promise<void> | undefined;
+  /** Marks that the file does not have for sure yet. */
+  readonly #volatile = new Set<number>();
+
+  private constructor(
+    image: Uint8Array<ArrayBuffer>,
+    geometry: { readonly sizeBytes: number; readonly regionBytes: number; readonly notes: number },
+    file: Deno.FsFile | undefined,
+    isOld: boolean,
+  ) {
+    this.#image = image;
+    this.#sizeBytes = geometry.sizeBytes;
+    this.regionBytes = geometry.regionBytes;
+    this.#noteCount = geometry.notes;
+    this.#file = file;
+    this.isOld = isOld;
+  }
+
+  /**
+   * Opens the file, or makes it without any mark.
+   *
+   * @throws {DblockError} EINVAL if the file is none of these, or is that of a disk of another size.
+   * @throws {RangeError} if an option is out of its range.
+   * @throws what opening or reading the file throws.
+   */
+  static async open(options: IntentBitmapOptions): Promise<IntentBitmap> {
+    const { path, sizeBytes, notes = 0, regionBytes = defaultRegionBytes(sizeBytes) } = options;
+    const count = Math.ceil(sizeBytes / regionBytes);
+    if (!Number.isInteger(Math.log2(regionBytes)) || regionBytes < 512 || !(count >= 1 && count <= REGIONS_MAX)) {
+      throw new RangeError(
+        `a region is a power of two from 512 on and a ${REGIONS_MAX}th of the disk, not ${regionBytes}`,
+      );
+    }
+    if (!(notes >= 0 && notes <= NOTES_MAX)) throw new RangeError(`there are 0 to ${NOTES_MAX} notes, not ${notes}`);
+    const geometry = { sizeBytes, regionBytes, notes };
+    const image = new Uint8Array(PAGE_BYTES + Math.ceil(Math.ceil(count / 8) / PAGE_BYTES) * PAGE_BYTES);
+    writeHead(image, geometry);
+    if (path === undefined) return new IntentBitmap(image, geometry, undefined, false);
+    const file = await Deno.open(path, { read: true, write: true, create: true, mode: 0o600 });
+    try {
+      const { size } = await file.stat();
+      if (size > 0) await readOld(file, image, path);
+      const bitmap = new IntentBitmap(image, geometry, file, size > 0);
+      if (size === 0) {
+        for (let page = 0; page < image.length / PAGE_BYTES; page++) bitmap.#changedPages.add(page);
+        await bitmap.#sync();
+      }
+      return bitmap;
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  }
+
+  /** How many bytes of the disk are marked. */
+  get markedBytes(): number {
+    let bytes = 0;
+    for (const { lengthBytes } of this.marked()) bytes += lengthBytes;
+    return bytes;
+  }
+
+  /** The marked regions, in their order. */
+  *marked(): Generator<{ readonly offsetBytes: number; readonly lengthBytes: number }> {
+    for (let byte = PAGE_BYTES; byte < this.#image.length; byte++) {
+      if (this.#image[byte] === 0) continue;
+      for (let bit = 0; bit < 8; bit++) {
+        const region = (byte - PAGE_BYTES) * 8 + bit;
+        if (!this.#has(region)) continue;
+        const offsetBytes = region * this.regionBytes;
+        yield { offsetBytes, lengthBytes: Math.min(this.regionBytes, this.#sizeBytes - offsetBytes) };
+      }
+    }
+  }
+
+  /** True if a part of the range is marked. */
+  isMarked(offsetBytes: number, lengthBytes: number): boolean {
+    for (const region of this.#covered(offsetBytes, lengthBytes)) if (this.#has(region)) return true;
+    return false;
+  }
+
+  /** A write of this range begins. When this has ended, its marks are durable. `end()` has to follow. */
+  begin(offsetBytes: number, lengthBytes: number): void | Promise<void> {
+    const begunMs = performance.now();
+    let isVolatile = false;
+    for (const region of this.#covered(offsetBytes, lengthBytes)) {
+      const known = this.#regions.get(region) ?? { inFlight: 0, begunMs, turn: 0 };
+      known.inFlight++;
+      known.begunMs = begunMs;
+      known.turn = ++this.#turn;
+      this.#regions.set(region, known);
+      if (!this.#has(region)) this.#set(region);
+      if (this.#volatile.has(region)) isVolatile = true;
+    }
+    return isVolatile ? this.#sync() : undefined;
+  }
+
+  /** A write that had begun has ended, well or not. */
+  end(offsetBytes: number, lengthBytes: number): void {
+    for (const region of this.#covered(offsetBytes, lengthBytes)) {
+      const known = this.#regions.get(region);
+      if (known !== undefined) known.inFlight--;
+    }
+  }
+
+  /** Marks a range of which no write is in flight, durably. */
+  async mark(offsetBytes: number, lengthBytes: number): Promise<void> {
+    try {
+      await this.begin(offsetBytes, lengthBytes);
+    } finally {
+      this.end(offsetBytes, lengthBytes);
+    }
+  }
+
+  /**
+   * The marked regions without a write in flight. Make durable what was written to them, then `clear()` them.
+   *
+   * @param keepMs leave out those that were written so recently: their mark would have to come back soon
+   */
+  settled(keepMs: number = KEEP_MS): Settled {
+    const before = performance.now() - keepMs;
+    const settled = new Map<number, number>();
+    for (const [region, { inFlight, begunMs, turn }] of this.#regions) {
+      if (inFlight === 0 && begunMs <= before) settled.set(region, turn);
+    }
+    return settled;
+  }
+
+  /** Takes the marks of regions away that nobody has written since they were settled. */
+  clear(settled: Settled): void {
+    for (const [region, turn] of settled) {
+      if (this.#regions.get(region)?.turn !== turn) continue;
+      this.#regions.delete(region);
+      this.#unset(region);
+    }
+  }
+
+  /** Takes the marks of a range away: it is as it should be, durably, and nobody writes it. */
+  clearRange(offsetBytes: number, lengthBytes: number): void {
+    for (const region of this.#covered(offsetBytes, lengthBytes)) {
+      if ((this.#regions.get(region)?.inFlight ?? 0) > 0) continue;
+      this.#regions.delete(region);
+      this.#unset(region);
+    }
+  }
+
+  /** One of the owner's bytes. */
+  note(index: number): number {
+    return this.#image[NOTES_AT + index] ?? 0;
+  }
+
+  /** Changes one of the owner's bytes, durably. */
+  async setNote(index: number, value: number): Promise<void> {
+    if (!(index >= 0 && index < this.#noteCount)) throw new RangeError(`there is no note ${index}`);
+    if (this.#image[NOTES_AT + index] === value) return;
+    this.#image[NOTES_AT + index] = value;
+    this.#changedPages.add(0);
+    await this.#sync();
+  }
+
+  /** Writes what has changed, and closes the file. */
+  async close(): Promise<void> {
+    try {
+      await this.#sync();
+    } finally {
+      this.#file?.close();
+    }
+  }
+
+  *#covered(offsetBytes: number, lengthBytes: number): Generator<number> {
+    const last = Math.floor((offsetBytes + lengthBytes - 1) / this.regionBytes);
+    for (let region = Math.floor(offsetBytes / this.regionBytes); region <= last; region++) yield region;
+  }
+
+  #has(region: number): boolean {
+    return (this.#image[PAGE_BYTES + (region >> 3)]! & (1 << (region & 7))) !== 0;
+  }
+
+  #set(region: number): void {
+    const at = PAGE_BYTES + (region >> 3);
+    this.#image[at] = this.#image[at]! | (1 << (region & 7));
+    this.#changedPages.add(Math.floor(at / PAGE_BYTES));
+    if (this.#file !== undefined) this.#volatile.add(region);
+  }
+
+  #unset(region: number): void {
+    const at = PAGE_BYTES + (region >> 3);
+    this.#image[at] = this.#image[at]! & ~(1 << (region & 7));
+    this.#changedPages.add(Math.floor(at / PAGE_BYTES));
+    this.#volatile.delete(region);
+  }
+
+  /** Ends when everything changed until now is in the file, durably. */
+  #sync(): Promise<void> {
+    if (this.#syncing === undefined) {
+      this.#syncing = this.#write().finally(() => this.#syncing = undefined);
+      return this.#syncing;
+    }
+    // The run that goes on may have passed the page: the next one has it, for everybody who asks until it begins.
+    const running = this.#syncing;
+    this.#next ??= running.catch(() => {}).then(() => {
+      this.#next = undefined;
+      return this.#sync();
+    });
+    return this.#next;
+  }
+
+  async #write(): Promise<void> {
+    const file = this.#file;
+    if (file === undefined) return;
+    const pages = [...this.#changedPages].sort((a, b) => a - b);
+    const marks = [...this.#volatile];
+    if (pages.length === 0) return;
+    this.#changedPages.clear();
+    try {
+      for (const page of pages) {
+        const at = page * PAGE_BYTES;
+        await file.seek(at, Deno.SeekMode.Start);
+        let rest = this.#image.slice(at, at + PAGE_BYTES);
+        while (rest.length > 0) rest = rest.subarray(await file.write(rest));
+      }
+      await file.syncData();
+    } catch (error) {
+      for (const page of pages) this.#changedPages.add(page);
+      throw error;
+    }
+    for (const region of marks) this.#volatile.delete(region);
+  }
+}
+
+function defaultRegionBytes(sizeBytes: number): number {
+  let bytes = REGION_BYTES_MIN;
+  while (sizeBytes / bytes > REGIONS_WANTED) bytes *= 2;
+  return bytes;
+}
+
+function writeHead(
+  image: Uint8Array<ArrayBuffer>,
+  { sizeBytes, regionBytes, notes }: {
+    readonly sizeBytes: number;
+    readonly regionBytes: number;
+    readonly notes: number;
+  },
+): void {
+  const view = new DataView(image.buffer);
+  image.set(MAGIC);
+  view.setUint32(8, VERSION, true);
+  view.setUint32(12, notes, true);
+  view.setBigUint64(16, BigInt(regionBytes), true);
+  view.setBigUint64(24, BigInt(sizeBytes), true);
+}
+
+/** Reads the file of before into `image`, whose head says what it should be. */
+async function readOld(file: Deno.FsFile, image: Uint8Array<ArrayBuffer>, path: string): Promise<void> {
+  const attempted = `Cannot use ${path} as a write-intent bitmap`;
+  const hint = "take another file, or remove this one: then nothing is known of what a crash left behind";
+  const wanted = image.slice(0, NOTES_AT);
+  let at = 0;
+  while (at < image.length) {
+    const count = await file.read(image.subarray(at));
+    if (count === null) break;
+    at += count;
+  }
+  if (at < NOTES_AT || MAGIC.some((byte, i) => image[i] !== byte)) {
+    throw new DblockError("EINVAL", attempted, "it is another kind of file", { hint });
+  }
+  if (at !== image.length || wanted.some((byte, i) => image[i] !== byte)) {
+    const view = new DataView(image.buffer);
+    const wrong = `it belongs to a disk of ${view.getBigUint64(24, true)} bytes with regions of ` +
+      `${view.getBigUint64(16, true)}, version ${view.getUint32(8, true)}`;
+    throw new DblockError("EINVAL", attempted, wrong, { hint });
+  }
+}
