@@ -5,62 +5,13 @@
  */
 import { DBLOCK_TIMEOUT_MS_MAX, DBLOCK_TIMEOUT_MS_MIN } from "../module/abi.ts";
 import { DblockError, quietly } from "../disk/errors.ts";
+import { UsageError } from "../disk/words.ts";
 import { execute, isIoFlusher, lockMemoryOnFault, setIoFlusher } from "../system/libc.ts";
+
+export { formatSize, parseCount, parseSize, UsageError } from "../disk/words.ts";
 
 /** Of this package; all its commands say it at --version. */
 export const VERSION = "0.1.0";
-
-/** Somebody typed something that cannot be meant. */
-export class UsageError extends Error {
-  /** "UsageError". */
-  override readonly name = "UsageError";
-}
-
-const POWERS = ["", "k", "m", "g", "t", "p"];
-const SIZE = /^(?<number>[0-9]+(?:\.[0-9]+)?) ?(?:(?<unit>[kmgtp]?)(?<suffix>i?b)?)$/i;
-
-/**
- * Bytes of a size as people write it: "4096", "512M", "4GiB", "1.5 GiB". K, M, G, T, P and KiB … are powers of 1024; KB,
- * MB … powers of 1000, as for dd and truncate.
- *
- * @throws {UsageError} if it is none, or not a whole number of bytes below 2^53.
- */
-export function parseSize(text: string, what = "size"): number {
-  const groups = SIZE.exec(text.trim())?.groups;
-  const unit = groups?.unit?.toLowerCase() ?? "";
-  const suffix = groups?.suffix?.toLowerCase();
-  if (groups === undefined || (unit === "" && suffix === "ib")) {
-    throw new UsageError(`"${text}" is not a ${what} (write it like 4GiB, 512M or 1048576)`);
-  }
-  const base = unit !== "" && suffix === "b" ? 1000n : 1024n;
-  const [whole = "", fraction = ""] = groups.number?.split(".") ?? [];
-  const scaled = BigInt(whole + fraction) * base ** BigInt(POWERS.indexOf(unit));
-  const scale = 10n ** BigInt(fraction.length);
-  if (scaled > BigInt(Number.MAX_SAFE_INTEGER) * scale) {
-    throw new UsageError(`${what} ${text} is too big (less than 8 PiB)`);
-  }
-  if (scaled % scale !== 0n) throw new UsageError(`${what} ${text} is not a whole number of bytes`);
-  return Number(scaled / scale);
-}
-
-/** "4 GiB", "1.5 GiB", "512 bytes": exact where three digits are enough. */
-export function formatSize(bytes: number): string {
-  if (bytes < 1024) return `${bytes} bytes`;
-  const power = Math.min(POWERS.length - 1, Math.floor(Math.log2(bytes) / 10));
-  const value = bytes / 1024 ** power;
-  return `${Number(value.toPrecision(value >= 1000 ? 4 : 3))} ${(POWERS[power] ?? "").toUpperCase()}iB`;
-}
-
-/**
- * A whole number in a range.
- *
- * @throws {UsageError} with the range if it is none, or outside.
- */
-export function parseCount(text: string, what: string, min: number, max: number): number {
-  const value = /^[0-9]+$/.test(text) ? Number(text) : NaN;
-  if (value >= min && value <= max) return value;
-  throw new UsageError(`"${text}" is not a number of ${what} (${min} to ${max})`);
-}
 
 /**
  * Milliseconds of a timeout in seconds; 0 is "never".

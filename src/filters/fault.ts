@@ -68,8 +68,11 @@ export class Fault extends Filter {
   #seen = 0;
   #hits = 0;
 
-  /** @throws {RangeError} if `share` is not 0 to 1, or `after` or `times` is negative. */
-  /** Puts faults in front of a backend. */
+  /**
+   * Puts faults in front of a backend.
+   *
+   * @throws {RangeError} if `share` is not 0 to 1, or `after` or `times` is negative.
+   */
   constructor(backend: Backend, options: FaultOptions = {}) {
     super(backend);
     const { share = 1, after = 0, times = Infinity, seed = 1, enabled = true } = options;
