@@ -44,6 +44,7 @@ export interface NbdClientTls {
   /** This client's certificate, and its key: PEM. */
   readonly certificate?: string;
   /** @default none */
+  /** The private key of that certificate: PEM. */
   readonly key?: string;
 }
 

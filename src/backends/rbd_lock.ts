@@ -5,7 +5,6 @@
  * librbd gives a lock away when another client asks. dblock's servers do not: they acquire it for good. Who has it is written
  * into the image's metadata, so that the next server can tell a dead server on its own machine from a living one elsewhere.
  */
-import { readlinkSync } from "node:fs";
 import { DblockError, ERRNO, errnoName } from "../disk/errors.ts";
 import { cText, fromCText, RBD_FEATURE_EXCLUSIVE_LOCK, RBD_LOCK_MODE_EXCLUSIVE } from "../system/ceph.ts";
 import type { RbdImage } from "./rbd_image.ts";
@@ -220,7 +219,7 @@ function bootId(): string {
 }
 
 function pidNamespace(): string {
-  return readlinkSync("/proc/self/ns/pid");
+  return Deno.readLinkSync("/proc/self/ns/pid");
 }
 
 /** When a process of this machine began, in ticks since the boot; undefined if there is none. */
