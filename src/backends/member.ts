@@ -123,7 +123,10 @@ function inBlocks(extents: readonly Extent[], lengthBytes: number, blockBytes: n
   return found.length > 0 ? found : [{ lengthBytes: Math.min(blockBytes, lengthBytes), kind: "data" }];
 }
 
-/** What a set of disks is like: what suits all of them. */
+/**
+ * What a set of disks is like: what suits all of them. The largest block is the set's; a disk whose blocks are smaller may
+ * lose a part of such a block with the power, as it may under any other RAID.
+ */
 export function limitsOfSet(members: readonly Member[]): Limits & { readonly blockBytes: number } {
   const most = (name: "blockBytes" | "physicalBlockBytes" | "discardGranularityBytes") =>
     Math.max(...members.map(({ limits }) => limits[name]));

@@ -18,6 +18,8 @@ const REGIONS_WANTED = 2 ** 20;
 const REGIONS_MAX = 2 ** 26;
 /** A region that is written again and again keeps its mark: each new mark costs an fdatasync. A guess; md waits as long. */
 const KEEP_MS = 5_000;
+const LOCK_WAIT_MS = 2_000;
+const LOCK_PAUSE_MS = 20;
 
 /** Options of `IntentBitmap.open()`. */
 export interface IntentBitmapOptions {
@@ -80,7 +82,8 @@ export class IntentBitmap {
   /**
    * Opens the file, or makes it without any mark.
    *
-   * @throws {DblockError} EINVAL if the file is none of these, or is that of a disk of another size.
+   * @throws {DblockError} EINVAL if the file is none of these, or is that of a disk of another size; EBUSY if another
+   * program has it.
    * @throws {RangeError} if an option is out of its range.
    * @throws what opening or reading the file throws.
    */
@@ -99,6 +102,7 @@ export class IntentBitmap {
     if (path === undefined) return new IntentBitmap(image, geometry, undefined, false);
     const file = await Deno.open(path, { read: true, write: true, create: true, mode: 0o600 });
     try {
+      await lock(file, path);
       const { size } = await file.stat();
       if (size > 0) await readOld(file, image, path);
       const bitmap = new IntentBitmap(image, geometry, file, size > 0);
@@ -169,6 +173,20 @@ export class IntentBitmap {
       await this.begin(offsetBytes, lengthBytes);
     } finally {
       this.end(offsetBytes, lengthBytes);
+    }
+  }
+
+  /** Marks a range as if that had been done before the file was opened: see `clearOld()`. Durable when this has ended. */
+  async markOld(offsetBytes: number, lengthBytes: number): Promise<void> {
+    for (const region of this.#covered(offsetBytes, lengthBytes)) if (!this.#has(region)) this.#set(region);
+    await this.#sync();
+  }
+
+  /** Takes the marks of before away, unless their region was written since: what they stand for is as it should be. */
+  clearOld(): void {
+    for (const { offsetBytes } of this.marked()) {
+      const region = offsetBytes / this.regionBytes;
+      if (!this.#regions.has(region)) this.#unset(region);
     }
   }
 
@@ -285,6 +303,16 @@ export class IntentBitmap {
       throw error;
     }
     for (const region of marks) this.#volatile.delete(region);
+  }
+}
+
+/** For this program alone, until the file is closed: a program that was killed keeps its lock for a moment. */
+async function lock(file: Deno.FsFile, path: string): Promise<void> {
+  for (let waitedMs = 0; !await file.tryLock(true); waitedMs += LOCK_PAUSE_MS) {
+    if (waitedMs >= LOCK_WAIT_MS) {
+      throw new DblockError("EBUSY", `Cannot use ${path} as a write-intent bitmap`, "another program has it");
+    }
+    await new Promise((resolve) => setTimeout(resolve, LOCK_PAUSE_MS));
   }
 }
 

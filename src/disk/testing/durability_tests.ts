@@ -49,12 +49,14 @@ async function keepsWhatWasFlushed(trial: Trial): Promise<void> {
 async function flushBesideWrites(trial: Trial, durable: Model): Promise<void> {
   if (trial.backend.flush === undefined) return;
   const flushed = trial.host.do("flush", 0, 0);
-  const half = Math.min(2 ** 14, trial.mostOf("write"));
-  const [first = trial.range(half)] = trial.areas();
-  const written = [0, 1, 2].map(async (i) => {
-    // They do not overlap, so that it is known what they leave.
-    const lengthBytes = trial.blockBytes * (1 + trial.random.below(8));
-    const range = { offsetBytes: first.offsetBytes + i * 8 * trial.blockBytes, lengthBytes };
+  const [first] = trial.areas();
+  if (first === undefined) return await flushed.then(() => {});
+  // They do not overlap, so that it is known what they leave.
+  const most = Math.min(8 * trial.blockBytes, trial.mostOf("write"), first.lengthBytes / 3);
+  const blocks = Math.floor(most / trial.blockBytes);
+  const written = (blocks === 0 ? [] : [0, 1, 2]).map(async (i) => {
+    const lengthBytes = trial.blockBytes * (1 + trial.random.below(blocks));
+    const range = { offsetBytes: first.offsetBytes + i * blocks * trial.blockBytes, lengthBytes };
     survive(trial, durable, range.offsetBytes, await trial.write(range));
   });
   await Promise.all([flushed, ...written]);

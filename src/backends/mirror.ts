@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: MIT
+/**
+ * The same content on several disks. One that fails is left and named; when it is back, what it has missed is copied to it,
+ * and nothing else. A file of marks says after a crash which parts may differ.
+ */
+import type { Backend, CallOptions, CloseReason, Extent, Limits, RequestOptions } from "../disk/backend.ts";
+import { DblockError, describe, quietly } from "../disk/errors.ts";
+import { isPromise } from "../disk/later.ts";
+import { RangeLock } from "../disk/range_lock.ts";
+import { requestOptions } from "../disk/request.ts";
+import { limitsOfSet, type Member, traitsOfSet } from "./member.ts";
+import { askAll, readFirst, type Result, settle } from "./mirror_ask.ts";
+import type { Half, HalfState, MirrorDisk } from "./mirror_half.ts";
+import { assembleMirror, type MirrorBackendOptions, whyUnfit } from "./mirror_assembly.ts";
+import type { MirrorRecord } from "./mirror_record.ts";
+import { type MirrorStatus, statusOf } from "./mirror_status.ts";
+
+const DEFAULT_RETRY_MS = 5_000;
+
+/**
+ * A mirror of two to eight disks. Reads come from the first disk that has everything; a read that fails is answered by the
+ * next one, and what could not be read is written again. Writes go to all. A write is answered when every disk that is left
+ * has it; it fails only if all of them fail. A disk is never left if it is the last one that has everything.
+ *
+ * A disk that was replaced by another one under the same name has to be copied as a whole: `rejoin(name, { whole: true })`.
+ *
+ * ```ts
+ * import { requestOptions } from "../disk/request.ts";
+ * import { MemoryBackend } from "./memory.ts";
+ * import { MirrorBackend } from "./mirror.ts";
+ *
+ * const disk = await MirrorBackend.open([
+ *   { name: "a", open: () => new MemoryBackend({ sizeBytes: 2 ** 20 }) },
+ *   { name: "b", open: () => new MemoryBackend({ sizeBytes: 2 ** 20 }) },
+ * ], { assumeSame: true });
+ * await disk.write(new Uint8Array(4096).fill(1), 0, requestOptions());
+ * console.assert(disk.status.state === "in sync" && disk.status.writtenBytes === 4096);
+ * await disk.close("destroyed");
+ * ```
+ */
+export class MirrorBackend implements Backend {
+  readonly sizeBytes: number;
+  readonly limits: Limits;
+  readonly readOnly: boolean;
+  readonly cacheSurvives: boolean;
+  /** Absent if a disk has none. */
+  readonly discard?: NonNullable<Backend["discard"]>;
+  readonly #halves: readonly Half[];
+  readonly #record: MirrorRecord;
+  readonly #retryMs: number;
+  readonly #log: (message: string) => void;
+  readonly #lock = new RangeLock();
+  /** Repairs and copies that are under way. */
+  readonly #work = new Set<Promise<unknown>>();
+  readonly #timers = new Map<Half, ReturnType<typeof setTimeout>>();
+  readonly #repairing = new Set<string>();
+  /** Disks that are being opened or copied to. */
+  readonly #returning = new Map<Half, Promise<void>>();
+  #isClosed = false;
+  #writtenBytes = 0;
+  #resyncedBytes = 0;
+  #repairedBytes = 0;
+
+  private constructor(
+    halves: readonly Half[],
+    record: MirrorRecord,
+    options: MirrorBackendOptions & { readonly sizeBytes: number },
+  ) {
+    const members = halves.flatMap(({ member }) => member ?? []);
+    const limits = limitsOfSet(members);
+    const { readOnly, cacheSurvives } = traitsOfSet(members);
+    this.sizeBytes = options.sizeBytes;
+    this.limits = limits;
+    this.readOnly = readOnly;
+    this.cacheSurvives = cacheSurvives;
+    this.#halves = halves;
+    this.#record = record;
+    this.#retryMs = options.retryMs ?? DEFAULT_RETRY_MS;
+    this.#log = quietly(options.log ?? console.error);
+    if (limits.maxDiscardBytes !== 0 && members.every(({ backend }) => backend.discard !== undefined)) {
+      this.discard = (...range) => this.#discard(...range);
+    }
+    for (const half of halves) {
+      if (half.state === "syncing") this.#inBackground(this.#sync(half));
+      if (half.state === "left") this.#retryLater(half);
+    }
+  }
+
+  /**
+   * Opens the disks, and begins to copy what differs. Without a file of marks from before, all disks have to be there, and
+   * all of the first one is copied to the others (unless `assumeSame` says that it is there already).
+   *
+   * @param disks 2 to 8, with different names; the order counts: the first one is read, and is right after a crash
+   * @throws {DblockError} EINVAL (the file of marks is another mirror's; a size), EBUSY, EIO (no disk that is up to date can
+   * be opened).
+   * @throws {RangeError} if there are too few disks or too many, two have one name, or an option is out of its range.
+   */
+  static async open(disks: readonly MirrorDisk[], options: MirrorBackendOptions = {}): Promise<MirrorBackend> {
+    const { halves, record, sizeBytes } = await assembleMirror(disks, options);
+    return new MirrorBackend(halves, record, { ...options, sizeBytes });
+  }
+
+  /** The mirror as it is now. */
+  get status(): MirrorStatus {
+    return statusOf(this.#halves, {
+      markedBytes: this.#record.bitmap.markedBytes,
+      writtenBytes: this.#writtenBytes,
+      resyncedBytes: this.#resyncedBytes,
+      repairedBytes: this.#repairedBytes,
+    });
+  }
+
+  /** Fills `buffer` from the first disk that can. */
+  read(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number, options: RequestOptions): void | Promise<void> {
+    return this.#lock.run(offsetBytes, buffer.length, "shared", () => {
+      const failed: Half[] = [];
+      const done = readFirst(this.#in("working"), buffer, offsetBytes, options, (half) => {
+        half.readErrorCount++;
+        failed.push(half);
+      });
+      const repair = () => {
+        for (const half of failed) this.#inBackground(this.#repair(half, offsetBytes, buffer.length));
+      };
+      return isPromise(done) ? done.then(repair) : repair();
+    });
+  }
+
+  /** Puts `buffer` on every disk. */
+  async write(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number, options: RequestOptions): Promise<void> {
+    await this.#lock.run(offsetBytes, buffer.length, "exclusive", async () => {
+      const halves = this.#in("working", "syncing");
+      // A disk may scribble on what it is given: each has its own, copied before the first one begins.
+      const buffers = halves.map((_, i) => i === 0 ? buffer : buffer.slice());
+      const works = new Map(halves.map((half, i) => [half, buffers[i]!]));
+      await this.#store(offsetBytes, buffer.length, (member, half) => {
+        return member.write(works.get(half)!, offsetBytes, options);
+      }, halves);
+      this.#writtenBytes += buffer.length;
+    });
+  }
+
+  /** Makes a range of every disk read as zeroes. */
+  async writeZeroes(offsetBytes: number, lengthBytes: number, options: RequestOptions): Promise<void> {
+    await this.#lock.run(offsetBytes, lengthBytes, "exclusive", async () => {
+      await this.#store(offsetBytes, lengthBytes, (member) => member.writeZeroes(offsetBytes, lengthBytes, options));
+      this.#writtenBytes += lengthBytes;
+    });
+  }
+
+  /** What is discarded may be anything: no mark is needed, and a disk that cannot do it has lost nothing. */
+  async #discard(offsetBytes: number, lengthBytes: number, options: RequestOptions): Promise<void> {
+    await this.#lock.run(offsetBytes, lengthBytes, "exclusive", async () => {
+      const results = await askAll(this.#in("working", "syncing"), (member) => {
+        return member.discard(offsetBytes, lengthBytes, options);
+      });
+      if (results.every(({ error }) => error !== undefined)) throw results[0]?.error;
+    });
+  }
+
+  /** Makes every disk durable. What all of them have then is not marked any more. */
+  async flush(options: CallOptions = requestOptions()): Promise<void> {
+    await this.#flush(options, undefined);
+  }
+
+  /** @param keepMs marks of regions that were written so recently stay; undefined: as long as the bitmap likes to */
+  async #flush(options: CallOptions, keepMs: number | undefined): Promise<void> {
+    const { bitmap } = this.#record;
+    const settled = this.#in("working").length === this.#halves.length ? bitmap.settled(keepMs) : undefined;
+    const results = await askAll(this.#in("working", "syncing"), (member) => member.flush(options));
+    await this.#judge(results);
+    if (settled !== undefined && results.every(({ error }) => error === undefined)) bitmap.clear(settled);
+  }
+
+  /** What the first disk that has everything says. */
+  extents(
+    offsetBytes: number,
+    lengthBytes: number,
+    options: CallOptions,
+  ): readonly Extent[] | Promise<readonly Extent[]> {
+    const [half] = this.#in("working");
+    const { blockBytes = 512 } = this.limits;
+    if (half === undefined) return [{ lengthBytes, kind: "data" }];
+    return half.ask((member) => member.extents(offsetBytes, lengthBytes, blockBytes, options));
+  }
+
+  /**
+   * Opens a disk that has left, and ends when everything that it has missed is copied.
+   *
+   * @param name of the disk
+   * @param options.whole copy everything: it is another disk
+   * @throws {DblockError} EIO: it cannot be opened, does not fit, or has failed again.
+   * @throws {RangeError} if there is no disk of that name, or it has not left.
+   */
+  async rejoin(name: string, options: { readonly whole?: boolean } = {}): Promise<void> {
+    const half = this.#halves.find((one) => one.name === name);
+    if (half?.state !== "left") throw new RangeError(`there is no disk ${name} that has left the mirror`);
+    if (options.whole) await this.#record.bitmap.markOld(0, this.sizeBytes);
+    this.#stopRetrying(half);
+    await this.#return(half);
+    if (!this.#in("working").includes(half)) {
+      throw new DblockError("EIO", `Cannot use ${name} in the mirror again`, half.error ?? "the mirror is closed");
+    }
+  }
+
+  /** Ends what is under way, makes everything durable, and closes every disk. */
+  async close(reason: CloseReason): Promise<void> {
+    this.#isClosed = true;
+    for (const half of this.#halves) this.#stopRetrying(half);
+    await Promise.allSettled(this.#work);
+    const flushed = await settle(() => reason === "unused" ? undefined : this.#flush(requestOptions(), 0));
+    const closed = await Promise.allSettled(this.#halves.map((half) => half.close(reason)));
+    const ended = await settle(() => this.#record.bitmap.close());
+    for (const result of [flushed, ...closed, ended]) if (result.status === "rejected") throw result.reason;
+  }
+
+  #in(...states: readonly HalfState[]): Half[] {
+    return this.#halves.filter(({ state }) => states.includes(state));
+  }
+
+  /** Changes a range of all disks that are used, and whose lock is held: it is marked before, and what fails is left. */
+  async #store(
+    offsetBytes: number,
+    lengthBytes: number,
+    work: (member: Member, half: Half) => void | Promise<void>,
+    halves: readonly Half[] = this.#in("working", "syncing"),
+  ): Promise<void> {
+    const { bitmap } = this.#record;
+    try {
+      await bitmap.begin(offsetBytes, lengthBytes);
+      // One that has left while the mark was made has missed this; the mark says so.
+      await this.#judge(await askAll(halves.filter(({ state }) => state !== "left"), work));
+    } finally {
+      bitmap.end(offsetBytes, lengthBytes);
+    }
+  }
+
+  /**
+   * Leaves every disk that has failed at something which all should have done. If all have failed that had everything, the
+   * first of them stays, because it is still the best one; the others may differ from it now.
+   *
+   * @throws the error of the one that stays.
+   */
+  async #judge(results: readonly Result[]): Promise<void> {
+    const working = results.filter(({ half }) => half.state === "working");
+    const survivor = working.every(({ error }) => error !== undefined) ? working[0] : undefined;
+    const failed = results.filter((result) => result.error !== undefined && result !== survivor);
+    await Promise.all(failed.map(({ half, error }) => this.#leave(half, error)));
+    if (survivor !== undefined) throw survivor.error;
+  }
+
+  /** Does without a disk, unless it is the last one; that is on record when this has ended. */
+  async #leave(half: Half, error: unknown): Promise<void> {
+    const [first, second] = this.#in("working");
+    if (half === first && second === undefined) return;
+    if (half.state !== "left") {
+      half.leave(error);
+      this.#log(`${half.name} has left the mirror: ${describe(error)}`);
+      this.#retryLater(half);
+    }
+    await this.#record.setOutOfDate(half, true);
+  }
+
+  #retryLater(half: Half): void {
+    if (this.#isClosed || this.#retryMs === 0) return;
+    this.#stopRetrying(half);
+    const timer = setTimeout(() => {
+      this.#timers.delete(half);
+      this.#return(half);
+    }, this.#retryMs);
+    Deno.unrefTimer(Number(timer));
+    this.#timers.set(half, timer);
+  }
+
+  #stopRetrying(half: Half): void {
+    clearTimeout(this.#timers.get(half));
+    this.#timers.delete(half);
+  }
+
+  /** Opens a disk that has left, and copies to it what it has missed: once at a time. */
+  #return(half: Half): Promise<void> {
+    const before = this.#returning.get(half);
+    if (before !== undefined) return before;
+    const returned = this.#inBackground(this.#comeBack(half).finally(() => this.#returning.delete(half)));
+    this.#returning.set(half, returned);
+    return returned;
+  }
+
+  /** The same. Never rejects. */
+  async #comeBack(half: Half): Promise<void> {
+    try {
+      const member = await half.open();
+      const wrong = this.#isClosed ? "the mirror is closed" : whyUnfit(member, this);
+      if (wrong !== undefined) {
+        await member.backend.close?.("unused");
+        throw new DblockError("EINVAL", `Cannot use ${half.name}`, wrong);
+      }
+      half.join(member, "syncing");
+      this.#log(`${half.name} is back`);
+    } catch (error) {
+      half.error = describe(error);
+      return this.#retryLater(half);
+    }
+    await this.#sync(half);
+  }
+
+  /** Copies everything that is marked to a disk, which gets new writes already. Never rejects. */
+  async #sync(half: Half): Promise<void> {
+    try {
+      const marks = [...this.#record.bitmap.marked()];
+      half.syncLeftBytes = marks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+      const { maxIoBytes = 4096, maxWriteZeroesBytes = maxIoBytes } = this.limits;
+      const most = Math.min(maxIoBytes, maxWriteZeroesBytes);
+      for (const mark of marks) {
+        for (let done = 0; done < mark.lengthBytes; done += most) {
+          const bytes = Math.min(most, mark.lengthBytes - done);
+          if (this.#isClosed || half.state !== "syncing") return;
+          const at = mark.offsetBytes + done;
+          await this.#lock.run(at, bytes, "exclusive", () => this.#copy(half, at, bytes));
+        }
+      }
+      if (half.state !== "syncing") return;
+      await half.ask((member) => member.flush(requestOptions()));
+      if (half.state !== "syncing") return;
+      await this.#record.setOutOfDate(half, false);
+      if (half.state !== "syncing") return;
+      half.becomeWorking();
+      this.#log(`${half.name} has everything`);
+      await this.#flush(requestOptions(), 0);
+      // What was marked since before this program is the same everywhere now, durably.
+      if (this.#in("working").length === this.#halves.length) this.#record.bitmap.clearOld();
+    } catch (error) {
+      this.#log(`Cannot copy to ${half.name}: ${describe(error)}`);
+      if (half.state !== "syncing") return;
+      await this.#leave(half, error).catch((error) =>
+        this.#log(`Cannot write the mirror's bitmap: ${describe(error)}`)
+      );
+    }
+  }
+
+  async #copy(half: Half, offsetBytes: number, lengthBytes: number): Promise<void> {
+    if (half.state !== "syncing") return;
+    const buffer = new Uint8Array(lengthBytes);
+    await readFirst(this.#in("working"), buffer, offsetBytes, requestOptions());
+    const isZero = buffer.every((byte) => byte === 0);
+    await half.ask((member) =>
+      isZero
+        ? member.writeZeroes(offsetBytes, lengthBytes, requestOptions())
+        : member.write(buffer, offsetBytes, requestOptions())
+    );
+    this.#resyncedBytes += lengthBytes;
+    half.syncLeftBytes -= lengthBytes;
+  }
+
+  /** Writes what a disk could not read to it again, and reads that. If it cannot, the disk is left. Never rejects. */
+  async #repair(half: Half, offsetBytes: number, lengthBytes: number): Promise<void> {
+    const what = `${half.index}: ${offsetBytes} ${lengthBytes}`;
+    if (this.#isClosed || this.#repairing.has(what)) return;
+    this.#repairing.add(what);
+    try {
+      await this.#lock.run(offsetBytes, lengthBytes, "exclusive", async () => {
+        const others = this.#in("working").filter((other) => other !== half);
+        if (half.state !== "working" || others.length === 0) return;
+        const buffer = new Uint8Array(lengthBytes);
+        await readFirst(others, buffer, offsetBytes, requestOptions());
+        await this.#rewrite(half, buffer, offsetBytes);
+      });
+    } catch (error) {
+      this.#log(`Cannot repair ${lengthBytes} bytes at ${offsetBytes} of ${half.name}: ${describe(error)}`);
+    } finally {
+      this.#repairing.delete(what);
+    }
+  }
+
+  async #rewrite(half: Half, buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): Promise<void> {
+    const { bitmap } = this.#record;
+    const lengthBytes = buffer.length;
+    try {
+      await bitmap.begin(offsetBytes, lengthBytes);
+      try {
+        await half.ask((member) => member.write(buffer, offsetBytes, requestOptions()));
+        await half.ask((member) => member.read(new Uint8Array(lengthBytes), offsetBytes, requestOptions()));
+        this.#repairedBytes += lengthBytes;
+      } catch (error) {
+        await this.#leave(half, error);
+      }
+    } finally {
+      bitmap.end(offsetBytes, lengthBytes);
+    }
+  }
+
+  #inBackground(work: Promise<void>): Promise<void> {
+    this.#work.add(work);
+    const forget = () => void this.#work.delete(work);
+    work.then(forget, forget);
+    return work;
+  }
+}
