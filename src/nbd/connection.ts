@@ -66,6 +66,11 @@ export class Connection {
     return this.#calls.size;
   }
 
+  /** `run()` has ended: nothing may be sent any more. */
+  get isEnded(): boolean {
+    return this.#isEnded;
+  }
+
   /** Requests that were answered. */
   get answeredCount(): number {
     return this.#answeredCount;

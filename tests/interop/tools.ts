@@ -28,8 +28,13 @@ export class Background implements AsyncDisposable {
 
   constructor(command: string, args: readonly string[]) {
     this.#what = `${command} ${args.join(" ")}`;
-    this.#child = new Deno.Command(command, { args: [...args], stdin: "null", stdout: "null", stderr: "piped" })
-      .spawn();
+    // A group of its own: some servers have a process for each client.
+    this.#child = new Deno.Command("setsid", {
+      args: [command, ...args],
+      stdin: "null",
+      stdout: "null",
+      stderr: "piped",
+    }).spawn();
     this.#said = new Response(this.#child.stderr).text();
   }
 
@@ -57,17 +62,13 @@ export class Background implements AsyncDisposable {
     ended.catch(() => {}); // later, it is meant
   }
 
-  async kill(signal: Deno.Signal = "SIGKILL"): Promise<void> {
-    try {
-      this.#child.kill(signal);
-    } catch {
-      // It has ended.
-    }
+  async kill(signal: "KILL" | "TERM" = "KILL"): Promise<void> {
+    await new Deno.Command("kill", { args: [`-${signal}`, "--", `-${this.#child.pid}`], stderr: "null" }).output();
     await this.#child.status;
     await this.#said;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.kill("SIGTERM");
+    await this.kill("TERM");
   }
 }
