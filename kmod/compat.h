@@ -11,6 +11,7 @@
 #include <linux/blkdev.h>
 #include <linux/device.h>
 #include <linux/highmem.h>
+#include <linux/list_sort.h>
 #include <linux/nospec.h>
 #include <linux/sched/signal.h>
 #include <linux/version.h>
@@ -18,6 +19,12 @@
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0)
 #error "dblock needs Linux 5.10 or newer"
 #endif
+
+/* 5.13 made the arguments of list_sort()'s comparison const, and so did some later
+ * 5.10.x. The cast does for both.
+ */
+#define dblock_list_sort(head, compare) \
+	list_sort(NULL, head, (void *)(compare))
 
 /* 5.16 moved struct gendisk to blkdev.h. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)

@@ -320,6 +320,8 @@ struct dblock_slot *dblock_slot_hand_out(struct dblock_queue *queue,
 struct dblock_slot *dblock_slot_find(struct dblock_channel *channel, u16 index,
 				     u32 generation, u16 *status);
 void dblock_slot_claim(struct dblock_slot *slot);
+struct dblock_slot *dblock_slot_of(struct dblock_channel *channel,
+				   const struct dblock_request *request);
 struct dblock_slot *
 dblock_slot_claim_untold(struct dblock_channel *channel,
 			 const struct dblock_request *request);
@@ -331,10 +333,10 @@ struct dblock_io *dblock_slot_take(struct dblock_queue *queue,
 				   const struct dblock_channel *handed_to);
 void dblock_slots_take_all(struct dblock_queue *queue, struct list_head *ended);
 void dblock_slots_replay_all(struct dblock_queue *queue);
-void dblock_queue_hand_back(struct dblock_channel *channel,
-			    const struct dblock_request *requests,
-			    unsigned int count);
-void dblock_queue_hand_back_batch(struct dblock_channel *channel);
+void dblock_slot_hand_back(struct dblock_queue *queue, struct dblock_slot *slot,
+			   struct list_head *replays);
+void dblock_slots_wait_again(struct dblock_queue *queue,
+			     struct list_head *replays);
 
 /* quarantine.c */
 void dblock_quarantine_add(struct dblock_device *device,
@@ -360,6 +362,10 @@ bool dblock_queue_ready(struct dblock_queue *queue,
 int dblock_queue_hand_out(struct dblock_channel *channel,
 			  struct dblock_request *requests, unsigned int max,
 			  bool first);
+void dblock_queue_hand_back(struct dblock_channel *channel,
+			    const struct dblock_request *requests,
+			    unsigned int count);
+void dblock_queue_hand_back_batch(struct dblock_channel *channel);
 int dblock_queue_deliver(struct dblock_channel *channel,
 			 const struct dblock_request *request);
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Requests on their way to the server: which is next, what the server is told of
- * it, and the delivery of a WRITE's data. Where requests wait and how they end
+ * it, the delivery of a WRITE's data, and taking back what the server was not told
+ * of. What that does to a slot is in slot.c. Where requests wait and how they end
  * without a server is in queue.c.
  */
 #include <linux/errno.h>
@@ -150,6 +151,50 @@ int dblock_queue_hand_out(struct dblock_channel *channel,
 	spin_unlock(&queue->lock);
 	dblock_end_list(&failed, BLK_STS_IOERR);
 	return err ?: count;
+}
+
+/**
+ * dblock_queue_hand_back() - the server was never told of these
+ * @channel: whose call failed
+ * @requests: as handed out, in order
+ * @count: how many of them
+ */
+void dblock_queue_hand_back(struct dblock_channel *channel,
+			    const struct dblock_request *requests,
+			    unsigned int count)
+{
+	struct dblock_queue *queue = channel->queue;
+	struct dblock_slot *slot;
+	LIST_HEAD(replays);
+
+	spin_lock(&queue->lock);
+	while (count-- > 0) {
+		slot = dblock_slot_of(channel, &requests[count]);
+		if (slot)
+			dblock_slot_hand_back(queue, slot, &replays);
+	}
+	dblock_slots_wait_again(queue, &replays);
+	spin_unlock(&queue->lock);
+}
+
+/**
+ * dblock_queue_hand_back_batch() - the server does not know how many it got
+ * @channel: whose EXCHANGE could not write the header
+ */
+void dblock_queue_hand_back_batch(struct dblock_channel *channel)
+{
+	struct dblock_queue *queue = channel->queue;
+	LIST_HEAD(replays);
+	u32 i;
+
+	spin_lock(&queue->lock);
+	for (i = queue->device->params.queue_depth; i-- > 0; )
+		if (queue->channel == channel &&
+		    queue->slots[i].batch == queue->batch)
+			dblock_slot_hand_back(queue, &queue->slots[i],
+					      &replays);
+	dblock_slots_wait_again(queue, &replays);
+	spin_unlock(&queue->lock);
 }
 
 /**

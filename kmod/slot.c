@@ -30,8 +30,7 @@
  *             | as STALE (ended)      | FREE: hand_back(), claim_untold(), the
  *             |                       |   server was never told of the request
  *
- * All of it is guarded by the queue's lock. The callers hold it, except those of
- * dblock_queue_hand_back() and dblock_queue_hand_back_batch().
+ * The callers hold the queue's lock, which guards all of it.
  */
 #include <linux/errno.h>
 #include <linux/mm.h>
@@ -219,27 +218,51 @@ void dblock_slots_take_all(struct dblock_queue *queue, struct list_head *ended)
 	}
 }
 
-/* The request goes back to the head of the line, for the next server. Of those
- * that were handed out before, who was first stays first, whatever slots they
- * had: writes that overlap are made in the same order again.
+/* Takes a request out of its slot, to wait again. @replays is where, until
+ * dblock_slots_wait_again().
  */
-static void dblock_slot_replay(struct dblock_queue *queue,
-			       struct dblock_slot *slot)
+static struct dblock_io *dblock_slot_replay(struct dblock_queue *queue,
+					    struct dblock_slot *slot,
+					    struct list_head *replays)
 {
 	struct dblock_io *io = dblock_io_of(slot->rq);
-	struct list_head *at;
 
 	io->slot = DBLOCK_NO_SLOT;
-	io->replayed = true;
-	list_for_each(at, &queue->waiting) {
-		if (list_entry(at, struct dblock_io, node)->sequence >
-		    io->sequence)
-			break;
-	}
-	list_add_tail(&io->node, at);
+	list_add_tail(&io->node, replays);
 	queue->waiting_count++;
 	dblock_slot_handed_less(queue);
 	dblock_slot_free(queue, slot);
+	return io;
+}
+
+static int dblock_slot_compare(void *unused, const struct list_head *a,
+			       const struct list_head *b)
+{
+	return list_entry(a, struct dblock_io, node)->sequence >
+	       list_entry(b, struct dblock_io, node)->sequence;
+}
+
+/* The requests go back to the head of the line. Of those that were handed out
+ * before, who was first stays first, whatever slots they had: writes that overlap
+ * are made in the same order again.
+ */
+void dblock_slots_wait_again(struct dblock_queue *queue,
+			     struct list_head *replays)
+{
+	struct dblock_io *io, *next;
+
+	lockdep_assert_held(&queue->lock);
+	if (list_empty(replays))
+		return;
+	list_for_each_entry_safe(io, next, &queue->waiting, node) {
+		if (io->sequence == U64_MAX)
+			break;
+		list_move_tail(&io->node, replays);
+	}
+	dblock_list_sort(replays, dblock_slot_compare);
+	list_splice(replays, &queue->waiting);
+	/* Who looked meanwhile found nothing, and may sleep. */
+	dblock_queue_wake(queue);
 }
 
 /**
@@ -252,41 +275,41 @@ static void dblock_slot_replay(struct dblock_queue *queue,
 void dblock_slots_replay_all(struct dblock_queue *queue)
 {
 	struct dblock_slot *slot;
+	LIST_HEAD(replays);
 	u32 i;
 
 	lockdep_assert_held(&queue->lock);
 	for (i = queue->device->params.queue_depth; i-- > 0; ) {
 		slot = &queue->slots[i];
 		if (slot->state == DBLOCK_SLOT_HANDED)
-			dblock_slot_replay(queue, slot);
+			dblock_slot_replay(queue, slot, &replays)->replayed =
+				true;
 		else if (slot->state == DBLOCK_SLOT_QUARANTINED)
 			dblock_slot_end_quarantine(queue, slot);
 	}
+	dblock_slots_wait_again(queue, &replays);
 }
 
-/* Undoes the hand-out of a slot that the server was not told of. */
-static void dblock_slot_hand_back(struct dblock_queue *queue,
-				  struct dblock_slot *slot)
+/* Undoes the hand-out of a slot that the server was not told of. @replays: as
+ * dblock_slot_replay().
+ */
+void dblock_slot_hand_back(struct dblock_queue *queue, struct dblock_slot *slot,
+			   struct list_head *replays)
 {
-	struct dblock_io *io;
-	bool replayed;
-
+	lockdep_assert_held(&queue->lock);
 	if (slot->state == DBLOCK_SLOT_QUARANTINED) {
 		/* The request timed out, and no answer is due. */
 		dblock_slot_end_quarantine(queue, slot);
 	} else if (slot->state == DBLOCK_SLOT_HANDED) {
-		io = dblock_io_of(slot->rq);
-		replayed = io->replayed;
 		queue->handed_total--;
-		queue->replayed_count -= replayed;
-		dblock_slot_replay(queue, slot);
-		io->replayed = replayed;
+		queue->replayed_count -= dblock_io_of(slot->rq)->replayed;
+		dblock_slot_replay(queue, slot, replays);
 	}
 }
 
 /* The slot of a hand-out that is still this channel's, or NULL. */
-static struct dblock_slot *dblock_slot_of(struct dblock_channel *channel,
-					  const struct dblock_request *request)
+struct dblock_slot *dblock_slot_of(struct dblock_channel *channel,
+				   const struct dblock_request *request)
 {
 	struct dblock_queue *queue = channel->queue;
 	struct dblock_slot *slot = &queue->slots[request->slot];
@@ -295,45 +318,6 @@ static struct dblock_slot *dblock_slot_of(struct dblock_channel *channel,
 	if (queue->channel != channel || slot->generation != request->generation)
 		return NULL;
 	return slot;
-}
-
-/**
- * dblock_queue_hand_back() - the server was never told of these
- * @channel: whose call failed
- * @requests: as handed out, in order
- * @count: how many of them
- */
-void dblock_queue_hand_back(struct dblock_channel *channel,
-			    const struct dblock_request *requests,
-			    unsigned int count)
-{
-	struct dblock_queue *queue = channel->queue;
-	struct dblock_slot *slot;
-
-	spin_lock(&queue->lock);
-	while (count-- > 0) {
-		slot = dblock_slot_of(channel, &requests[count]);
-		if (slot)
-			dblock_slot_hand_back(queue, slot);
-	}
-	spin_unlock(&queue->lock);
-}
-
-/**
- * dblock_queue_hand_back_batch() - the server does not know how many it got
- * @channel: whose EXCHANGE could not write the header
- */
-void dblock_queue_hand_back_batch(struct dblock_channel *channel)
-{
-	struct dblock_queue *queue = channel->queue;
-	u32 i;
-
-	spin_lock(&queue->lock);
-	for (i = queue->device->params.queue_depth; i-- > 0; )
-		if (queue->channel == channel &&
-		    queue->slots[i].batch == queue->batch)
-			dblock_slot_hand_back(queue, &queue->slots[i]);
-	spin_unlock(&queue->lock);
 }
 
 /**
@@ -352,12 +336,13 @@ dblock_slot_claim_untold(struct dblock_channel *channel,
 
 	if (!slot)
 		return NULL;
-	if (slot->state != DBLOCK_SLOT_HANDED) {
-		dblock_slot_hand_back(channel->queue, slot);
-		return NULL;
+	if (slot->state == DBLOCK_SLOT_HANDED) {
+		dblock_slot_claim(slot);
+		return slot;
 	}
-	dblock_slot_claim(slot);
-	return slot;
+	if (slot->state == DBLOCK_SLOT_QUARANTINED)
+		dblock_slot_end_quarantine(channel->queue, slot);
+	return NULL;
 }
 
 /**
@@ -371,6 +356,7 @@ void dblock_slot_release(struct dblock_channel *channel,
 {
 	struct dblock_queue *queue = channel->queue;
 	struct dblock_io *io;
+	LIST_HEAD(replays);
 
 	lockdep_assert_held(&queue->lock);
 	slot->state = DBLOCK_SLOT_HANDED;
@@ -380,8 +366,8 @@ void dblock_slot_release(struct dblock_channel *channel,
 		io = dblock_slot_take(queue, slot, channel);
 		list_add_tail(&io->node, failed);
 	} else if (queue->channel != channel) {
-		dblock_slot_replay(queue, slot);
-		dblock_queue_wake(queue);
+		dblock_slot_replay(queue, slot, &replays)->replayed = true;
+		dblock_slots_wait_again(queue, &replays);
 	}
 }
 
