@@ -35,8 +35,8 @@
 #include "uapi/dblock.h"
 
 #define DBLOCK_NO_SLOT		U32_MAX
-/* How many requests or completions are worked on between two lock rounds. They
- * lie on the stack: 32 bytes each, and a pointer.
+/* How many requests or completions are worked on between two lock rounds, or are
+ * ended in one go. They lie on the stack: 32 bytes each, and a pointer.
  */
 #define DBLOCK_CHUNK		16
 /* Faulting in and copying again may lose against reclaim now and then. So

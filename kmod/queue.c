@@ -37,18 +37,24 @@ u8 dblock_operation_of(struct request *rq)
 }
 
 /* Ending a request may drop the last reference of a file, and so release the
- * very disk; with bottom halves off that is left to a later moment.
+ * very disk; with bottom halves off that is left to a later moment. They are let
+ * in after each chunk: a thousand requests may end here, each of many pages.
  */
 void dblock_end_list(struct list_head *ended, blk_status_t status)
 {
 	struct dblock_io *io;
+	unsigned int i;
 
-	local_bh_disable();
-	while ((io = list_first_entry_or_null(ended, struct dblock_io, node))) {
-		list_del_init(&io->node);
-		blk_mq_end_request(blk_mq_rq_from_pdu(io), status);
+	while (!list_empty(ended)) {
+		local_bh_disable();
+		for (i = 0; i < DBLOCK_CHUNK && !list_empty(ended); i++) {
+			io = list_first_entry(ended, struct dblock_io, node);
+			list_del_init(&io->node);
+			blk_mq_end_request(blk_mq_rq_from_pdu(io), status);
+		}
+		local_bh_enable();
+		cond_resched();
 	}
-	local_bh_enable();
 }
 
 void dblock_queue_wake(struct dblock_queue *queue)
