@@ -155,12 +155,12 @@ static enum blk_eh_timer_return dblock_timeout(DBLOCK_TIMEOUT_ARGS(rq))
 		return BLK_EH_RESET_TIMER;
 
 	spin_lock(&queue->lock);
-	if (io->slot != DBLOCK_NO_SLOT)
-		slot = &queue->slots[io->slot];
 	if (io->ending) {
 		spin_unlock(&queue->lock);
 		return BLK_EH_DONE;
 	}
+	if (io->slot != DBLOCK_NO_SLOT)
+		slot = &queue->slots[io->slot];
 	if (queue->channel && dblock_channel_orphaned(queue->channel)) {
 		/* Dead, and nobody has noticed: what follows is on_death. */
 		spin_unlock(&queue->lock);

@@ -34,6 +34,7 @@
  */
 #include <linux/errno.h>
 #include <linux/mm.h>
+#include <linux/nospec.h>
 
 #include "compat.h"
 #include "dblock.h"
@@ -145,14 +146,15 @@ struct dblock_slot *dblock_slot_find(struct dblock_channel *channel, u16 index,
 				     u32 generation, u16 *status)
 {
 	struct dblock_queue *queue = channel->queue;
+	u32 depth = queue->device->params.queue_depth;
 	struct dblock_slot *slot;
 
 	lockdep_assert_held(&queue->lock);
-	if (index >= queue->device->params.queue_depth) {
+	if (index >= depth) {
 		*status = DBLOCK_STATUS_UNKNOWN;
 		return NULL;
 	}
-	slot = &queue->slots[index];
+	slot = &queue->slots[array_index_nospec(index, depth)];
 	if (queue->channel == channel && slot->generation == generation) {
 		if (slot->state == DBLOCK_SLOT_HANDED)
 			return slot;
