@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Answers on their way from the server: each is checked against its request,
- * the data is copied, and the request ends.
+ * Answers on their way from the server. Each goes through three phases: it claims
+ * its request, if it is a good answer to one; its data is copied; the request is
+ * settled, and ends. If a page of the server's memory is missing, the answer lets
+ * go of the request, the page is faulted in, and it begins again with the claim:
+ * the request may have ended meanwhile.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -40,20 +43,34 @@ static blk_status_t dblock_status_of(u32 error)
 	}
 }
 
-/* A completion under way, and where it stands. */
-struct dblock_answer {
-	struct dblock_slot *slot;	/* ours while COPYING, else NULL */
-	struct request *rq;		/* valid with @slot, and when to be ended */
-	u64 address;			/* of the data; set by the first claim */
-	size_t copied;			/* bytes of it */
-	blk_status_t status;
-	bool to_server;			/* direction of the data */
-	bool done;			/* nothing more to do but to end @rq */
+/**
+ * enum dblock_answer_phase - where an answer stands
+ * @DBLOCK_ANSWER_OPEN: it has no request: not looked at yet, or let go
+ * @DBLOCK_ANSWER_CLAIMED: its slot is COPYING, and so the request its own
+ * @DBLOCK_ANSWER_SETTLED: its slot is free, and the request is to be ended
+ * @DBLOCK_ANSWER_REFUSED: it has no request; the completion's status says why
+ */
+enum dblock_answer_phase {
+	DBLOCK_ANSWER_OPEN,
+	DBLOCK_ANSWER_CLAIMED,
+	DBLOCK_ANSWER_SETTLED,
+	DBLOCK_ANSWER_REFUSED,
 };
 
-/* Checks one completion against its request, and takes the request if it is
- * good. Called again for an entry that had to let go.
- */
+struct dblock_answer {
+	enum dblock_answer_phase phase;
+	struct dblock_slot *slot;	/* while CLAIMED */
+	struct request *rq;		/* while CLAIMED or SETTLED */
+	blk_status_t status;		/* how @rq ends */
+	/* Of the data. These outlast a let-go: the copy goes on from there. */
+	u64 address;			/* set by the first claim */
+	size_t copied;			/* bytes */
+	size_t copied_before;		/* a fault ago */
+	unsigned int faults;		/* in a row that brought no byte */
+	bool to_server;			/* direction */
+};
+
+/* First phase: an OPEN answer is CLAIMED or REFUSED. */
 static void dblock_answer_claim(struct dblock_channel *channel,
 				struct dblock_completion *completion,
 				struct dblock_answer *answer)
@@ -75,6 +92,7 @@ static void dblock_answer_claim(struct dblock_channel *channel,
 		completion->status = DBLOCK_STATUS_BAD_LENGTH;
 	} else {
 		dblock_slot_claim(slot);
+		answer->phase = DBLOCK_ANSWER_CLAIMED;
 		answer->slot = slot;
 		answer->rq = slot->rq;
 		/* ATTACH may name another buffer before the copy is done. */
@@ -87,10 +105,11 @@ static void dblock_answer_claim(struct dblock_channel *channel,
 		return;
 	}
 	queue->refused_count++;
-	answer->done = true;
+	answer->phase = DBLOCK_ANSWER_REFUSED;
 }
 
-/* Decides how a request ends, and moves its data as far as that goes.
+/* Second phase: decides how a CLAIMED request ends, and moves its data as far as
+ * that goes.
  *
  * Return: whether all is moved.
  */
@@ -118,7 +137,9 @@ static bool dblock_answer_copy(struct dblock_channel *channel,
 	return answer->copied == blk_rq_bytes(rq);
 }
 
-/* Gives the slot of a settled request free, and counts it. */
+/* Third phase: a CLAIMED answer is SETTLED. The slot is free, the request counted;
+ * it ends by dblock_answer_finish(), without the lock.
+ */
 static void dblock_answer_settle(struct dblock_queue *queue,
 				 struct dblock_answer *answer)
 {
@@ -130,8 +151,8 @@ static void dblock_answer_settle(struct dblock_queue *queue,
 	if (!answer->status)
 		dblock_cache_answered(queue, answer->slot, operation);
 	dblock_slot_settle(queue, answer->slot);
+	answer->phase = DBLOCK_ANSWER_SETTLED;
 	answer->slot = NULL;
-	answer->done = true;
 	if (answer->status) {
 		queue->error_count++;
 	} else {
@@ -140,8 +161,32 @@ static void dblock_answer_settle(struct dblock_queue *queue,
 	}
 }
 
-/* One round over what is left of a chunk: take every request, copy until a page
- * is missing, end what is settled, let go of the rest.
+/* A CLAIMED answer is OPEN again. */
+static void dblock_answer_let_go(struct dblock_channel *channel,
+				 struct dblock_answer *answer,
+				 struct list_head *failed)
+{
+	dblock_slot_release(channel, answer->slot, failed);
+	answer->phase = DBLOCK_ANSWER_OPEN;
+	answer->slot = NULL;
+	answer->rq = NULL;
+}
+
+/* Ends the requests of those that are SETTLED. */
+static void dblock_answer_finish(struct dblock_answer *answers,
+				 unsigned int count)
+{
+	unsigned int i;
+
+	local_bh_disable();
+	for (i = 0; i < count; i++)
+		if (answers[i].phase == DBLOCK_ANSWER_SETTLED)
+			blk_mq_end_request(answers[i].rq, answers[i].status);
+	local_bh_enable();
+}
+
+/* One round over what is left of a chunk: all three phases for each answer, until
+ * a page is missing. The answers from there on are let go.
  *
  * Return: the index of the answer whose data is missing, or @count.
  */
@@ -151,73 +196,78 @@ static unsigned int dblock_answer_round(struct dblock_channel *channel,
 					unsigned int from, unsigned int count)
 {
 	struct dblock_queue *queue = channel->queue;
-	unsigned int stop = count;
+	unsigned int stop;
 	LIST_HEAD(failed);
 	unsigned int i;
 
 	spin_lock(&queue->lock);
 	for (i = from; i < count; i++)
-		if (!answers[i].done)
+		if (answers[i].phase == DBLOCK_ANSWER_OPEN)
 			dblock_answer_claim(channel, &completions[i],
 					    &answers[i]);
 	spin_unlock(&queue->lock);
 
-	for (i = from; i < count; i++) {
-		if (answers[i].slot &&
-		    !dblock_answer_copy(channel, &completions[i],
-					&answers[i])) {
-			stop = i;
+	for (stop = from; stop < count; stop++)
+		if (answers[stop].phase == DBLOCK_ANSWER_CLAIMED &&
+		    !dblock_answer_copy(channel, &completions[stop],
+					&answers[stop]))
 			break;
-		}
-	}
 
 	spin_lock(&queue->lock);
 	for (i = from; i < count; i++) {
-		if (!answers[i].slot)
+		if (answers[i].phase != DBLOCK_ANSWER_CLAIMED)
 			continue;
-		if (i < stop) {
+		if (i < stop)
 			dblock_answer_settle(queue, &answers[i]);
-		} else {
-			dblock_slot_release(channel, answers[i].slot, &failed);
-			answers[i].slot = NULL;
-			answers[i].rq = NULL;
-		}
+		else
+			dblock_answer_let_go(channel, &answers[i], &failed);
 	}
 	spin_unlock(&queue->lock);
-
-	local_bh_disable();
-	for (i = from; i < stop; i++)
-		if (answers[i].rq)
-			blk_mq_end_request(answers[i].rq, answers[i].status);
-	local_bh_enable();
+	dblock_answer_finish(answers + from, stop - from);
 	dblock_end_list(&failed, BLK_STS_IOERR);
 	return stop;
 }
 
 /* Ends a request whose data is not to be had from the server. */
-static void dblock_answer_fault(struct dblock_channel *channel,
-				struct dblock_completion *completion,
-				struct dblock_answer *answer)
+static void dblock_answer_fail(struct dblock_channel *channel,
+			       struct dblock_completion *completion,
+			       struct dblock_answer *answer)
 {
 	struct dblock_queue *queue = channel->queue;
 
 	spin_lock(&queue->lock);
 	dblock_answer_claim(channel, completion, answer);
-	if (answer->slot) {
+	if (answer->phase == DBLOCK_ANSWER_CLAIMED) {
 		answer->status = BLK_STS_IOERR;
 		completion->status = DBLOCK_STATUS_FAULT;
 		queue->refused_count++;
 		dblock_answer_settle(queue, answer);
 	}
 	spin_unlock(&queue->lock);
-	if (!answer->rq)
+	if (answer->phase != DBLOCK_ANSWER_SETTLED)
 		return;
 	pr_warn_ratelimited("%s: a request ends in EIO: its data cannot be copied %s the address that the server named; see that the server has memory there\n",
 			    channel->device->params.name,
 			    answer->to_server ? "to" : "from");
-	local_bh_disable();
-	blk_mq_end_request(answer->rq, answer->status);
-	local_bh_enable();
+	dblock_answer_finish(answer, 1);
+}
+
+/* Faults in what the copy of an OPEN answer stopped at.
+ *
+ * Return: 0; -EFAULT if there is no memory to be had; -EINTR if the server is
+ * being killed.
+ */
+static int dblock_answer_fault_in(const struct dblock_completion *completion,
+				  struct dblock_answer *answer)
+{
+	answer->faults = answer->copied == answer->copied_before ?
+			 answer->faults + 1 : 1;
+	answer->copied_before = answer->copied;
+	if (answer->faults > DBLOCK_FAULT_ROUNDS_MAX)
+		return -EFAULT;
+	return dblock_data_fault_in(answer->address + answer->copied,
+				    completion->length_bytes - answer->copied,
+				    answer->to_server);
 }
 
 /* Who waits for the first of some big answers need not wait for the copies of
@@ -247,10 +297,6 @@ int dblock_queue_complete(struct dblock_channel *channel,
 			  unsigned int count)
 {
 	struct dblock_answer answers[DBLOCK_CHUNK] = { };
-	struct dblock_answer *answer;
-	unsigned int stuck = count;	/* the answer that @rounds is about */
-	unsigned int rounds = 0;
-	size_t before = 0;
 	unsigned int end;
 	unsigned int i = 0;
 	int err;
@@ -263,21 +309,12 @@ int dblock_queue_complete(struct dblock_channel *channel,
 		i = dblock_answer_round(channel, completions, answers, i, end);
 		if (i == end)
 			continue;
-		answer = &answers[i];
-		rounds = stuck == i && answer->copied == before ? rounds + 1 : 0;
-		stuck = i;
-		before = answer->copied;
-		err = -EFAULT;
-		if (rounds <= DBLOCK_FAULT_ROUNDS_MAX)
-			err = dblock_data_fault_in(answer->address +
-						   answer->copied,
-						   completions[i].length_bytes -
-						   answer->copied,
-						   answer->to_server);
+		err = dblock_answer_fault_in(&completions[i], &answers[i]);
 		if (err == -EINTR)
 			return err;
 		if (err) {
-			dblock_answer_fault(channel, &completions[i], answer);
+			dblock_answer_fail(channel, &completions[i],
+					   &answers[i]);
 			i++;
 		}
 	}
