@@ -224,7 +224,7 @@ static unsigned int dblock_answer_round(struct dblock_channel *channel,
 	}
 	spin_unlock(&queue->lock);
 	dblock_answer_finish(answers + from, stop - from);
-	dblock_end_list(&failed, BLK_STS_IOERR);
+	dblock_end_list(&failed, dblock_queue_failure(queue));
 	return stop;
 }
 

@@ -61,6 +61,13 @@
 #define barrier_nospec()	do { } while (0)
 #endif
 
+/* 5.18 has a status for a device that is gone: ENODEV. File systems take it for
+ * final, where EIO may be worth another try (XFS).
+ */
+#ifndef BLK_STS_OFFLINE
+#define BLK_STS_OFFLINE		BLK_STS_IOERR
+#endif
+
 /* 6.0 dropped the "reserved" argument of blk_mq_ops.timeout. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 0, 0)
 #define DBLOCK_TIMEOUT_ARGS(rq)	struct request *rq, bool reserved

@@ -104,7 +104,7 @@ static inline struct dblock_io *dblock_io_of(struct request *rq)
  * enum dblock_mode - what a queue does with requests; follows the device state
  * @DBLOCK_MODE_HOLD: they wait and are not handed out
  * @DBLOCK_MODE_SERVE: they are handed out
- * @DBLOCK_MODE_FAIL: they get EIO at once
+ * @DBLOCK_MODE_FAIL: they get an error at once
  */
 enum dblock_mode {
 	DBLOCK_MODE_HOLD,
@@ -300,6 +300,7 @@ extern const struct attribute_group *dblock_attribute_groups[];
 extern const struct blk_mq_ops dblock_mq_ops;
 u8 dblock_operation_of(struct request *rq);
 void dblock_end_list(struct list_head *ended, blk_status_t status);
+blk_status_t dblock_queue_failure(const struct dblock_queue *queue);
 void dblock_queue_wake(struct dblock_queue *queue);
 int dblock_queue_init(struct dblock_queue *queue, struct dblock_device *device);
 void dblock_queue_free(struct dblock_queue *queue);

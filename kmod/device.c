@@ -191,7 +191,7 @@ free:
  * What the state follows
  */
 
-/* Everything in flight gets EIO now; disk and name go soon after. */
+/* Everything in flight fails now; disk and name go soon after. */
 void dblock_device_remove(struct dblock_device *device)
 {
 	lockdep_assert_held(&device->lock);
@@ -332,7 +332,7 @@ void dblock_device_server_died(struct dblock_device *device)
 		dblock_device_set_state(device, DBLOCK_STATE_FAILED);
 		break;
 	default:
-		pr_warn_ratelimited("%s: the server (process %d) is gone; I/O gets EIO and the device is removed\n",
+		pr_warn_ratelimited("%s: the server (process %d) is gone; I/O fails and the device is removed\n",
 				    name, device->server_pid);
 		dblock_device_remove(device);
 	}

@@ -57,6 +57,12 @@ void dblock_end_list(struct list_head *ended, blk_status_t status)
 	}
 }
 
+/* How requests end while the queue is in DBLOCK_MODE_FAIL: for now, or for good. */
+blk_status_t dblock_queue_failure(const struct dblock_queue *queue)
+{
+	return READ_ONCE(queue->gone) ? BLK_STS_OFFLINE : BLK_STS_IOERR;
+}
+
 void dblock_queue_wake(struct dblock_queue *queue)
 {
 	if (wq_has_sleeper(&queue->wait))
@@ -73,6 +79,7 @@ static blk_status_t dblock_queue_rq(struct blk_mq_hw_ctx *hctx,
 	struct dblock_queue *queue = hctx->driver_data;
 	struct dblock_device *device = queue->device;
 	struct dblock_io *io = dblock_io_of(bd->rq);
+	blk_status_t status = BLK_STS_OK;
 
 	if (dblock_operation_of(bd->rq) == DBLOCK_OPERATION_COUNT)
 		return BLK_STS_NOTSUPP;
@@ -87,13 +94,16 @@ static blk_status_t dblock_queue_rq(struct blk_mq_hw_ctx *hctx,
 	io->ending = false;
 	blk_mq_start_request(bd->rq);
 	spin_lock(&queue->lock);
-	if (queue->mode == DBLOCK_MODE_FAIL ||
-	    (op_is_write(req_op(bd->rq)) &&
-	     device->params.flags & DBLOCK_DEVICE_READ_ONLY) ||
-	    dblock_cache_fails(device, bd->rq)) {
+	if (queue->mode == DBLOCK_MODE_FAIL)
+		status = dblock_queue_failure(queue);
+	else if ((op_is_write(req_op(bd->rq)) &&
+		  device->params.flags & DBLOCK_DEVICE_READ_ONLY) ||
+		 dblock_cache_fails(device, bd->rq))
+		status = BLK_STS_IOERR;
+	if (status) {
 		queue->error_count++;
 		spin_unlock(&queue->lock);
-		return BLK_STS_IOERR;
+		return status;
 	}
 	list_add_tail(&io->node, &queue->waiting);
 	if (!queue->waiting_count++)
@@ -255,7 +265,7 @@ void dblock_queue_free(struct dblock_queue *queue)
 /**
  * dblock_queue_set_mode() - follow the state of the device
  * @queue: the queue
- * @mode: FAIL ends everything that waits or is handed out, with EIO
+ * @mode: FAIL ends everything that waits or is handed out, with an error
  * @gone: the server is to be told to stop
  */
 void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
@@ -278,7 +288,7 @@ void dblock_queue_set_mode(struct dblock_queue *queue, enum dblock_mode mode,
 		dblock_slots_take_all(queue, &ended);
 	}
 	spin_unlock(&queue->lock);
-	dblock_end_list(&ended, BLK_STS_IOERR);
+	dblock_end_list(&ended, dblock_queue_failure(queue));
 	wake_up_all(&queue->wait);
 }
 

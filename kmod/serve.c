@@ -229,7 +229,7 @@ int dblock_queue_deliver(struct dblock_channel *channel,
 		spin_lock(&queue->lock);
 		dblock_slot_release(channel, slot, &failed);
 		spin_unlock(&queue->lock);
-		dblock_end_list(&failed, BLK_STS_IOERR);
+		dblock_end_list(&failed, dblock_queue_failure(queue));
 		if (done == request->length_bytes)
 			return 0;
 		rounds = done == before ? rounds + 1 : 0;

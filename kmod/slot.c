@@ -351,7 +351,7 @@ dblock_slot_claim_untold(struct dblock_channel *channel,
  * dblock_slot_release() - let go of a request that is not answered yet
  * @channel: who was handed it
  * @slot: COPYING
- * @failed: where the request goes if it is to end in EIO; the caller ends those
+ * @failed: where the request goes if it is to fail; the caller ends those
  */
 void dblock_slot_release(struct dblock_channel *channel,
 			 struct dblock_slot *slot, struct list_head *failed)

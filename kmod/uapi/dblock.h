@@ -123,7 +123,7 @@ struct dblock_version {
 
 /**
  * enum dblock_on_death - what becomes of a live device when its server dies
- * @DBLOCK_ON_DEATH_REMOVE: everything gets EIO and the device goes
+ * @DBLOCK_ON_DEATH_REMOVE: everything fails, and the device goes
  * @DBLOCK_ON_DEATH_FAIL: everything gets EIO until a server attaches
  * @DBLOCK_ON_DEATH_HOLD: everything waits until a server attaches; requests
  *	that were handed out and not answered are handed out again, flagged
@@ -225,7 +225,8 @@ struct dblock_destroy {
  * @DBLOCK_STATE_LIVE: the disk is there and served
  * @DBLOCK_STATE_HELD: the server died; I/O waits for the next one
  * @DBLOCK_STATE_FAILED: the server died; I/O gets EIO until the next one
- * @DBLOCK_STATE_REMOVING: on its way out; I/O gets EIO
+ * @DBLOCK_STATE_REMOVING: on its way out; requests get ENODEV, as from a disk
+ *	that was pulled out (before Linux 5.18: EIO)
  * @DBLOCK_STATE_GONE: only open files are left
  */
 enum dblock_state {
