@@ -5,9 +5,9 @@ import * as abi from "../../src/module/abi.ts";
 import { ERRNO } from "../../src/disk/errors.ts";
 import { commitFrom, deadMemory, MortalRing, requiresDeadMemory, type RingPart } from "./dead_memory.ts";
 import { TestDisk } from "./disk.ts";
-import { assertWithin, requires, sh, waitFor } from "./harness.ts";
+import { assertWithin, requires, sh, slowed, waitFor } from "./harness.ts";
 import { destroyDevice, done, infoOf, threadsInDblock } from "./server.ts";
-import { NR, PAGE_BYTES, syscallAsync } from "./syscall.ts";
+import { NR, PAGE_BYTES, PROT_NONE, syscallAsync } from "./syscall.ts";
 
 const options = { ignore: !requiresDeadMemory() };
 const direct = { flags: abi.DBLOCK_DEVICE_DIRECT, queue_depth: 8 };
@@ -109,6 +109,35 @@ Deno.test({
     assertEquals(queue.attach(), 0);
     disk.serve();
     assertEquals((await read(disk.path, 0)).status, 0);
+    await disk.assertIdle();
+  },
+});
+
+Deno.test({
+  name: "a WRITE whose data cannot be delivered waits again, and wakes who polls",
+  ...options,
+  async fn() {
+    await using disk = await TestDisk.start({ name: "dead10", queue_depth: 4, max_io_bytes: PAGE_BYTES });
+    await disk.pause();
+    const queue = disk.queues[0]!;
+    using memory = deadMemory(queue.depth * queue.slotBytes);
+    assertEquals(queue.attach({ buffer_address: memory.address, buffer_bytes: memory.bytes.length }), 0);
+    const write = sh(`dd if=/dev/zero of=${disk.path} bs=4k count=1 oflag=direct`, { check: false });
+    await waitFor("the write waits", () => disk.info().waiting_count === 1);
+    const exchange = queue.exchangeAsync();
+    await waitFor("it is being delivered", () => disk.info().handed_count === 1);
+    assertEquals(await queue.poll(0), 0);
+    const polling = queue.poll(slowed(5_000));
+    await sh("sleep 0.5"); // poll() finds nothing, and sleeps
+    // The page comes, but may not be written to.
+    memory.protect(PROT_NONE);
+    memory.revive();
+    assertEquals((await exchange).result, -ERRNO.EFAULT);
+    assertEquals(await polling, POLLIN);
+    assertEquals(queue.attach(), 0);
+    disk.serve();
+    assertEquals((await write).status, 0);
+    assertEquals(disk.seen.at(-1)!.flags & abi.DBLOCK_REQUEST_REPLAYED, 0);
     await disk.assertIdle();
   },
 });
