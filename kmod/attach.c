@@ -212,6 +212,8 @@ static int dblock_attach_locked(struct dblock_channel *channel,
 	dblock_note(device, "queue %u is served by process %d%s\n", p->queue,
 		    device->server_pid, served ? ", which took it over" : "");
 	smp_store_release(&channel->queue, queue);
+	put_pid(device->creator);
+	device->creator = NULL;
 	dblock_take_over_check(device);
 	dblock_channel_relay(channel);
 	dblock_watch_begin();

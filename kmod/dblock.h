@@ -162,6 +162,7 @@ struct dblock_device {
 	unsigned int attached_count;
 	unsigned int death_count;
 	pid_t server_pid;
+	struct pid *creator;		/* until the first ATTACH, or NULL */
 	struct pid *heir;		/* takes over from @predecessor, */
 	struct pid *predecessor;	/* or NULL, both: see attach.c */
 	int start_error;

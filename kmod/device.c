@@ -8,6 +8,7 @@
 
 #include <linux/module.h>
 #include <linux/pid.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -26,6 +27,7 @@ static void dblock_device_free(struct dblock_device *device)
 	for (i = 0; device->queues && i < device->params.queue_count; i++)
 		dblock_queue_free(&device->queues[i]);
 	kvfree(device->queues);
+	put_pid(device->creator);
 	put_pid(device->heir);
 	put_pid(device->predecessor);
 	mutex_destroy(&device->lock);
@@ -167,6 +169,7 @@ struct dblock_device *dblock_device_create(const struct dblock_create *params)
 	INIT_WORK(&device->start_work, dblock_start_work);
 	INIT_WORK(&device->remove_work, dblock_remove_work);
 	device->params = *params;
+	device->creator = get_pid(task_tgid(current));
 	device->queues = kvcalloc(params->queue_count, sizeof(*device->queues),
 				  GFP_KERNEL);
 	if (!device->queues)
@@ -180,6 +183,7 @@ struct dblock_device *dblock_device_create(const struct dblock_create *params)
 	err = dblock_registry_add(device);
 	if (err)
 		goto free;
+	dblock_watch_begin();
 	return device;
 
 free:

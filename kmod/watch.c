@@ -5,7 +5,8 @@
  * is stuck (it may wait for this very disk), or while the process dumps core; and
  * it never comes if the process becomes another program, by exec(), that has
  * inherited the file. So whoever attached is looked at twice a second while there
- * is a server at all, and whenever its death would make a difference.
+ * is a server at all, and whenever its death would make a difference. Before the
+ * first ATTACH that is who made the device.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -66,11 +67,11 @@ static bool dblock_device_overdue(const struct dblock_device *device)
 	return false;
 }
 
-/* Return: whether the device has a server. */
+/* Return: whether there is anybody to be watched. */
 static bool dblock_watch_device(struct dblock_device *device)
 {
 	struct dblock_channel *channel;
-	bool served, overdue;
+	bool watched, overdue;
 	u32 i;
 
 	/* Who is at it is no reason to keep the others waiting. */
@@ -86,9 +87,13 @@ static bool dblock_watch_device(struct dblock_device *device)
 		if (channel && (overdue || dblock_channel_orphaned(channel)))
 			dblock_channel_detach_locked(channel);
 	}
-	served = device->attached_count;
+	if (device->creator && dblock_process_ended(device->creator, NULL)) {
+		dblock_note(device, "its creator has ended, and nobody has attached\n");
+		dblock_device_remove(device);
+	}
+	watched = device->attached_count || device->creator;
 	mutex_unlock(&device->lock);
-	return served;
+	return watched;
 }
 
 static void dblock_watch(struct work_struct *work)
@@ -97,7 +102,7 @@ static void dblock_watch(struct work_struct *work)
 		dblock_watch_begin();
 }
 
-/* There is a server now. */
+/* There is a server now, or somebody who may become one. */
 void dblock_watch_begin(void)
 {
 	queue_delayed_work(dblock_watch_workqueue, &dblock_watch_work,

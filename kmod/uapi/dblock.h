@@ -166,6 +166,10 @@ enum dblock_on_death {
  * @minor: out: minor number of the device's server node
  * @reserved: 0
  *
+ * Until the first ATTACH a device belongs to the process that made it, whatever
+ * files that has open, and goes when that process ends. So a server that becomes
+ * a daemon makes the device after its fork().
+ *
  * Errors: EPERM (no CAP_SYS_ADMIN), EINVAL (a field), EOPNOTSUPP (a flag),
  * EEXIST (the name is in use), ENOSPC (max_devices reached), ENOMEM.
  */
@@ -220,7 +224,8 @@ struct dblock_destroy {
 
 /**
  * enum dblock_state - the life of a device, drawn in kmod/README.md
- * @DBLOCK_STATE_CREATED: made; no disk yet
+ * @DBLOCK_STATE_CREATED: made; no disk yet. @attached_count says whether it has
+ *	a server; without any it goes with its creator
  * @DBLOCK_STATE_STARTING: START is adding the disk; its first reads are served
  * @DBLOCK_STATE_LIVE: the disk is there and served
  * @DBLOCK_STATE_HELD: the server died; I/O waits for the next one
