@@ -117,7 +117,7 @@ for (const onDeath of [abi.DBLOCK_ON_DEATH_REMOVE, abi.DBLOCK_ON_DEATH_FAIL, abi
     let isRead = false;
     read.then(() => isRead = true);
     await waitFor("both queues are served", () => {
-      for (const queue of [heir, second]) queue.exchange(queue.exchange().requests.map((request) => done(request)));
+      for (const queue of [heir, second]) queue.commit(queue.exchange().requests.map((request) => done(request)));
       return isRead;
     });
     await read;
