@@ -9,7 +9,7 @@ import { isPromise } from "../disk/later.ts";
 import { RangeLock } from "../disk/range_lock.ts";
 import { requestOptions } from "../disk/request.ts";
 import { limitsOfSet, type Member, traitsOfSet } from "./member.ts";
-import { askAll, readFirst, type Result, settle } from "./mirror_ask.ts";
+import { askAll, closeHalves, inTime, readFirst, type Result, settle } from "./mirror_ask.ts";
 import type { Half, HalfState, MirrorDisk } from "./mirror_half.ts";
 import { assembleMirror, type MirrorBackendOptions, whyUnfit } from "./mirror_assembly.ts";
 import type { MirrorRecord } from "./mirror_record.ts";
@@ -48,6 +48,7 @@ export class MirrorBackend implements Backend {
   readonly #halves: readonly Half[];
   readonly #record: MirrorRecord;
   readonly #retryMs: number;
+  readonly #lateMs: number;
   readonly #log: (message: string) => void;
   readonly #lock = new RangeLock();
   /** Repairs and copies that are under way. */
@@ -57,9 +58,7 @@ export class MirrorBackend implements Backend {
   /** Disks that are being opened or copied to. */
   readonly #returning = new Map<Half, Promise<void>>();
   #isClosed = false;
-  #writtenBytes = 0;
-  #resyncedBytes = 0;
-  #repairedBytes = 0;
+  readonly #counts = { writtenBytes: 0, resyncedBytes: 0, repairedBytes: 0 };
 
   private constructor(
     halves: readonly Half[],
@@ -76,6 +75,7 @@ export class MirrorBackend implements Backend {
     this.#halves = halves;
     this.#record = record;
     this.#retryMs = options.retryMs ?? DEFAULT_RETRY_MS;
+    this.#lateMs = options.lateMs ?? 0;
     this.#log = quietly(options.log ?? console.error);
     if (limits.maxDiscardBytes !== 0 && members.every(({ backend }) => backend.discard !== undefined)) {
       this.discard = (...range) => this.#discard(...range);
@@ -102,19 +102,14 @@ export class MirrorBackend implements Backend {
 
   /** The mirror as it is now. */
   get status(): MirrorStatus {
-    return statusOf(this.#halves, {
-      markedBytes: this.#record.bitmap.markedBytes,
-      writtenBytes: this.#writtenBytes,
-      resyncedBytes: this.#resyncedBytes,
-      repairedBytes: this.#repairedBytes,
-    });
+    return statusOf(this.#halves, { markedBytes: this.#record.bitmap.markedBytes, ...this.#counts });
   }
 
   /** Fills `buffer` from the first disk that can. */
   read(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number, options: RequestOptions): void | Promise<void> {
     return this.#lock.run(offsetBytes, buffer.length, "shared", () => {
       const failed: Half[] = [];
-      const done = readFirst(this.#in("working"), buffer, offsetBytes, options, (half) => {
+      const done = readFirst(this.#in("working"), buffer, offsetBytes, options, this.#lateMs, (half) => {
         half.readErrorCount++;
         failed.push(half);
       });
@@ -129,13 +124,11 @@ export class MirrorBackend implements Backend {
   async write(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number, options: RequestOptions): Promise<void> {
     await this.#lock.run(offsetBytes, buffer.length, "exclusive", async () => {
       const halves = this.#in("working", "syncing");
-      // A disk may scribble on what it is given: each has its own, copied before the first one begins.
-      const buffers = halves.map((_, i) => i === 0 ? buffer : buffer.slice());
-      const works = new Map(halves.map((half, i) => [half, buffers[i]!]));
-      await this.#store(offsetBytes, buffer.length, (member, half) => {
-        return member.write(works.get(half)!, offsetBytes, options);
-      }, halves);
-      this.#writtenBytes += buffer.length;
+      // A disk may scribble on its buffer, and one that is too late has it still when this is answered.
+      const buffers = halves.map((_, i) => i === 0 && this.#lateMs === 0 ? buffer : buffer.slice());
+      const write = (member: Member, half: Half) => member.write(buffers[halves.indexOf(half)]!, offsetBytes, options);
+      await this.#store(offsetBytes, buffer.length, write, halves);
+      this.#counts.writtenBytes += buffer.length;
     });
   }
 
@@ -143,16 +136,15 @@ export class MirrorBackend implements Backend {
   async writeZeroes(offsetBytes: number, lengthBytes: number, options: RequestOptions): Promise<void> {
     await this.#lock.run(offsetBytes, lengthBytes, "exclusive", async () => {
       await this.#store(offsetBytes, lengthBytes, (member) => member.writeZeroes(offsetBytes, lengthBytes, options));
-      this.#writtenBytes += lengthBytes;
+      this.#counts.writtenBytes += lengthBytes;
     });
   }
 
-  /** What is discarded may be anything: no mark is needed, and a disk that cannot do it has lost nothing. */
+  /** What is discarded may be anything: no mark is needed, and who cannot do it has lost nothing. */
   async #discard(offsetBytes: number, lengthBytes: number, options: RequestOptions): Promise<void> {
     await this.#lock.run(offsetBytes, lengthBytes, "exclusive", async () => {
-      const results = await askAll(this.#in("working", "syncing"), (member) => {
-        return member.discard(offsetBytes, lengthBytes, options);
-      });
+      const discard = (member: Member) => member.discard(offsetBytes, lengthBytes, options);
+      const results = await askAll(this.#in("working", "syncing"), discard, this.#lateMs);
       if (results.every(({ error }) => error !== undefined)) throw results[0]?.error;
     });
   }
@@ -165,8 +157,8 @@ export class MirrorBackend implements Backend {
   /** @param keepMs marks of regions that were written so recently stay; undefined: as long as the bitmap likes to */
   async #flush(options: CallOptions, keepMs: number | undefined): Promise<void> {
     const { bitmap } = this.#record;
-    const settled = this.#in("working").length === this.#halves.length ? bitmap.settled(keepMs) : undefined;
-    const results = await askAll(this.#in("working", "syncing"), (member) => member.flush(options));
+    const settled = this.#areAllWorking() ? bitmap.settled(keepMs) : undefined;
+    const results = await askAll(this.#in("working", "syncing"), (member) => member.flush(options), this.#lateMs);
     await this.#judge(results);
     if (settled !== undefined && results.every(({ error }) => error === undefined)) bitmap.clear(settled);
   }
@@ -207,10 +199,14 @@ export class MirrorBackend implements Backend {
     this.#isClosed = true;
     for (const half of this.#halves) this.#stopRetrying(half);
     await Promise.allSettled(this.#work);
-    const flushed = await settle(() => reason === "unused" ? undefined : this.#flush(requestOptions(), 0));
-    const closed = await Promise.allSettled(this.#halves.map((half) => half.close(reason)));
+    const flushed = await settle(() => this.#flush(requestOptions(), 0));
+    const closed = await closeHalves(this.#halves, reason, this.#lateMs);
     const ended = await settle(() => this.#record.bitmap.close());
     for (const result of [flushed, ...closed, ended]) if (result.status === "rejected") throw result.reason;
+  }
+
+  #areAllWorking(): boolean {
+    return this.#halves.every(({ state }) => state === "working");
   }
 
   #in(...states: readonly HalfState[]): Half[] {
@@ -228,7 +224,7 @@ export class MirrorBackend implements Backend {
     try {
       await bitmap.begin(offsetBytes, lengthBytes);
       // One that has left while the mark was made has missed this; the mark says so.
-      await this.#judge(await askAll(halves.filter(({ state }) => state !== "left"), work));
+      await this.#judge(await askAll(halves.filter(({ state }) => state !== "left"), work, this.#lateMs));
     } finally {
       bitmap.end(offsetBytes, lengthBytes);
     }
@@ -319,15 +315,14 @@ export class MirrorBackend implements Backend {
         }
       }
       if (half.state !== "syncing") return;
-      await half.ask((member) => member.flush(requestOptions()));
-      if (half.state !== "syncing") return;
-      await this.#record.setOutOfDate(half, false);
+      await inTime(half.ask((member) => member.flush(requestOptions())), half, this.#lateMs);
+      if (half.state === "syncing") await this.#record.setOutOfDate(half, false);
       if (half.state !== "syncing") return;
       half.becomeWorking();
       this.#log(`${half.name} has everything`);
       await this.#flush(requestOptions(), 0);
       // What was marked since before this program is the same everywhere now, durably.
-      if (this.#in("working").length === this.#halves.length) this.#record.bitmap.clearOld();
+      if (this.#areAllWorking()) this.#record.bitmap.clearOld();
     } catch (error) {
       this.#log(`Cannot copy to ${half.name}: ${describe(error)}`);
       if (half.state !== "syncing") return;
@@ -340,14 +335,15 @@ export class MirrorBackend implements Backend {
   async #copy(half: Half, offsetBytes: number, lengthBytes: number): Promise<void> {
     if (half.state !== "syncing") return;
     const buffer = new Uint8Array(lengthBytes);
-    await readFirst(this.#in("working"), buffer, offsetBytes, requestOptions());
+    await readFirst(this.#in("working"), buffer, offsetBytes, requestOptions(), this.#lateMs);
     const isZero = buffer.every((byte) => byte === 0);
-    await half.ask((member) =>
+    const copied = half.ask((member) =>
       isZero
         ? member.writeZeroes(offsetBytes, lengthBytes, requestOptions())
         : member.write(buffer, offsetBytes, requestOptions())
     );
-    this.#resyncedBytes += lengthBytes;
+    await inTime(copied, half, this.#lateMs);
+    this.#counts.resyncedBytes += lengthBytes;
     half.syncLeftBytes -= lengthBytes;
   }
 
@@ -361,7 +357,7 @@ export class MirrorBackend implements Backend {
         const others = this.#in("working").filter((other) => other !== half);
         if (half.state !== "working" || others.length === 0) return;
         const buffer = new Uint8Array(lengthBytes);
-        await readFirst(others, buffer, offsetBytes, requestOptions());
+        await readFirst(others, buffer, offsetBytes, requestOptions(), this.#lateMs);
         await this.#rewrite(half, buffer, offsetBytes);
       });
     } catch (error) {
@@ -377,9 +373,12 @@ export class MirrorBackend implements Backend {
     try {
       await bitmap.begin(offsetBytes, lengthBytes);
       try {
-        await half.ask((member) => member.write(buffer, offsetBytes, requestOptions()));
-        await half.ask((member) => member.read(new Uint8Array(lengthBytes), offsetBytes, requestOptions()));
-        this.#repairedBytes += lengthBytes;
+        const rewritten = half.ask(async (member) => {
+          await member.write(buffer, offsetBytes, requestOptions());
+          await member.read(new Uint8Array(lengthBytes), offsetBytes, requestOptions());
+        });
+        await inTime(rewritten, half, this.#lateMs);
+        this.#counts.repairedBytes += lengthBytes;
       } catch (error) {
         await this.#leave(half, error);
       }

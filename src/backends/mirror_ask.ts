@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** How several halves of a mirror are asked the same: one after the other until one can, or all of them. */
-import type { RequestOptions } from "../disk/backend.ts";
+import type { CloseReason, RequestOptions } from "../disk/backend.ts";
+import { DblockError } from "../disk/errors.ts";
 import { isPromise } from "../disk/later.ts";
 import type { Member } from "./member.ts";
 import type { Half } from "./mirror_half.ts";
@@ -12,18 +13,57 @@ export interface Result {
   readonly error?: unknown;
 }
 
-/** Asks all at the same time, and waits for all. Never rejects. */
+/**
+ * Asks all at the same time, and waits for all; or, with `lateMs`, so long after the first one that has everything has done
+ * it. Who has not answered then has failed with ETIMEDOUT. Never rejects.
+ */
 export async function askAll(
   halves: readonly Half[],
   work: (member: Member, half: Half) => void | Promise<void>,
+  lateMs = 0,
 ): Promise<Result[]> {
-  const asked = halves.map((half) => settle(() => half.ask((member) => work(member, half))));
-  const settled = await Promise.all(asked);
-  return settled.map((result, i) => {
-    const half = halves[i]!;
+  const results = new Map<Half, Result>();
+  const done = Promise.withResolvers<void>();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const all = Promise.all(halves.map(async (half) => {
+    const settled = await settle(() => half.ask((member) => work(member, half)));
     // Whatever was thrown is an error, undefined as well.
-    return result.status === "fulfilled" ? { half } : { half, error: result.reason ?? new Error("it has failed") };
-  });
+    const error = settled.status === "rejected" ? settled.reason ?? new Error("it has failed") : undefined;
+    results.set(half, error === undefined ? { half } : { half, error });
+    if (error !== undefined || half.state !== "working" || lateMs === 0) return;
+    timer ??= setTimeout(done.resolve, lateMs);
+  }));
+  await Promise.race([all, done.promise]);
+  clearTimeout(timer);
+  return halves.map((half) => results.get(half) ?? { half, error: tooLate(half, lateMs) });
+}
+
+/** An answer, or ETIMEDOUT after `lateMs`; 0: however late it is. */
+export async function inTime(answer: void | Promise<void>, half: Half, lateMs: number): Promise<void> {
+  if (lateMs === 0 || !isPromise(answer)) return await answer;
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(tooLate(half, lateMs)), lateMs);
+  try {
+    await Promise.race([answer, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Closes all; one that has left is closed when it answers, and nobody waits for that longer than `lateMs`. */
+export async function closeHalves(
+  halves: readonly Half[],
+  reason: CloseReason,
+  lateMs: number,
+): Promise<PromiseSettledResult<void>[]> {
+  return await Promise.allSettled(halves.map(async (half) => {
+    const closed = inTime(half.close(reason), half, lateMs);
+    await (half.state === "left" ? closed.catch(() => {}) : closed);
+  }));
+}
+
+function tooLate({ name }: Half, lateMs: number): DblockError {
+  return new DblockError("ETIMEDOUT", `Cannot use ${name}`, `it has not answered for ${lateMs / 1000} s`);
 }
 
 /** What something came to, whether it throws now, rejects later, or neither. */
@@ -38,6 +78,7 @@ export async function settle(work: () => void | Promise<void>): Promise<PromiseS
 /**
  * Fills `buffer` from the first half that can. At once if that answers at once.
  *
+ * @param lateMs the next one is asked when one has not answered for so long, which counts as a failure; 0: never
  * @param failed told of each half that could not
  * @throws what the first one threw, if none can.
  */
@@ -46,6 +87,7 @@ export function readFirst(
   buffer: Uint8Array<ArrayBuffer>,
   offsetBytes: number,
   options: RequestOptions,
+  lateMs: number,
   failed: (half: Half) => void = () => {},
 ): void | Promise<void> {
   const readFrom = (index: number, firstError: unknown): void | Promise<void> => {
@@ -55,13 +97,18 @@ export function readFirst(
       failed(half);
       return readFrom(index + 1, index === 0 ? error : firstError);
     };
+    // The last one is waited for. One that is given up may still write to its buffer.
+    const patienceMs = index === halves.length - 1 ? 0 : lateMs;
+    const own = patienceMs === 0 ? buffer : new Uint8Array(buffer.length);
     let done: void | Promise<void>;
     try {
-      done = half.ask((member) => member.read(buffer, offsetBytes, options));
+      done = half.ask((member) => member.read(own, offsetBytes, options));
     } catch (error) {
       return next(error);
     }
-    return isPromise(done) ? done.catch(next) : done;
+    if (!isPromise(done)) return own === buffer ? undefined : buffer.set(own);
+    if (patienceMs === 0) return done.catch(next);
+    return inTime(done, half, patienceMs).then(() => buffer.set(own), next);
   };
   return readFrom(0, new Error("no half of the mirror is there"));
 }

@@ -28,6 +28,11 @@ export interface MirrorBackendOptions {
   readonly assumeSame?: boolean;
   /** A disk that has left is opened again after so many ms; 0: only by `rejoin()`. @default 5000 */
   readonly retryMs?: number;
+  /**
+   * A disk that has not answered so many ms after another one has is left; 0: however late, it is waited for. The last disk
+   * that has everything is always waited for. @default 0
+   */
+  readonly lateMs?: number;
   /** Told what happens to disks, a line each. @default console.error */
   readonly log?: (message: string) => void;
 }

@@ -7,7 +7,7 @@ import { fioLoop } from "./fio.ts";
 import { sh, waitFor } from "./harness.ts";
 import { MIB } from "./server.ts";
 
-const sizeBytes = 128 * MIB;
+const sizeBytes = 64 * MIB;
 
 /** A block device over a file: what is on it outlives it. */
 async function startHalf(name: string): Promise<{ readonly device: Device; readonly disk: RawBackend }> {
@@ -28,9 +28,9 @@ Deno.test("halves that go away and come back under load: no error, and only what
   const device = await serve(mirror, { name: "mirror0" });
   try {
     // A file system on it takes part: what it has is everywhere, not only where the load is.
-    await sh(`mkfs.ext4 -q ${device.path} && mount ${device.path} /mnt && head -c 24M /dev/urandom >/tmp/mirror-in`);
+    await sh(`mkfs.ext4 -q ${device.path} && mount ${device.path} /mnt && head -c 8M /dev/urandom >/tmp/mirror-in`);
     await sh("cp /tmp/mirror-in /mnt/before && sync");
-    const load = fioLoop("mirror", "--filename=/mnt/load --rw=randwrite --bs=4k --iodepth=8 --size=2M --fsync=64");
+    const load = fioLoop("mirror", "--filename=/mnt/load --rw=randwrite --bs=4k --iodepth=8 --size=1M --fsync=64");
     const written = async () => (await info("mirror0")).requests.write.count;
     const untilWritten = async (count: number) => {
       const before = await written();
@@ -38,7 +38,7 @@ Deno.test("halves that go away and come back under load: no error, and only what
     };
     const figures: string[] = [];
     for (const name of names) {
-      await untilWritten(50);
+      await untilWritten(20);
       const before = mirror.status;
       const { device: gone, disk } = halves.get(name)!;
       // As if its cable had been pulled: what it was asked and had not answered fails.
@@ -48,7 +48,7 @@ Deno.test("halves that go away and come back under load: no error, and only what
         `${name} has left`,
         () => mirror.status.halves.some((half) => half.name === name && half.state === "left"),
       );
-      await untilWritten(100);
+      await untilWritten(50);
       assertEquals(mirror.status.state, "degraded");
       const missed = mirror.status;
       halves.set(name, await startHalf(name));
@@ -61,7 +61,7 @@ Deno.test("halves that go away and come back under load: no error, and only what
       );
       assert(resynced > 0 && resynced < sizeBytes / 2, `${resynced} bytes were copied`);
     }
-    await untilWritten(50);
+    await untilWritten(20);
     assertEquals(await load.stop(), "");
     await sh("cmp /tmp/mirror-in /mnt/before && umount /mnt");
     const { counts: { errors } } = await info("mirror0");

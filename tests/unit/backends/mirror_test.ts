@@ -158,11 +158,14 @@ Deno.test("a half that comes back gets what it has missed and nothing else, also
 Deno.test("a half that has left is opened again by itself until it is there", async () => {
   await using test = await mirrored({ retryMs: 10 });
   const { mirror, a, b } = test;
+  b.openError = new Error("it is not there yet");
   b.failure = () => "ETIMEDOUT";
   await mirror.write(filled(1), 0, plain);
   b.failure = () => undefined;
-  b.openError = new Error("it is not there yet");
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  for (let waitedMs = 0; mirror.status.halves[1]?.error !== "Error: it is not there yet" && waitedMs < 20_000;) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    waitedMs += 5;
+  }
   assertEquals([states(mirror), mirror.status.halves[1]?.error], [["working", "left"], "Error: it is not there yet"]);
   b.openError = undefined;
   await untilInSync(mirror);
@@ -218,6 +221,25 @@ Deno.test("a half that can neither be read nor written again is left", async () 
     }
     assertEquals([states(mirror), mirror.status.repairedBytes], [["left", "working"], 0]);
   }
+});
+
+Deno.test("a half that cannot be repaired stays if the other one has left meanwhile: it is the last", async () => {
+  await using test = await mirrored();
+  const { mirror, a, b, log } = test;
+  const awake = Promise.withResolvers<void>();
+  a.delay = ({ operation, offsetBytes }) => operation === "write" && offsetBytes === 0 ? awake.promise : undefined;
+  a.failure = ({ operation, offsetBytes }) => operation !== "flush" && offsetBytes === 0 ? "EIO" : undefined;
+  assertEquals(await read(mirror, 0), filled(0));
+  for (let waited = 0; writesOf(a).length === 0 && waited < 10_000; waited++) {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  b.failure = () => "EIO";
+  await mirror.write(filled(1), 512 * KIB, plain);
+  assertEquals(states(mirror), ["working", "left"]);
+  awake.resolve();
+  await assertRejects(() => read(mirror, 0, 8192), DblockError, "a is broken"); // after the repair
+  assertEquals([states(mirror), log], [["working", "left"], ["b has left the mirror: Cannot write: b is broken"]]);
+  assertEquals(await read(mirror, 512 * KIB), filled(1));
 });
 
 Deno.test("if all halves fail, the request does, with its errno; one stays, and the others are copied when they can", async () => {
@@ -309,6 +331,21 @@ Deno.test("a new mirror copies all of its first half, unless they are said to be
   );
 });
 
+Deno.test("of three halves, one that is away keeps its marks when another one has been copied to", async () => {
+  const disks = ["a", "b", "c"].map((name, i) => new BreakableDisk(name, sizeBytes, filled(i, sizeBytes)));
+  const [a, b, c] = disks as [BreakableDisk, BreakableDisk, BreakableDisk];
+  c.failure = ({ operation }) => operation === "flush" ? undefined : "EIO";
+  await using test = await mirrored({ assumeSame: false, disks });
+  const { mirror } = test;
+  for (let waitedMs = 0; states(mirror).join() !== "working,working,left" && waitedMs < 20_000; waitedMs += 5) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  assertEquals([states(mirror), b.content], [["working", "working", "left"], a.content]);
+  c.failure = () => undefined;
+  await mirror.rejoin("c");
+  assertEquals([mirror.status.state, mirror.status.markedBytes, c.content], ["in sync", 0, a.content]);
+});
+
 Deno.test("a disk that is another one under the same name is copied as a whole if that is asked for", async () => {
   await using test = await mirrored();
   const { mirror, a, b } = test;
@@ -368,6 +405,41 @@ Deno.test("a mirror is of two to eight disks with names of their own, and as lar
   await eight.close("destroyed");
 });
 
+Deno.test("a half that does not answer is left after its time, and what it does too late does no harm", async () => {
+  for (const operation of ["write", "read", "flush"] as const) {
+    await using test = await mirrored({ lateMs: 50 });
+    const { mirror, a, b } = test;
+    await mirror.write(filled(1), 0, plain);
+    const awake = Promise.withResolvers<void>();
+    a.delay = (asked) => asked.operation === operation || asked.operation === "write" ? awake.promise : undefined;
+    if (operation === "read") assertEquals(await read(mirror, 0), filled(1));
+    if (operation === "flush") await mirror.flush(plain);
+    await mirror.write(filled(2), 0, plain); // a write of before, which reaches the disk after this one
+    for (let waitedMs = 0; states(mirror)[0] !== "left" && waitedMs < 20_000; waitedMs += 5) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    await mirror.write(filled(3), 0, plain);
+    assertEquals([states(mirror), mirror.status.halves[0]?.error], [
+      ["left", "working"],
+      "Cannot use a: it has not answered for 0.05 s",
+    ]);
+    const returned = mirror.rejoin("a"); // once it has answered: not before
+    await turns(100);
+    assertEquals([states(mirror)[0], a.openCount], ["left", 1]);
+    a.delay = () => undefined;
+    awake.resolve();
+    await returned;
+    assertEquals([mirror.status.state, a.content, b.content[0]], ["in sync", b.content, 3]);
+    // Nobody else has what the last one has: it is waited for.
+    b.failure = () => "EIO";
+    await mirror.write(filled(4), 0, plain);
+    a.delay = () => new Promise((resolve) => setTimeout(resolve, 300));
+    await mirror.write(filled(5), 0, plain);
+    assertEquals(await read(mirror, 0), filled(5));
+    a.delay = () => undefined;
+  }
+});
+
 Deno.test("a mark that cannot be recorded fails the write, before any half has it", async () => {
   await using test = await mirrored();
   const { mirror, a } = test;
@@ -421,6 +493,8 @@ for (const seed of [1, 2, 3, Number(Deno.env.get("DBLOCK_SEED") ?? crypto.getRan
         }
       }));
       broken.failure = () => undefined;
+      // Repairs come first: a half that is left by one must not be the one that is whole when the other breaks.
+      await read(test.mirror, 0, sizeBytes);
       const left = test.mirror.status.halves.find((half) => half.state === "left");
       if (left !== undefined && below(3) === 0) await test.mirror.rejoin(left.name);
       if (below(30) === 0) {
