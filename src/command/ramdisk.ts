@@ -329,9 +329,10 @@ async function whatThereIs(): Promise<string> {
   return names.length === 0 ? "there is none at all" : `there is: ${names.join(", ")}; name it with --name`;
 }
 
-if (import.meta.main) {
-  await runCommand(COMMAND, async () => {
-    const args = parseRamdiskArgs(Deno.args);
+/** Runs `dblock-ramdisk WORDS…` and ends the program. */
+export async function ramdisk(words: readonly string[]): Promise<never> {
+  return await runCommand(COMMAND, async () => {
+    const args = parseRamdiskArgs(words);
     switch (args.action) {
       case "help":
         return console.log(HELP.trimEnd());
@@ -346,3 +347,5 @@ if (import.meta.main) {
     }
   });
 }
+
+if (import.meta.main) await ramdisk(Deno.args);

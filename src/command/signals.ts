@@ -56,10 +56,15 @@ export interface UntilEndedOptions {
  * forces it. SIGTERM does the same, or leaves a disk that its policy keeps. Ctrl-Z stops the program if nobody has it open.
  */
 export async function untilEnded(device: Device, options: UntilEndedOptions = {}): Promise<Ending> {
+  using _heard = heedSignals(() => [device], options);
+  return await device.closed;
+}
+
+/** What {@linkcode untilEnded} does at a signal, for all devices that a program serves at that moment; until disposed. */
+export function heedSignals(devices: () => readonly Device[], options: UntilEndedOptions = {}): Disposable {
   const { stop = () => Deno.kill(Deno.pid, "SIGSTOP") } = options;
   let times = 0;
-  const close = async (signal: string) => {
-    const force = ++times > 1;
+  const close = async (device: Device, signal: string, force: boolean) => {
     try {
       await device.close({ force });
     } catch (error) {
@@ -68,36 +73,56 @@ export async function untilEnded(device: Device, options: UntilEndedOptions = {}
       complain(describe(error instanceof DblockError && !force ? withHint(error, hint) : error));
     }
   };
-  const isKept = async () => {
-    try {
-      return (await device.info()).onDeath !== "remove";
-    } catch {
-      return false; // close() will say why
-    }
+  const closeAll = async (signal: string, open: readonly Device[]) => {
+    if (open.length === 0) return;
+    const force = ++times > 1;
+    await Promise.all(open.map((device) => close(device, signal, force)));
   };
-  const leave = async () => {
-    if (!await isKept()) return await close("SIGTERM");
+  const leave = async (device: Device) => {
     try {
       await device.leave();
     } catch (error) {
       complain(describe(error));
     }
   };
-  const suspend = async () => {
-    try {
-      if ((await device.info()).openCount === 0) return stop();
-      const hint = 'to have the terminal back, start it with "&" or as a service';
-      const wrong = "it is in use, and its I/O would wait";
-      throw new DblockError("EBUSY", `Cannot stop serving ${device.path}`, wrong, { hint });
-    } catch (error) {
-      complain(describe(error));
-    }
+  const terminate = async () => {
+    const all = await Promise.all(devices().map(async (device) => ({ device, kept: await isKept(device) })));
+    const [kept, others] = [true, false].map((is) => all.filter((one) => one.kept === is).map((one) => one.device));
+    await Promise.all([...kept!.map(leave), closeAll("SIGTERM", others!)]);
   };
-  const listeners = [["SIGINT", () => close("Ctrl-C")], ["SIGTERM", leave], ["SIGTSTP", suspend]] as const;
+  const suspend = async () => {
+    const used: boolean[] = [];
+    for (const device of devices()) used.push(await isUsed(device));
+    if (!used.includes(true)) stop();
+  };
+  const listeners = [
+    ["SIGINT", () => closeAll("Ctrl-C", devices())],
+    ["SIGTERM", terminate],
+    ["SIGTSTP", suspend],
+  ] as const;
   for (const [name, listener] of listeners) Deno.addSignalListener(name, listener);
+  return {
+    [Symbol.dispose]: () => listeners.forEach(([name, listener]) => Deno.removeSignalListener(name, listener)),
+  };
+}
+
+async function isKept(device: Device): Promise<boolean> {
   try {
-    return await device.closed;
-  } finally {
-    for (const [name, listener] of listeners) Deno.removeSignalListener(name, listener);
+    return (await device.info()).onDeath !== "remove";
+  } catch {
+    return false; // close() will say why
+  }
+}
+
+/** Whether the program may not be stopped, because I/O would wait; says so. */
+async function isUsed(device: Device): Promise<boolean> {
+  try {
+    if ((await device.info()).openCount === 0) return false;
+    const hint = 'to have the terminal back, start it with "&" or as a service';
+    const wrong = "it is in use, and its I/O would wait";
+    throw new DblockError("EBUSY", `Cannot stop serving ${device.path}`, wrong, { hint });
+  } catch (error) {
+    complain(describe(error));
+    return true;
   }
 }

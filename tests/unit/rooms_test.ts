@@ -13,7 +13,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   backends: ["disk", "system", "nbd"],
   module: ["disk", "system"],
   nbd: ["disk", "system"],
-  command: ["disk", "system", "filters", "backends", "module", "nbd"],
+  command: ["", "disk", "system", "filters", "backends", "module", "nbd"],
   build: [],
 };
 

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+/** The table of subcommands, in the order in which help shows them. */
+import type { Command } from "./command.ts";
+import { DESTROY } from "./destroy.ts";
+import { helpOver } from "./help.ts";
+import { INFO } from "./info.ts";
+import { LIST } from "./list.ts";
+import { RECOVER } from "./recover.ts";
+import { RESIZE } from "./resize.ts";
+import { SERVE } from "./serve.ts";
+
+/** Every subcommand. */
+export const COMMANDS: readonly Command[] = [SERVE, LIST, INFO, DESTROY, RESIZE, RECOVER, helpOver(() => COMMANDS)];

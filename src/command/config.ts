@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+/** Disks that stand in files, such as those of /etc/dblock/: each file has the words of `dblock serve`. */
+import { DblockError, describe, ERRNO, errnoOf } from "../disk/errors.ts";
+import { UsageError } from "./cli.ts";
+import { readItems } from "./command.ts";
+import { checkName, DISK_OPTIONS, type DiskPlan, readDisks } from "./disk_plan.ts";
+import { basename } from "./path.ts";
+import { splitWords } from "./words.ts";
+
+/**
+ * The disks of a file, or of all files of a folder, but for hidden ones and an editor's "~" copies. A disk without a name
+ * has its file's, without ".disk".
+ *
+ * @throws {DblockError} it cannot be read, or there is nothing in it.
+ * @throws {UsageError} with the file in which something is wrong.
+ */
+export function readConfig(path: string): DiskPlan[] {
+  const attempted = `Cannot read ${path}`;
+  try {
+    if (!Deno.statSync(path).isDirectory) return readConfigFile(path);
+    const names = [...Deno.readDirSync(path)].map(({ name }) => name).filter((name) => !/^\.|~$/.test(name)).sort();
+    const plans = names.flatMap((name) => readConfigFile(`${path.replace(/\/$/, "")}/${name}`));
+    if (plans.length > 0) return plans;
+  } catch (error) {
+    if (error instanceof UsageError || error instanceof DblockError) throw error;
+    const wrong = error instanceof Deno.errors.NotFound ? "there is no such file or folder" : describe(error);
+    throw new DblockError(errnoOf(error) ?? ERRNO.EIO, attempted, wrong, { cause: error });
+  }
+  throw new DblockError("ENOENT", attempted, "there is no disk in it", {
+    hint: `a file there has the words of dblock serve: echo "memory:1GiB" >${path}/scratch`,
+  });
+}
+
+function readConfigFile(path: string): DiskPlan[] {
+  try {
+    const plans = readDisks(readItems(splitWords(Deno.readTextFileSync(path)), DISK_OPTIONS));
+    if (plans.length === 0) throw new UsageError("there is no SPEC in it");
+    return plans.map((plan) => plans.length === 1 ? withName(plan, basename(path).replace(/\.disk$/, "")) : plan);
+  } catch (error) {
+    throw error instanceof UsageError ? new UsageError(`${path}: ${error.message}`) : error;
+  }
+}
+
+function withName(plan: DiskPlan, name: string): DiskPlan {
+  return {
+    ...plan,
+    exits: plan.exits.map((exit) => exit.kind === "device" ? { ...exit, name: exit.name ?? checkName(name) } : exit),
+  };
+}

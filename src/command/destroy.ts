@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+/** `dblock destroy`: ends disks, whoever serves them. */
+import { DblockError, withHint } from "../disk/errors.ts";
+import { devicePath } from "../module/control.ts";
+import { destroy } from "../module/destroy.ts";
+import { UsageError } from "./cli.ts";
+import { type Command, readTyped } from "./command.ts";
+import { checkName } from "./disk_plan.ts";
+import { withNames } from "./info.ts";
+import { forgetStarted, readStarted } from "./run_folder.ts";
+
+/** The subcommand. */
+export const DESTROY: Command = {
+  name: "destroy",
+  summary: "end a disk; files and what else has its content stay",
+  usage: "NAME... [--force]",
+  options: [{ name: "force", letter: "f", text: "even if somebody uses it; what is not written is lost" }],
+  examples: [
+    { words: "destroy scratch", text: "if nobody uses it" },
+    { words: "destroy scratch --force", text: "in any case" },
+  ],
+  parse(words) {
+    const typed = readTyped(words, this, Infinity);
+    const names = typed.words.map(checkName);
+    if (names.length === 0) throw new UsageError("the NAME of a disk is missing (dblock list shows all)");
+    return async () => {
+      for (const name of names) {
+        await destroyOne(name, typed.has("force"));
+        console.log(`${devicePath(name)} is destroyed`);
+      }
+    };
+  },
+};
+
+async function destroyOne(name: string, force: boolean): Promise<void> {
+  const started = readStarted(name);
+  try {
+    await destroy(name, { force });
+  } catch (error) {
+    if (!(error instanceof DblockError) || error.code !== "EBUSY") throw await withNames(error);
+    const first = error.wrong.includes("mounted on") ? "umount it first" : "end that first";
+    throw withHint(error, `${first}, or dblock destroy --force ${name}: what is not written is lost`);
+  }
+  // A dead server has left it; one that lives removes what it has written by itself.
+  if (started !== undefined && readStarted(name)?.pid === started.pid && !isAlive(started.pid)) forgetStarted(name);
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    Deno.statSync(`/proc/${pid}`);
+    return true;
+  } catch {
+    return false;
+  }
+}

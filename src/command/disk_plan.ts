@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT
+/**
+ * What is to be served and where to, as words say it: a SPEC, and the options that follow it. The same words are on a
+ * command line, in a file of /etc/dblock/, and in what a server leaves in /run/dblock/ for `dblock recover`.
+ */
+import { DBLOCK_QUEUE_COUNT_MAX, DBLOCK_QUEUE_DEPTH_MAX } from "../module/abi.ts";
+import { DblockError } from "../disk/errors.ts";
+import { whyBadName } from "../module/control.ts";
+import { ON_DEATH, type OnDeath } from "../module/words.ts";
+import { type NbdAddress, parseNbdAddress, parseNbdUri } from "../nbd/address.ts";
+import { parseCount, parseTimeout, UsageError } from "./cli.ts";
+import type { Item, Option } from "./command.ts";
+import { type ParsedFilter, parseFilter } from "../filters/table.ts";
+import { type DiskSource, readSpec } from "./schemes.ts";
+import { didYouMean } from "./words.ts";
+
+/** Where a disk is to be had: in /dev, or from an NBD server. */
+export type Exit =
+  | { readonly kind: "device"; /** Undefined: the first dblockN that is free. */ readonly name: string | undefined }
+  | {
+    readonly kind: "nbd";
+    readonly address: NbdAddress; /** Undefined: the disk's name. */
+    readonly exportName?: string;
+  };
+
+/** A disk that is to be served. */
+export interface DiskPlan {
+  /** All of it, as it was typed. */
+  readonly words: readonly string[];
+  readonly source: DiskSource;
+  /** From the content outward. */
+  readonly filters: readonly ParsedFilter[];
+  /** At least one. */
+  readonly exits: readonly Exit[];
+  readonly readOnly: boolean;
+  readonly onDeath: OnDeath;
+  readonly timeoutMs: number;
+  /** Undefined: what suits the machine. */
+  readonly queues: number | undefined;
+  readonly depth: number | undefined;
+  readonly takeOver: boolean;
+}
+
+/** The options of a disk. */
+export const DISK_OPTIONS: readonly Option[] = [
+  { name: "name", value: "NAME", ofDisk: true, text: "the disk becomes /dev/NAME [the first dblockN that is free]" },
+  {
+    name: "nbd",
+    value: "ADDRESS",
+    ofDisk: true,
+    text: "serve it over NBD: unix:PATH, HOST:PORT, or an nbd:// URI, which names the export",
+  },
+  {
+    name: "with",
+    value: "FILTER",
+    ofDisk: true,
+    text: "put a filter in front of the content, NAME or NAME=OPTION=VALUE,...; the first one is next to the content",
+  },
+  { name: "read-only", ofDisk: true, text: "refuse everything that would change the disk" },
+  {
+    name: "on-death",
+    value: "POLICY",
+    ofDisk: true,
+    text:
+      "when this program dies, the disk is removed (remove), or stays until the next server; until then I/O fails " +
+      "(fail) or waits (hold) [remove]",
+  },
+  {
+    name: "take-over",
+    ofDisk: true,
+    text: "take the disk from the server that it has; those who use it notice nothing",
+  },
+  { name: "timeout", value: "SECONDS", ofDisk: true, text: "a request that takes longer fails; 0: none [30]" },
+  { name: "queues", value: "N", ofDisk: true, text: `queues of the disk, 1 to ${DBLOCK_QUEUE_COUNT_MAX}` },
+  { name: "depth", value: "N", ofDisk: true, text: "requests of each queue at once, 1 to 1024 [128]" },
+];
+
+/**
+ * Reads disks: each begins with its SPEC, and the options that follow belong to it. Options before the first SPEC belong
+ * to the first.
+ *
+ * @throws {UsageError} with what is wrong.
+ */
+export function readDisks(items: readonly Item[]): DiskPlan[] {
+  const groups: { spec: string; items: Item[] }[] = [];
+  const early: Item[] = [];
+  for (const item of items) {
+    if (item.kind === "word") groups.push({ spec: item.text, items: groups.length === 0 ? early : [] });
+    else (groups.at(-1)?.items ?? early).push(item);
+  }
+  if (groups.length === 0 && early.length > 0) throw new UsageError("the SPEC is missing (write it like memory:4GiB)");
+  const plans = groups.map(({ spec, items }) => readDisk(spec, items));
+  requireNames(plans);
+  return plans;
+}
+
+function requireNames(plans: readonly DiskPlan[]): void {
+  const names = new Set<string>();
+  for (const exit of plans.flatMap(({ exits }) => exits)) {
+    if (exit.kind !== "device" || exit.name === undefined) continue;
+    if (names.has(exit.name)) {
+      throw new UsageError(`--name ${exit.name} is there twice: each disk has a name of its own`);
+    }
+    names.add(exit.name);
+  }
+}
+
+function readDisk(spec: string, items: readonly Item[]): DiskPlan {
+  const source = readSpec(spec);
+  const words = [spec];
+  const exits: Exit[] = [];
+  const filters: ParsedFilter[] = [];
+  const given = new Map<string, string>();
+  for (const item of items) {
+    if (item.kind === "word") continue;
+    const { option: { name, value: takesValue }, value } = item;
+    words.push(`--${name}`, ...(takesValue === undefined ? [] : [value]));
+    if (name === "name") exits.push({ kind: "device", name: checkName(value) });
+    else if (name === "nbd") exits.push(readNbd(value));
+    else if (name === "with") filters.push(parseFilter(value));
+    else if (given.has(name)) throw new UsageError(`--${name} is there twice for ${spec}`);
+    else given.set(name, value);
+  }
+  const onDeath = readPolicy(given.get("on-death") ?? "remove");
+  const takeOver = given.has("take-over");
+  const needsMore = takeOver ? "--take-over" : onDeath === "remove" ? undefined : `--on-death ${onDeath}`;
+  if (needsMore !== undefined && !source.survives) {
+    throw new UsageError(`${needsMore} needs a disk whose content outlives this program, and ${spec} does not`);
+  }
+  const [queues, depth] = [given.get("queues"), given.get("depth")];
+  return {
+    words,
+    source,
+    filters,
+    exits: exits.length > 0 ? exits : [{ kind: "device", name: undefined }],
+    readOnly: given.has("read-only"),
+    onDeath,
+    takeOver,
+    timeoutMs: parseTimeout(given.get("timeout") ?? "30"),
+    queues: queues === undefined ? undefined : parseCount(queues, "queues", 1, DBLOCK_QUEUE_COUNT_MAX),
+    depth: depth === undefined ? undefined : parseCount(depth, "requests", 1, DBLOCK_QUEUE_DEPTH_MAX),
+  };
+}
+
+/**
+ * The name of a disk, as it was typed; "/dev/NAME" means the same.
+ *
+ * @throws {UsageError} if it cannot be one.
+ */
+export function checkName(text: string): string {
+  const name = text.replace(/^\/dev\//, "");
+  const wrong = whyBadName(name);
+  if (wrong === undefined) return name;
+  throw new UsageError(`"${text}" cannot be a disk's name: ${wrong}`);
+}
+
+function readPolicy(text: string): OnDeath {
+  const policies = Object.keys(ON_DEATH) as OnDeath[];
+  const found = policies.find((policy) => policy === text);
+  if (found !== undefined) return found;
+  throw new UsageError(`"${text}" is not a policy for --on-death${didYouMean(text, policies)}`);
+}
+
+function readNbd(text: string): Exit {
+  try {
+    if (!/^nbds?(\+unix)?:\/\//.test(text)) return { kind: "nbd", address: parseNbdAddress(text) };
+    const { address, exportName, tls } = parseNbdUri(text);
+    if (tls) throw new UsageError(`${text}: TLS is served by a program of yours (serveNbd() in src/nbd/README.md)`);
+    return { kind: "nbd", address, ...(exportName === "" ? {} : { exportName }) };
+  } catch (error) {
+    throw error instanceof DblockError ? new UsageError(error.message) : error;
+  }
+}

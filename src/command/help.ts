@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+/** `dblock help`: what there is to type. */
+import { filters } from "../filters/table.ts";
+import { UsageError } from "./cli.ts";
+import { type Command, helpOf, readTyped, row } from "./command.ts";
+import { didYouMean } from "./words.ts";
+
+/** The subcommand, over a table of which it is part. */
+export function helpOver(commands: () => readonly Command[]): Command {
+  return {
+    name: "help",
+    summary: "this text, or that of a subcommand",
+    usage: "[COMMAND | filters]",
+    options: [],
+    examples: [
+      { words: "help serve", text: "everything about serving; the same as serve --help" },
+      { words: "help filters", text: "what can stand in front of a disk, with all options" },
+    ],
+    parse(words) {
+      const [name] = readTyped(words, this, 1).words;
+      if (name === undefined) return () => Promise.resolve(console.log(overview(commands())));
+      if (name === "filters") return () => Promise.resolve(console.log(filterHelp()));
+      const found = findCommand(name, commands());
+      return () => Promise.resolve(console.log(helpOf(found)));
+    },
+  };
+}
+
+/**
+ * A subcommand by its name.
+ *
+ * @throws {UsageError} with the one that was meant.
+ */
+export function findCommand(name: string, commands: readonly Command[]): Command {
+  const found = commands.find((command) => command.name === name);
+  if (found !== undefined) return found;
+  throw new UsageError(`there is no command ${name}${didYouMean(name, commands.map((command) => command.name))}`);
+}
+
+/** All filters with their options. */
+function filterHelp(): string {
+  const sections = Object.entries(filters).map(([name, { summary, example, options }]) =>
+    [
+      `${name}: ${summary}`,
+      ...Object.entries(options).map(([option, { value, help }]) => row(`  ${option}=${value}`, help)),
+      `  --with ${example}`,
+    ].join("\n")
+  );
+  return `A filter stands in front of a disk: dblock serve SPEC --with NAME=OPTION=VALUE,...\n\n${
+    sections.join("\n\n")
+  }`;
+}
+
+/** All subcommands. */
+export function overview(commands: readonly Command[]): string {
+  return `dblock: disks that programs serve
+
+  sudo dblock serve memory:4GiB --name scratch     a disk: /dev/scratch
+  sudo dblock list                                 what there is
+  sudo dblock destroy scratch                      end it, from another terminal
+
+${commands.map(({ name, summary }) => row(`  dblock ${name}`, summary)).join("\n")}
+
+dblock COMMAND --help says more. Exit status: 0; 1 it failed; 2 it was typed wrongly.
+As dblock-ramdisk, this program is the ramdisk: dblock-ramdisk --help.`;
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+/** `dblock info`: everything about one disk or several. */
+import { DblockError } from "../disk/errors.ts";
+import { type DeviceInfo, info, list } from "../module/info.ts";
+import { UsageError } from "./cli.ts";
+import { type Command, JSON_OPTION, readTyped } from "./command.ts";
+import { checkName } from "./disk_plan.ts";
+import { formatDevice, jsonOf } from "./listing.ts";
+import { ask, type Description, readStarted } from "./run_folder.ts";
+
+/** The subcommand. */
+export const INFO: Command = {
+  name: "info",
+  summary: "everything about a disk",
+  usage: "NAME... [--json]",
+  options: [JSON_OPTION],
+  examples: [
+    { words: "info scratch", text: "what /dev/scratch is, what was done, what is going on" },
+    { words: "info scratch --json", text: "the same for programs" },
+  ],
+  parse(words) {
+    const typed = readTyped(words, this, Infinity);
+    const names = typed.words.map(checkName);
+    if (names.length === 0) throw new UsageError("the NAME of a disk is missing (dblock list shows all)");
+    return async () => {
+      const infos = await Promise.all(names.map(infoOf));
+      if (typed.has("json")) return console.log(jsonOf(infos));
+      for (const one of infos) console.log([formatDevice(one), ...await ownLines(one)].join("\n"));
+    };
+  },
+};
+
+/** With the names that there are, if it is none of them. */
+async function infoOf(name: string): Promise<DeviceInfo> {
+  try {
+    return await info(name);
+  } catch (error) {
+    throw await withNames(error);
+  }
+}
+
+/** What its server says. */
+async function ownLines({ name, server }: DeviceInfo): Promise<string[]> {
+  if (server === undefined) {
+    return readStarted(name) === undefined ? [] : [`  to go on with it: dblock recover ${name}`];
+  }
+  try {
+    const { spec, filters } = await ask(name, { ask: "describe" }, "") as Description;
+    return [`  content: ${spec}${filters.length === 0 ? "" : `; in front of it: ${filters.join(", ")}`}`];
+  } catch {
+    return []; // another program serves it
+  }
+}
+
+/** An error about a name that does not exist, with those that do. */
+export async function withNames(error: unknown): Promise<unknown> {
+  if (!(error instanceof DblockError) || error.code !== "ENOENT" || error.wrong !== "there is no such device") {
+    return error;
+  }
+  const names = (await list()).map(({ name }) => name).sort();
+  const hint = names.length === 0 ? "there is none at all" : `there is: ${names.join(", ")}`;
+  return new DblockError("ENOENT", error.attempted, error.wrong, { hint, cause: error });
+}

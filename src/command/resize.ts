@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+/** `dblock resize`: another size for a disk, under those who use it. Its server does it. */
+import { devicePath } from "../module/control.ts";
+import { info } from "../module/info.ts";
+import { formatSize, UsageError } from "./cli.ts";
+import { type Command, readTyped } from "./command.ts";
+import { checkName } from "./disk_plan.ts";
+import { withNames } from "./info.ts";
+import { diskSize } from "./parameters.ts";
+import { ask } from "./run_folder.ts";
+
+/** The subcommand. */
+export const RESIZE: Command = {
+  name: "resize",
+  summary: "another size, also while the disk is in use",
+  usage: "NAME SIZE",
+  options: [],
+  examples: [{ words: "resize disk 20GiB", text: "then the file system: resize2fs /dev/disk, or xfs_growfs /mnt" }],
+  notes: () => "What lies behind the end of a disk that becomes smaller is lost.",
+  parse(words) {
+    const [name, size] = readTyped(words, this, 2).words;
+    if (name === undefined || size === undefined) throw new UsageError("it takes a NAME and a SIZE: resize disk 20GiB");
+    const [disk, sizeBytes] = [checkName(name), diskSize(size)];
+    return async () => {
+      try {
+        await info(disk);
+      } catch (error) {
+        throw await withNames(error);
+      }
+      await ask(disk, { ask: "resize", sizeBytes }, `Cannot resize ${devicePath(disk)}`);
+      console.log(`${devicePath(disk)} has ${formatSize(sizeBytes)} now`);
+    };
+  },
+};

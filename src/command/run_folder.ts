@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT
+/**
+ * /run/dblock/: what a server leaves there while it serves. NAME.json has the words it was started with, so that
+ * `dblock recover` can go on with them after its death; NAME.sock is where it can be asked. Nothing here serves a disk.
+ */
+import { DblockError, describe, errnoOf, received } from "../disk/errors.ts";
+
+/** Where it is. Emptied when the machine starts; for root alone. */
+export const RUN_FOLDER = "/run/dblock";
+
+/** How a disk was started. */
+export interface Started {
+  readonly name: string;
+  /** The process that did it. */
+  readonly pid: number;
+  /** Where it was, when the words meant something. */
+  readonly cwd: string;
+  /** What followed `dblock serve`. */
+  readonly words: readonly string[];
+}
+
+/** What a server can be asked. */
+export type Question = { readonly ask: "resize"; readonly sizeBytes: number } | { readonly ask: "describe" };
+
+/** What a server says of a disk, in words. */
+export interface Description {
+  readonly spec: string;
+  readonly filters: readonly string[];
+}
+
+type Answer = { readonly answer: unknown } | { readonly errno: number; readonly message: string };
+
+const ANSWER_BYTES_MAX = 2 ** 20;
+
+/** Keeps how a disk was started, until disposed. */
+export function keepStarted(started: Started): Disposable {
+  const path = `${RUN_FOLDER}/${started.name}.json`;
+  Deno.mkdirSync(RUN_FOLDER, { recursive: true, mode: 0o700 });
+  Deno.writeTextFileSync(`${path}.${Deno.pid}`, `${JSON.stringify(started)}\n`, { mode: 0o600 });
+  Deno.renameSync(`${path}.${Deno.pid}`, path);
+  return {
+    [Symbol.dispose]: () => {
+      // Another server may have it by now.
+      if (readStarted(started.name)?.pid === started.pid) removeIfThere(path);
+    },
+  };
+}
+
+/** How a disk was started; undefined if nobody knows. */
+export function readStarted(name: string): Started | undefined {
+  try {
+    const started: unknown = JSON.parse(Deno.readTextFileSync(`${RUN_FOLDER}/${name}.json`));
+    return isStarted(started) ? started : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function isStarted(value: unknown): value is Started {
+  if (typeof value !== "object" || value === null) return false;
+  const { name, pid, cwd, words } = value as Partial<Record<keyof Started, unknown>>;
+  return typeof name === "string" && typeof pid === "number" && typeof cwd === "string" && Array.isArray(words) &&
+    words.every((word) => typeof word === "string");
+}
+
+/** The disks of which something is there, by name: their servers may be gone. */
+export function startedNames(): string[] {
+  try {
+    const names = [...Deno.readDirSync(RUN_FOLDER)].map((entry) => /^(.+)\.(json|sock)$/.exec(entry.name)?.[1]);
+    return [...new Set(names.filter((name) => name !== undefined))].sort();
+  } catch {
+    return [];
+  }
+}
+
+/** Removes what a dead server has left of a disk. */
+export function forgetStarted(name: string): void {
+  for (const kind of ["json", "sock"]) removeIfThere(`${RUN_FOLDER}/${name}.${kind}`);
+}
+
+function removeIfThere(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** Answers questions about a disk at its socket, until disposed. A question is a line of JSON, and so is the answer. */
+export function answerQuestions(name: string, answer: (question: Question) => Promise<unknown>): Disposable {
+  const path = `${RUN_FOLDER}/${name}.sock`;
+  Deno.mkdirSync(RUN_FOLDER, { recursive: true, mode: 0o700 });
+  removeIfThere(path); // a dead server's
+  const listener = Deno.listen({ transport: "unix", path });
+  const inode = Deno.statSync(path).ino;
+  void (async () => {
+    for await (const conn of listener) void answerOne(conn, answer);
+  })().catch(() => {}); // it was closed
+  return {
+    [Symbol.dispose]: () => {
+      listener.close();
+      try {
+        if (Deno.statSync(path).ino === inode) Deno.removeSync(path);
+      } catch {
+        // It is gone.
+      }
+    },
+  };
+}
+
+async function answerOne(conn: Deno.UnixConn, answer: (question: Question) => Promise<unknown>): Promise<void> {
+  try {
+    const reply = await answer(JSON.parse(await readLine(conn))).then(
+      (value): Answer => ({ answer: value ?? null }),
+      (error): Answer => ({ errno: errnoOf(error) ?? 5, message: describe(error) }),
+    );
+    await writeLine(conn, JSON.stringify(reply));
+  } catch {
+    // Whoever asked has gone, or asked nonsense.
+  } finally {
+    conn.close();
+  }
+}
+
+/**
+ * Asks the server of a disk.
+ *
+ * @throws {DblockError} ENOTCONN: it cannot be asked; or what it answers.
+ */
+export async function ask(name: string, question: Question, attempted: string): Promise<unknown> {
+  let conn: Deno.UnixConn;
+  try {
+    conn = await Deno.connect({ transport: "unix", path: `${RUN_FOLDER}/${name}.sock` });
+  } catch (error) {
+    const wrong = "its server is no `dblock serve`, so nobody can be asked";
+    throw new DblockError("ENOTCONN", attempted, wrong, { cause: error });
+  }
+  try {
+    await writeLine(conn, JSON.stringify(question));
+    const reply = JSON.parse(await readLine(conn)) as Answer;
+    if ("errno" in reply) throw received(reply);
+    return reply.answer;
+  } catch (error) {
+    if (error instanceof DblockError) throw error;
+    throw new DblockError("ENOTCONN", attempted, "its server has ended meanwhile", { cause: error });
+  } finally {
+    conn.close();
+  }
+}
+
+async function readLine(conn: Deno.Conn): Promise<string> {
+  const decoder = new TextDecoder();
+  const bytes = new Uint8Array(4096);
+  let text = "";
+  while (!text.includes("\n")) {
+    const count = await conn.read(bytes);
+    if (count === null) break;
+    text += decoder.decode(bytes.subarray(0, count), { stream: true });
+    if (text.length > ANSWER_BYTES_MAX) throw new RangeError("a line is too long");
+  }
+  return text;
+}
+
+async function writeLine(conn: Deno.Conn, line: string): Promise<void> {
+  const bytes = new TextEncoder().encode(`${line}\n`);
+  for (let at = 0; at < bytes.length;) at += await conn.write(bytes.subarray(at));
+}

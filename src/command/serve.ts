@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MIT
+/** `dblock serve`: one disk or many in one process, in the foreground, until they have ended. */
+import { DblockError, describe, quietly } from "../disk/errors.ts";
+import type { Device } from "../module/device.ts";
+import { list } from "../module/info.ts";
+import { filters as FILTERS } from "../filters/table.ts";
+import { formatNbdUri } from "../nbd/address.ts";
+import { type NbdServer, serveNbd } from "../nbd/server.ts";
+import { becomeIoFlusher, formatSize, keepCode, UsageError } from "./cli.ts";
+import { type Command, type Option, readItems, row } from "./command.ts";
+import { readConfig } from "./config.ts";
+import { DISK_OPTIONS, type DiskPlan, readDisks } from "./disk_plan.ts";
+import { counted } from "./listing.ts";
+import { answerQuestions, type Description, keepStarted, type Question } from "./run_folder.ts";
+import { SCHEMES } from "./schemes.ts";
+import { type DeviceEnd, ServedDisk } from "./served_disk.ts";
+import { abortOnSignals, heedSignals, outliveTerminal, SIGNALS_HELP } from "./signals.ts";
+
+const CONFIG: Option = {
+  name: "config",
+  value: "FILE|DIR",
+  text:
+    "disks from a file with the same words, or from all files of a folder; a disk without --name has its file's name",
+};
+
+/** The subcommand. */
+export const SERVE: Command = {
+  name: "serve",
+  summary: "serve disks until they are destroyed",
+  usage: "SPEC [OPTIONS] [SPEC [OPTIONS]]... [--config FILE|DIR]",
+  options: [...DISK_OPTIONS, CONFIG],
+  examples: [
+    { words: "serve memory:4GiB --name scratch", text: "/dev/scratch, in memory" },
+    { words: "serve ./disk.img?size=10GiB --name disk", text: "/dev/disk, in a file that is made if it is not there" },
+    {
+      words: "serve ./disk.img --name disk --on-death hold",
+      text: "if the program is killed, I/O waits for the next one",
+    },
+    { words: "serve ./disk.ts?size=1GiB --name mine", text: "a disk that you have written" },
+    {
+      words: "serve ./disk.img --nbd unix:/tmp/disk.sock",
+      text: "to NBD clients; this needs neither root nor a module",
+    },
+    {
+      words: "serve memory:1GiB --name slow --with delay=read=5ms,jitter=1ms --with stats",
+      text: "with filters in front of it",
+    },
+    { words: "serve memory:1GiB --name a ./b.img --name b", text: "two disks in one process" },
+    { words: "serve stripe:./a.img,./b.img --name fast", text: "one disk made of two" },
+    { words: "serve --config /etc/dblock", text: "a disk for each file there" },
+  ],
+  notes: () => {
+    const filters = Object.entries(FILTERS).map(([name, { summary }]) => row(`  ${name}`, summary));
+    const schemes = SCHEMES.flatMap(({ form, text, parameters }) => [
+      row(`  ${form}`, text),
+      ...parameters.map((one) => row(`    ?${one.name}${one.value === undefined ? "" : `=${one.value}`}`, one.text)),
+    ]);
+    return `A SPEC says where the content is; options after a SPEC belong to it:\n${schemes.join("\n")}
+  Parameters follow a "?" and are divided by "&" (quote them for the shell).
+  A SPEC inside another one stands in [ ] if it has a comma or a "?":
+  stripe:[a.img?raw],b.img
+
+Filters (dblock help filters has their options):
+${filters.join("\n")}
+
+${SIGNALS_HELP}`;
+  },
+  parse(words) {
+    const items = readItems(words, this.options);
+    const paths = items.flatMap((item) => item.kind === "option" && item.option === CONFIG ? [item.value] : []);
+    const plans = readDisks(items.filter((item) => item.kind === "word" || item.option !== CONFIG));
+    if (plans.length + paths.length === 0) {
+      throw new UsageError("a SPEC is missing (write it like memory:4GiB or ./disk.img)");
+    }
+    return async () => await serveDisks([...plans, ...paths.flatMap(readConfig)]);
+  },
+};
+
+/** Whether anybody can read it or not, the disks go on. */
+const say = quietly(console.log);
+const complain = quietly(console.error);
+
+/**
+ * Serves disks until all of them have ended. If one of them cannot be started, none is.
+ *
+ * @throws {DblockError} why one cannot be started, or has failed.
+ */
+export async function serveDisks(plans: readonly DiskPlan[]): Promise<void> {
+  becomeIoFlusher();
+  keepCode();
+  outliveTerminal();
+  keepOthersAlive();
+  using interrupted = abortOnSignals();
+  const stop = new AbortController();
+  const signal = AbortSignal.any([interrupted.signal, stop.signal]);
+  await using undo = new AsyncDisposableStack();
+  const disks = await startAll(await nameAll(plans), stop, signal);
+  undo.defer(async () => {
+    await Promise.all(disks.flatMap((disk) => disk.devices.map((device) => device.close({ force: true }))));
+  });
+  const servers = await startServers(disks, signal);
+  undo.move();
+  using _left = leaveWords(disks);
+  const running = new Set(disks);
+  using _heard = heedSignals(() => [...running].flatMap((disk) => disk.devices));
+  interrupted[Symbol.dispose]();
+  using _servers = closeAtSignals(servers);
+  for (const line of greetings(disks, servers)) say(line);
+
+  const failures: DblockError[] = [];
+  await Promise.all([
+    ...disks.map(async (disk) => {
+      const ends = await disk.ended;
+      running.delete(disk);
+      for (const end of ends) report(disk, end, failures);
+    }),
+    ...servers.map(async ({ server, uris }) => {
+      await server.closed;
+      for (const uri of uris) say(`${uri} has ended`);
+    }),
+  ]);
+  for (const failure of failures.slice(1)) complain(failure.message);
+  if (failures[0] !== undefined) throw failures[0];
+}
+
+/** What the code of one disk throws where nobody waits for it must not end the others. */
+function keepOthersAlive(): void {
+  const heed = (event: Event, error: unknown) => {
+    event.preventDefault();
+    complain(`the code of a disk failed outside of a request: ${describe(error)}`);
+  };
+  globalThis.addEventListener("unhandledrejection", (event) => heed(event, event.reason));
+  globalThis.addEventListener("error", (event) => heed(event, event.error));
+}
+
+/** Gives those that have no name the first one that is free. */
+async function nameAll(plans: readonly DiskPlan[]): Promise<DiskPlan[]> {
+  const exits = plans.flatMap((plan) => plan.exits).filter((exit) => exit.kind === "device");
+  const taken = new Set(exits.flatMap(({ name }) => name ?? []));
+  if (taken.size < exits.length) { for (const { name } of await list()) taken.add(name); }
+  let number = 0;
+  const next = (): string => {
+    while (taken.has(`dblock${number}`)) number++;
+    return `dblock${number++}`;
+  };
+  return plans.map((plan) => ({
+    ...plan,
+    exits: plan.exits.map((exit) => exit.kind === "device" ? { ...exit, name: exit.name ?? next() } : exit),
+  }));
+}
+
+/** All of them, or none. */
+async function startAll(
+  plans: readonly DiskPlan[],
+  stop: AbortController,
+  signal: AbortSignal,
+): Promise<readonly ServedDisk[]> {
+  // As many Workers as processors help; a thread for each queue of 20 disks takes its time to start.
+  const queues = plans.length === 1 ? undefined : 1;
+  const started: ServedDisk[] = [];
+  const failures: unknown[] = [];
+  await Promise.all(plans.map(async (plan) => {
+    try {
+      started.push(await ServedDisk.start(plan, { signal, queues }));
+    } catch (error) {
+      failures.push(error);
+      stop.abort(error);
+    }
+  }));
+  if (failures.length === 0) return started.sort((a, b) => plans.indexOf(a.plan) - plans.indexOf(b.plan));
+  await Promise.all(started.flatMap((disk) => disk.devices.map((device) => device.close({ force: true }))));
+  for (const { nbdParts } of started) for (const { backend } of nbdParts) await backend.close?.("unused");
+  throw failures[0];
+}
+
+interface Exporter {
+  readonly server: NbdServer;
+  readonly uris: readonly string[];
+}
+
+/** One NBD server for each address, with all disks that go there. */
+async function startServers(disks: readonly ServedDisk[], signal: AbortSignal): Promise<Exporter[]> {
+  const parts = disks.flatMap((disk) => disk.nbdParts.map((part) => ({ disk, ...part })));
+  const groups = Map.groupBy(parts, ({ exit }) => JSON.stringify(exit.address));
+  const servers: Exporter[] = [];
+  for (const group of groups.values()) {
+    const exports = Object.fromEntries(group.map(({ disk, exit, backend }, i) => {
+      const name = exit.exportName ?? disk.devices[0]?.name ?? (group.length === 1 ? "" : `disk${i}`);
+      return [name, backend];
+    }));
+    const server = await serveNbd(exports, { address: group[0]!.exit.address, signal });
+    const uris = server.exportNames.map((exportName) =>
+      formatNbdUri({ address: server.address, exportName, tls: false })
+    );
+    servers.push({ server, uris });
+  }
+  return servers;
+}
+
+function closeAtSignals(servers: readonly Exporter[]): Disposable {
+  const close = () => {
+    for (const { server } of servers) void server.close();
+  };
+  const signals = ["SIGINT", "SIGTERM"] as const;
+  if (servers.length > 0) { for (const name of signals) Deno.addSignalListener(name, close); }
+  return {
+    [Symbol.dispose]: () => {
+      if (servers.length > 0) { for (const name of signals) Deno.removeSignalListener(name, close); }
+    },
+  };
+}
+
+/** Says in /run/dblock/ how each disk was started, and answers there. */
+function leaveWords(disks: readonly ServedDisk[]): Disposable {
+  const stack = new DisposableStack();
+  for (const disk of disks) {
+    for (const { name } of disk.devices) {
+      try {
+        const { words } = disk.plan;
+        const named = words.includes("--name") ? words : [...words, "--name", name];
+        stack.use(keepStarted({ name, pid: Deno.pid, cwd: Deno.cwd(), words: named }));
+        stack.use(answerQuestions(name, (question) => answer(disk, question)));
+      } catch (error) {
+        complain(`/run/dblock/${name}: ${describe(error)}; nobody can ask this server to resize the disk`);
+      }
+    }
+  }
+  return stack;
+}
+
+async function answer(disk: ServedDisk, question: Question): Promise<Description | void> {
+  switch (question.ask) {
+    case "resize":
+      return await disk.resize(question.sizeBytes);
+    case "describe":
+      return { spec: disk.plan.source.text, filters: disk.plan.filters.map(({ name }) => name) };
+  }
+}
+
+function greetings(disks: readonly ServedDisk[], servers: readonly Exporter[]): string[] {
+  const lines = disks.flatMap((disk) => disk.devices.map((device) => greeting(disk, device)));
+  for (const { uris } of servers) lines.push(...uris.map((uri) => `${uri} is ready`));
+  const names = disks.flatMap((disk) => disk.devices.map((device) => device.name));
+  const end = names.length === 1 ? `dblock destroy ${names[0]}, or Ctrl-C` : "Ctrl-C";
+  const last = lines.pop();
+  return last === undefined ? [] : [...lines, `${last}; to end ${lines.length === 0 ? "it" : "all"}: ${end}`];
+}
+
+function greeting({ plan }: ServedDisk, { path, sizeBytes, queueCount, origin }: Device): string {
+  const what = origin === "created" ? "ready" : origin.replace("-", " ");
+  return `${path} is ${what}: ${formatSize(sizeBytes)}, ${counted(queueCount, "queue")}, ${plan.source.text}`;
+}
+
+function report({ plan }: ServedDisk, { device: { name, path }, ending }: DeviceEnd, failures: DblockError[]): void {
+  switch (ending.reason) {
+    case "failed": {
+      const hint = plan.onDeath === "remove" ? "the disk has ended" : `go on with: dblock recover ${name}`;
+      failures.push(new DblockError("EIO", `Cannot serve ${path} any more`, describe(ending.error), { hint }));
+      return;
+    }
+    case "left":
+      return say(`${path} is left to its next server; to go on: dblock recover ${name}`);
+    case "replaced":
+      return say(`${path} goes on: another process has taken it over`);
+    case "closed":
+      return say(`${path} has ended: destroyed`);
+    case "destroyed":
+      return say(`${path} has ended: destroyed by another process`);
+  }
+}

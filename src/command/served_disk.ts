@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT
+/**
+ * A disk that `dblock serve` serves: opened from its SPEC, brought to /dev and to NBD, replaced by itself where it grows.
+ * What a process with several of them does is in serve.ts.
+ */
+import type { Backend } from "../disk/backend.ts";
+import { DblockError, withHint } from "../disk/errors.ts";
+import { readOnly } from "../filters/read_only.ts";
+import { Control, devicePath } from "../module/control.ts";
+import type { Device, Ending } from "../module/device.ts";
+import { hasLostItsServer, settle } from "../module/existing.ts";
+import { serve, type ServeOptions } from "../module/serve.ts";
+import type { DiskPlan, Exit } from "./disk_plan.ts";
+import type { OpenOptions } from "./schemes.ts";
+import { shareBackend } from "./shared_backend.ts";
+
+/** A way out of the kind "device", whose name has been decided. */
+interface DeviceExit {
+  readonly kind: "device";
+  readonly name: string;
+}
+
+/** A disk that is to be an export: whoever serves it closes it. */
+export interface NbdPart {
+  readonly exit: Exit & { readonly kind: "nbd" };
+  readonly backend: Backend;
+}
+
+/** How to start disks. */
+export interface StartOptions {
+  readonly signal: AbortSignal;
+  /** For disks that say nothing about it. @default what suits the machine */
+  readonly queues?: number | undefined;
+}
+
+/** Why a device of a disk ended. */
+export interface DeviceEnd {
+  readonly device: Device;
+  readonly ending: Ending;
+}
+
+/** A disk that is being served. */
+export class ServedDisk {
+  readonly plan: DiskPlan;
+  /** What goes to NBD. */
+  readonly nbdParts: readonly NbdPart[];
+  /** Resolves when the disk is served to /dev no more. */
+  readonly ended: Promise<DeviceEnd[]>;
+  readonly #devices: Map<DeviceExit, Device>;
+  readonly #options: StartOptions;
+  #backend: Backend;
+  /** Changes of size and of code come one after the other. */
+  #replaced: Promise<unknown> = Promise.resolve();
+
+  private constructor(
+    plan: DiskPlan,
+    options: StartOptions,
+    made: { backend: Backend; devices: Map<DeviceExit, Device>; nbdParts: readonly NbdPart[] },
+  ) {
+    this.plan = plan;
+    this.#options = options;
+    this.#backend = made.backend;
+    this.#devices = made.devices;
+    this.nbdParts = made.nbdParts;
+    this.ended = Promise.all([...made.devices.keys()].map((exit) => this.#end(exit)));
+  }
+
+  /**
+   * Opens a disk and serves it to /dev; its NBD parts are the caller's. If any of it fails, nothing is left behind.
+   *
+   * @throws {DblockError} with what to type.
+   */
+  static async start(plan: DiskPlan, options: StartOptions): Promise<ServedDisk> {
+    const shared = await isServed(plan);
+    const backend = await openDisk(plan, { readOnly: plan.readOnly, shared });
+    const parts = shareBackend(backend, plan.exits.length);
+    await using undo = new AsyncDisposableStack();
+    const nbdParts: NbdPart[] = [];
+    const deviceParts: { exit: DeviceExit; part: Backend }[] = [];
+    for (const [i, exit] of plan.exits.entries()) {
+      const part = parts[i]!;
+      if (exit.kind === "device") deviceParts.push({ exit: named(exit), part });
+      else {
+        const exported = plan.readOnly && !part.readOnly ? readOnly(part) : part;
+        undo.defer(() => exported.close?.("unused"));
+        nbdParts.push({ exit, backend: exported });
+      }
+    }
+    const devices = new Map<DeviceExit, Device>();
+    const outcomes = await Promise.allSettled(deviceParts.map(async ({ exit, part }) => {
+      const device = await serve(part, serveOptions(plan, exit.name, options));
+      undo.defer(() => device.close({ force: true }));
+      devices.set(exit, device);
+    }));
+    for (const outcome of outcomes) if (outcome.status === "rejected") throw explain(outcome.reason);
+    undo.move();
+    return new ServedDisk(plan, options, { backend, devices, nbdParts });
+  }
+
+  /** Its devices, as they are now. */
+  get devices(): readonly Device[] {
+    return [...this.#devices.values()];
+  }
+
+  /** As it is now. */
+  get sizeBytes(): number {
+    return this.#backend.sizeBytes;
+  }
+
+  /**
+   * Gives it another size. A disk whose backend cannot is opened anew, larger, and takes itself over.
+   *
+   * @throws {DblockError} EOPNOTSUPP, EINVAL, and what the backend says.
+   */
+  async resize(sizeBytes: number): Promise<void> {
+    const [device] = this.devices;
+    if (device === undefined) throw new DblockError("ENODEV", "Cannot resize the disk", "it has ended");
+    if (this.#backend.resize !== undefined) {
+      for (const one of this.devices) await one.resize(sizeBytes);
+      return;
+    }
+    const attempted = `Cannot resize ${device.path} to ${sizeBytes} bytes`;
+    if (sizeBytes === device.sizeBytes) return;
+    if (!this.plan.source.survives) {
+      const hint = "a disk that can grow: a file, such as /dev/shm/disk.img?size=1GiB";
+      throw new DblockError("EOPNOTSUPP", attempted, `the size of ${this.plan.source.text} stays`, { hint });
+    }
+    if (sizeBytes < device.sizeBytes) {
+      const wrong = "what is mapped can grow, and not become smaller";
+      throw new DblockError("EOPNOTSUPP", attempted, wrong, { hint: `serve it with ?raw: ${this.plan.source.text}` });
+    }
+    if (this.nbdParts.length > 0) {
+      throw new DblockError("EOPNOTSUPP", attempted, "it is served over NBD, too", { hint: "serve it with ?raw" });
+    }
+    await this.replace({ shared: true, growToBytes: sizeBytes });
+  }
+
+  /**
+   * Opens the disk anew and lets that take it over from what serves it now: those who use it notice nothing. If it cannot
+   * be opened, or cannot take over, all stays as it is.
+   *
+   * @throws {DblockError} why.
+   */
+  async replace(open: Omit<OpenOptions, "readOnly">): Promise<void> {
+    const replaced = this.#replaced.then(() => this.#replace(open));
+    this.#replaced = replaced.catch(() => {});
+    await replaced;
+  }
+
+  async #replace(open: Omit<OpenOptions, "readOnly">): Promise<void> {
+    const backend = await openDisk(this.plan, { ...open, readOnly: this.plan.readOnly });
+    const exits = [...this.#devices.keys()];
+    const parts = shareBackend(backend, exits.length);
+    for (const [i, exit] of exits.entries()) {
+      const options = serveOptions(this.plan, exit.name, this.#options);
+      const device = await serve(parts[i]!, {
+        ...options,
+        existing: "take-over",
+        grow: open.growToBytes !== undefined,
+      });
+      const old = this.#devices.get(exit);
+      this.#devices.set(exit, device);
+      await old?.closed;
+    }
+    this.#backend = backend;
+  }
+
+  async #end(exit: DeviceExit): Promise<DeviceEnd> {
+    for (;;) {
+      const device = this.#devices.get(exit)!;
+      const ending = await device.closed;
+      // Who took it over may be this program itself.
+      if (ending.reason === "replaced") await this.#replaced;
+      if (this.#devices.get(exit) === device) return { device, ending };
+    }
+  }
+}
+
+function named(exit: Exit & { readonly kind: "device" }): DeviceExit {
+  if (exit.name === undefined) throw new RangeError("unreachable: a device without a name");
+  return { kind: "device", name: exit.name };
+}
+
+/** The content with its filters. */
+async function openDisk({ source, filters }: DiskPlan, options: OpenOptions): Promise<Backend> {
+  let disk = await source.open(options);
+  try {
+    for (const filter of filters) disk = await filter.wrap(disk);
+    return disk;
+  } catch (error) {
+    await disk.close?.("unused");
+    throw error;
+  }
+}
+
+function serveOptions(plan: DiskPlan, name: string, options: StartOptions): ServeOptions {
+  const { source, timeoutMs, onDeath, takeOver, depth } = plan;
+  const queues = plan.queues ?? options.queues;
+  return {
+    name,
+    timeoutMs,
+    onDeath,
+    readOnly: plan.readOnly,
+    existing: !source.survives ? "refuse" : takeOver ? "take-over" : "recover",
+    signal: options.signal,
+    ...(queues === undefined ? {} : { queues }),
+    ...(depth === undefined ? {} : { depth }),
+  };
+}
+
+/**
+ * Whether another server has the disk and is about to lose it. Asked before a file is touched, so that a name in use is what
+ * is said, and not that the file is.
+ */
+async function isServed(plan: DiskPlan): Promise<boolean> {
+  let served = false;
+  for (const exit of plan.exits) {
+    if (exit.kind !== "device") continue;
+    const { name } = named(exit);
+    const attempted = `Cannot create ${devicePath(name)}`;
+    using control = await Control.open(attempted);
+    const info = await settle(control, name);
+    if (info === undefined) continue;
+    const lost = hasLostItsServer(info);
+    if (!lost && plan.takeOver) served = true;
+    else if (!lost || !plan.source.survives) {
+      throw new DblockError("EEXIST", attempted, "the name is in use", { hint: whatToDo(plan, name, lost) });
+    }
+  }
+  return served;
+}
+
+function whatToDo({ source }: DiskPlan, name: string, lost: boolean): string {
+  const rest = `end that one with dblock destroy ${name}, or take another name: --name NAME`;
+  if (lost) return `its server died: dblock recover ${name}, ${rest}`;
+  return source.survives ? `take it over with --take-over, ${rest}` : rest;
+}
+
+/** What to type when a name is in use by something else than a device of ours. */
+function explain(error: unknown): unknown {
+  if (!(error instanceof DblockError) || error.code !== "EEXIST") return error;
+  return withHint(error, "take another name: --name NAME; dblock list shows those in use");
+}

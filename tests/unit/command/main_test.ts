@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { UsageError } from "../../../src/command/cli.ts";
+import { helpOf } from "../../../src/command/command.ts";
+import { COMMANDS } from "../../../src/command/commands.ts";
+import { readConfig } from "../../../src/command/config.ts";
+import { readItems } from "../../../src/command/command.ts";
+import { DISK_OPTIONS, readDisks } from "../../../src/command/disk_plan.ts";
+import { overview } from "../../../src/command/help.ts";
+import { readCommandLine } from "../../../src/command/main.ts";
+import { splitWords } from "../../../src/command/words.ts";
+
+for (const command of COMMANDS) {
+  Deno.test(`every example of dblock ${command.name} --help can be typed`, () => {
+    for (const { words } of command.examples) {
+      assertEquals(words.split(" ")[0], command.name);
+      assertEquals(typeof readCommandLine(splitWords(words)), "function", words);
+    }
+    assertEquals(command.examples.length > 0, true);
+  });
+
+  Deno.test(`dblock ${command.name} --help has every option, and fits on a terminal`, () => {
+    const help = helpOf(command);
+    for (const { name } of command.options) assertStringIncludes(help, `--${name}`);
+    assertEquals(help.split("\n").filter((line) => line.length > 84), []);
+    assertStringIncludes(overview(COMMANDS), `dblock ${command.name}`);
+  });
+}
+
+/** What is typed wrongly, and what is said. */
+const WRONG: readonly [words: string, said: string][] = [
+  ["", "a command is missing"],
+  ["serv", "there is no command serv; did you mean serve?"],
+  ["--json list", "stands before the command"],
+  ["serve", "a SPEC is missing"],
+  ["serve --name a", "the SPEC is missing"],
+  ["serve memory:1MiB --nmae a", "there is no option --nmae; did you mean --name?"],
+  ["serve memory:1MiB --name", "--name needs a value: --name NAME"],
+  ["serve memory:1MiB --name a/b", '"a/b" cannot be a disk\'s name'],
+  ["serve memory:1MiB --read-only=yes", "--read-only takes no value"],
+  ["serve memory:1MiB --timeout 5000", '"5000" is not a timeout'],
+  ["serve memory:1MiB --timeout 1 --timeout 2", "--timeout is there twice"],
+  ["serve memory:1MiB --name a null:1MiB --name a", "--name a is there twice"],
+  ["serve memory:1MiB --on-death hold", "--on-death hold needs a disk whose content outlives this program"],
+  ["serve ./a.img --on-death hodl", "did you mean hold?"],
+  ["serve memory:1MiB --take-over", "--take-over needs a disk whose content outlives"],
+  ["serve memory:1MiB --with dealy=read=5ms", "did you mean delay?"],
+  ["serve memory:1MiB --with delay=raed=5ms", "did you mean read?"],
+  ["serve memory:1MiB --with delay=read=soon", '"soon"'],
+  ["serve memory:1MiB --nbd host:0x", "NBD"],
+  ["info", "the NAME of a disk is missing"],
+  ["destroy", "the NAME of a disk is missing"],
+  ["list a", "there is one word too many: a"],
+  ["list --json --json", "--json is there twice"],
+  ["resize a", "it takes a NAME and a SIZE"],
+  ["resize a 1000", "not a multiple of 512 (near it: 512 or 1024)"],
+  ["help serv", "did you mean serve?"],
+];
+
+for (const [words, said] of WRONG) {
+  Deno.test(`"dblock ${words}" is refused with what to type`, () => {
+    const { message } = assertThrows(() => readCommandLine(splitWords(words)), UsageError);
+    assertStringIncludes(message, said);
+    assertEquals(message.includes("\n"), false);
+  });
+}
+
+const plansOf = (words: string) => readDisks(readItems(splitWords(words), DISK_OPTIONS));
+
+Deno.test("options belong to the SPEC before them; those before the first SPEC to the first", () => {
+  const plans = plansOf(
+    "--timeout 5 memory:1MiB --name a --name b null:1MiB --read-only --nbd nbd://localhost/x --depth=4",
+  );
+  const seen = plans.map(({ source, exits, timeoutMs, readOnly, depth }) => [
+    source.text,
+    exits.map((exit) => exit.kind === "device" ? exit.name : `${exit.kind} ${exit.exportName}`),
+    timeoutMs,
+    readOnly,
+    depth,
+  ]);
+  assertEquals(seen, [
+    ["memory:1MiB", ["a", "b"], 5_000, false, undefined],
+    ["null:1MiB", ["nbd x"], 30_000, true, 4],
+  ]);
+  assertEquals(plansOf("null:512")[0]!.exits, [{ kind: "device", name: undefined }]);
+});
+
+Deno.test("the words of a plan mean the same plan", () => {
+  const [plan] = plansOf("./a b.img --name x --on-death hold --with stats".replace("a b", "ab"));
+  const { words } = plan!;
+  assertEquals(words, ["./ab.img", "--name", "x", "--on-death", "hold", "--with", "stats"]);
+  assertEquals(readDisks(readItems(words, DISK_OPTIONS))[0]!.words, words);
+});
+
+Deno.test("readConfig() names a disk by its file, reads folders, and says in which file something is wrong", () => {
+  const dir = Deno.makeTempDirSync();
+  Deno.writeTextFileSync(`${dir}/b.disk`, "memory:1MiB  # scratch\n  --timeout 9\n");
+  Deno.writeTextFileSync(`${dir}/a`, "null:1MiB --name other");
+  Deno.writeTextFileSync(`${dir}/.hidden`, "nonsense:");
+  Deno.writeTextFileSync(`${dir}/a~`, "nonsense:");
+  const names = readConfig(dir).map(({ exits: [exit] }) => exit!.kind === "device" ? exit!.name : "");
+  assertEquals(names, ["other", "b"]);
+  Deno.writeTextFileSync(`${dir}/c`, "memroy:1MiB");
+  assertThrows(() => readConfig(dir), UsageError, `${dir}/c: memroy:1MiB: there is no scheme memroy`);
+  Deno.writeTextFileSync(`${dir}/c`, "# nothing");
+  assertThrows(() => readConfig(`${dir}/c`), UsageError, "there is no SPEC in it");
+  assertThrows(() => readConfig(`${dir}/none`), Error, "there is no such file or folder");
+  Deno.removeSync(dir, { recursive: true });
+});

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { openModule } from "../../../src/command/module_disk.ts";
+import { loadModule } from "../../../src/command/module_loader.ts";
+import { DblockError } from "../../../src/disk/errors.ts";
+import { requestOptions } from "../../../src/disk/request.ts";
+
+const DISK = "{ sizeBytes: 4096, read(buffer: Uint8Array) { buffer.fill(7); }, write() {} }";
+
+async function withFiles(files: Readonly<Record<string, string>>, use: (dir: string) => Promise<void>): Promise<void> {
+  const dir = await Deno.makeTempDir({ prefix: "dblock module " });
+  try {
+    for (const [name, text] of Object.entries(files)) await Deno.writeTextFile(`${dir}/${name}`, text);
+    await use(dir);
+  } finally {
+    await Deno.remove(dir, { recursive: true });
+  }
+}
+
+Deno.test("openModule() gives the parameters to the default export, and a size as a number", async () => {
+  const text = `
+    import { DblockError, type Backend } from "jsr:@dblock/dblock@^0.1.0";
+    import { seven } from "./lib.ts";
+    enum Fill { One = 1 }
+    interface Given { sizeBytes: number; fill: string }
+    export default async ({ sizeBytes, fill }: Given): Promise<Backend> => ({
+      sizeBytes,
+      read(buffer) { buffer.fill(Number(fill) + seven() + Fill.One); },
+      write() { throw new DblockError("ENOSPC", import.meta.filename); },
+    });`;
+  await withFiles({ "disk.ts": text, "lib.ts": "export const seven = (): number => 7;" }, async (dir) => {
+    const disk = await openModule(`${dir}/disk.ts`, new Map([["size", "1MiB"], ["fill", "2"]]));
+    const buffer = new Uint8Array(2);
+    await disk.read(buffer, 0, requestOptions());
+    assertEquals([disk.sizeBytes, ...buffer], [2 ** 20, 10, 10]);
+    const write = async () => await disk.write(buffer, 0, requestOptions());
+    const error = await assertRejects(write, DblockError); // this program's class, and not another one of that name
+    assertEquals([error.code, error.attempted], ["ENOSPC", `${dir}/disk.ts`]);
+  });
+});
+
+Deno.test("openModule() loads what the files are now, also those that the module imports", async () => {
+  const main = `import { fill } from "./lib.js"; export default ${DISK.replace("7", "fill")}`;
+  await withFiles({ "disk.ts": main, "lib.js": "export const fill = 1;" }, async (dir) => {
+    const read = async () => {
+      const buffer = new Uint8Array(1);
+      await (await openModule(`${dir}/disk.ts`, new Map())).read(buffer, 0, requestOptions());
+      return buffer[0];
+    };
+    const first = await read();
+    await Deno.writeTextFile(`${dir}/lib.js`, "export const fill = 2;");
+    assertEquals([first, await read()], [1, 2]);
+    await Deno.writeTextFile(`${dir}/lib.js`, "export const fill = 1;");
+    assertEquals(await read(), 1);
+    const { files } = await loadModule(`${dir}/disk.ts`);
+    assertEquals(files, [`${dir}/disk.ts`, `${dir}/lib.js`]);
+  });
+});
+
+Deno.test("a module that is loaded again has a state of its own", async () => {
+  const text = "let count = 0; export default () => ({ sizeBytes: ++count * 512, read() {}, write() {} });";
+  await withFiles({ "disk.ts": text }, async (dir) => {
+    const sizes = [];
+    for (let i = 0; i < 2; i++) sizes.push((await openModule(`${dir}/disk.ts`, new Map())).sizeBytes);
+    assertEquals(sizes, [512, 512]);
+  });
+});
+
+/** What is wrong in a module, and what is said. */
+const WRONG: readonly [what: string, text: string, said: string][] = [
+  ["no default export", "export const disk = 1;", "it has no default export (type into it: export default"],
+  ["a default export that makes nothing", "export default () => 5;", "what it exports makes no disk"],
+  ["a disk without read()", "export default { sizeBytes: 512, write() {} };", "its disk has no read()"],
+  ["a disk without write()", "export default { sizeBytes: 512, read() {} };", "its disk has no write()"],
+  ["a disk without a size", "export default (p: object) => ({ ...p, read() {}, write() {} });", "give it: ?size=1GiB"],
+  ["a syntax error", "export default {", "disk.ts:1:"],
+  ["a factory that throws", "export default () => { throw new Error('no store'); };", "threw Error: no store"],
+  ["an import from npm", 'import "npm:left-pad"; export default 1;', "deno bundle"],
+  ["an import from JSR", 'import * as x from "jsr:@std/fs"; export default x;', "dblock does not download"],
+  ["an import by a bare name", 'import x from "left-pad"; export default x;', "only files can be imported"],
+  ["an import of a file that is missing", 'import x from "./no.ts"; export default x;', "no.ts"],
+  ["an import of what is not exported", 'import { no } from "./ok.ts"; export default no;', "no"],
+  ["an import in a circle", 'import "./circle.ts"; export default 1;', "imports itself, through others"],
+  ["code that throws", "throw new TypeError('at once');", "at once"],
+];
+
+for (const [what, text, said] of WRONG) {
+  Deno.test(`openModule() says in one line what to do about ${what}`, async () => {
+    const files = { "disk.ts": text, "ok.ts": "export const ok = 1;", "circle.ts": 'import "./disk.ts";' };
+    await withFiles(files, async (dir) => {
+      const { message } = await assertRejects(() => openModule(`${dir}/disk.ts`, new Map()), DblockError);
+      assertStringIncludes(message, `Cannot load ${dir}/disk.ts: `);
+      assertStringIncludes(message, said);
+      assertEquals([message.includes("\n"), message.includes("base64")], [false, false]);
+    });
+  });
+}
+
+Deno.test("openModule() says that there is no such file", async () => {
+  await assertRejects(
+    () => openModule("/nowhere/disk.ts", new Map()),
+    DblockError,
+    "there is no file /nowhere/disk.ts",
+  );
+});

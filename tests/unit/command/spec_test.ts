@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { UsageError } from "../../../src/command/cli.ts";
+import { readSpec } from "../../../src/command/schemes.ts";
+import { membersOf, parseSpec } from "../../../src/command/spec.ts";
+import { DblockError } from "../../../src/disk/errors.ts";
+
+const open = { readOnly: false, shared: false };
+
+Deno.test("parseSpec() takes scheme, place and parameters apart", () => {
+  const parse = (text: string) => {
+    const { scheme, place, parameters } = parseSpec(text);
+    return [scheme, place, Object.fromEntries(parameters)];
+  };
+  assertEquals(parse("memory:4GiB"), ["memory", "4GiB", {}]);
+  assertEquals(parse("./a.img?size=1GiB&direct"), [undefined, "./a.img", { size: "1GiB", direct: "" }]);
+  assertEquals(parse("file:/a%3Fb%20c?x=1%262"), ["file", "/a?b c", { x: "1&2" }]);
+  assertEquals(parse("100%.img"), [undefined, "100%.img", {}]);
+  assertEquals(parse("stripe:[a?raw],b?chunk=1"), ["stripe", "[a?raw],b", { chunk: "1" }]);
+});
+
+Deno.test("membersOf() divides a set by its commas, and leaves those in brackets", () => {
+  const members = (text: string) => membersOf(parseSpec(text)).map((spec) => spec.text);
+  assertEquals(members("concat:a,memory:1MiB,[stripe:b,c?chunk=4KiB]"), ["a", "memory:1MiB", "stripe:b,c?chunk=4KiB"]);
+  assertThrows(() => members("concat:a,,b"), UsageError, "between two commas");
+});
+
+/** What is typed wrongly, and what is said. */
+const WRONG: readonly [spec: string, said: string][] = [
+  ["", "a SPEC is empty"],
+  ["memroy:4GiB", "there is no scheme memroy; did you mean memory? (a file of that name: ./memroy:4GiB)"],
+  ["memory", "it is typed memory:SIZE (a file of that name: ./memory)"],
+  ["memory:", "the size is missing (write it like memory:4GiB)"],
+  ["memory:4097", "not a multiple of 4096 (near it: 4096 or 8192)"],
+  ["memory:much", '"much" is not a size'],
+  ["null:1", "not a multiple of 512 (near it: 512)"],
+  ["./a.img?sise=1GiB", "there is no parameter sise; did you mean size?"],
+  ["./a.img?size", "size needs a value: size=SIZE"],
+  ["./a.img?direct=yes", "direct takes no value"],
+  ["./a.img?size=1GiB&size=2GiB", "size is there twice"],
+  ["file:", "the path is missing"],
+  ["pattern:1MiB?seed=x", '"x" is not a number of seed'],
+  ["stripe:[a,b", "a [ or ] has no partner"],
+  ["slice:null:1MiB?partition=1&offset=512", "not both"],
+  ["nbd:host", "nbd://HOST:PORT/EXPORT"],
+  ["rbd:image", "it is typed rbd:POOL/[NAMESPACE/]IMAGE[@SNAPSHOT]"],
+];
+
+for (const [spec, said] of WRONG) {
+  Deno.test(`readSpec() refuses "${spec}" and says what to type`, () => {
+    const { message } = assertThrows(() => readSpec(spec), UsageError);
+    assertStringIncludes(message, said);
+    assertEquals(message.includes("\n"), false);
+  });
+}
+
+const SIZES: readonly [spec: string, sizeBytes: number, survives: boolean][] = [
+  ["memory:1MiB", 2 ** 20, false],
+  ["null:1PiB", 2 ** 50, true],
+  ["pattern:1MiB?seed=7", 2 ** 20, true],
+  ["concat:null:1MiB,null:2MiB", 3 * 2 ** 20, true],
+  ["stripe:null:1MiB,[memory:1MiB]?chunk=4KiB", 2 ** 21, false],
+  ["slice:concat:null:1MiB,null:1MiB?offset=4096&size=8KiB", 8192, true],
+];
+
+for (const [spec, sizeBytes, survives] of SIZES) {
+  Deno.test(`readSpec() opens "${spec}"`, async () => {
+    const source = readSpec(spec);
+    const disk = await source.open(open);
+    assertEquals([disk.sizeBytes, source.survives], [sizeBytes, survives]);
+    await disk.close?.("unused");
+  });
+}
+
+Deno.test("a file is made only if a size is given, and told from a raw one by its size", async () => {
+  const dir = await Deno.makeTempDir();
+  const path = `${dir}/disk.img`;
+  const missing = await assertRejects(() => readSpec(path).open(open), DblockError);
+  assertStringIncludes(missing.message, `there is no such file (to make it: ${path}?size=4GiB)`);
+  await assertRejects(
+    () => readSpec(`${path}?size=1MiB`).open({ ...open, readOnly: true }),
+    DblockError,
+    "is not made",
+  );
+  assertEquals([...Deno.readDirSync(dir)], []);
+  for (const [query, mapped] of [["?size=1MiB", true], ["", true], ["?raw", false]] as const) {
+    const disk = await readSpec(path + query).open(open);
+    assertEquals([disk.sizeBytes, "mapping" in disk], [2 ** 20, mapped]);
+    await disk.close?.("unused");
+  }
+  await Deno.truncate(path, 2 ** 20 + 512);
+  const odd = await readSpec(path).open(open);
+  assertEquals([odd.sizeBytes, "mapping" in odd], [2 ** 20 + 512, false]);
+  await odd.close?.("unused");
+  const empty = `${dir}/empty`;
+  await Deno.writeTextFile(empty, "");
+  await assertRejects(() => readSpec(empty).open(open), DblockError, "the file is empty (to make it larger:");
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("a set of which one disk cannot be opened closes the others", async () => {
+  const dir = await Deno.makeTempDir();
+  const spec = readSpec(`concat:[${dir}/a?size=1MiB],${dir}/missing`);
+  await assertRejects(() => spec.open(open), DblockError, "there is no such file");
+  const again = await readSpec(`${dir}/a`).open(open); // nobody holds its lock
+  await again.close?.("unused");
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("a number that a disk cannot be made of is a mistake of the words", async () => {
+  await assertRejects(() => readSpec("stripe:null:1MiB?chunk=512").open(open), UsageError, "chunkBytes");
+});
