@@ -2,6 +2,7 @@
 /** The table of subcommands, in the order in which help shows them. */
 import type { Command } from "./command.ts";
 import { DESTROY } from "./destroy.ts";
+import { DOCTOR } from "./doctor.ts";
 import { helpOver } from "./help.ts";
 import { INFO } from "./info.ts";
 import { LIST } from "./list.ts";
@@ -10,4 +11,13 @@ import { RESIZE } from "./resize.ts";
 import { SERVE } from "./serve.ts";
 
 /** Every subcommand. */
-export const COMMANDS: readonly Command[] = [SERVE, LIST, INFO, DESTROY, RESIZE, RECOVER, helpOver(() => COMMANDS)];
+export const COMMANDS: readonly Command[] = [
+  SERVE,
+  LIST,
+  INFO,
+  DESTROY,
+  RESIZE,
+  RECOVER,
+  DOCTOR,
+  helpOver(() => COMMANDS),
+];

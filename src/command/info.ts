@@ -45,8 +45,9 @@ async function ownLines({ name, server }: DeviceInfo): Promise<string[]> {
     return readStarted(name) === undefined ? [] : [`  to go on with it: dblock recover ${name}`];
   }
   try {
-    const { spec, filters } = await ask(name, { ask: "describe" }, "") as Description;
-    return [`  content: ${spec}${filters.length === 0 ? "" : `; in front of it: ${filters.join(", ")}`}`];
+    const { spec, filters, lines } = await ask(name, { ask: "describe" }, "") as Description;
+    const front = filters.length === 0 ? "" : `; in front of it: ${filters.join(", ")}`;
+    return [`  content: ${spec}${front}`, ...lines.map((line) => `  ${line}`)];
   } catch {
     return []; // another program serves it
   }

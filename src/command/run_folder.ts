@@ -26,6 +26,8 @@ export type Question = { readonly ask: "resize"; readonly sizeBytes: number } | 
 export interface Description {
   readonly spec: string;
   readonly filters: readonly string[];
+  /** What else there is to say, a line each. */
+  readonly lines: readonly string[];
 }
 
 type Answer = { readonly answer: unknown } | { readonly errno: number; readonly message: string };

@@ -3,6 +3,8 @@
 import { concat } from "../backends/concat.ts";
 import { FileBackend } from "../backends/file.ts";
 import { MemoryBackend } from "../backends/memory.ts";
+import { MirrorBackend } from "../backends/mirror.ts";
+import type { MirrorStatus } from "../backends/mirror_status.ts";
 import { NbdBackend } from "../backends/nbd.ts";
 import { NullBackend } from "../backends/null.ts";
 import { PatternBackend } from "../backends/pattern.ts";
@@ -14,7 +16,7 @@ import type { Backend } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 import { parseNbdUri } from "../nbd/address.ts";
 import { PAGE_BYTES } from "../system/libc.ts";
-import { UsageError } from "./cli.ts";
+import { formatSize, UsageError } from "./cli.ts";
 import { openModule } from "./module_disk.ts";
 import { diskSize, type Parameter, Parameters } from "./parameters.ts";
 import { membersOf, parseSpec, type Spec } from "./spec.ts";
@@ -38,6 +40,8 @@ export interface DiskSource {
   readonly survives: boolean;
   /** The file of a module: new code in it can take the disk over. */
   readonly modulePath?: string;
+  /** What there is to say of the disk since it was opened, a line each. */
+  describe?(): readonly string[];
   /**
    * Opens the disk.
    *
@@ -160,6 +164,16 @@ export const SCHEMES: readonly Scheme[] = [
       const chunkBytes = parameters.size("chunk");
       return readSet(spec, (disks) => stripe(disks, chunkBytes === undefined ? {} : { chunkBytes }));
     },
+  },
+  {
+    names: ["mirror"],
+    form: "mirror:SPEC,SPEC…",
+    text: "the same content on each; one that fails is left, and copied to when it is back",
+    parameters: [
+      { name: "bitmap", value: "PATH", text: "a file of marks, so that only what differs is copied" },
+      { name: "late", value: "MS", text: "a disk that is so much later than another one has failed [0: never]" },
+    ],
+    read: readMirror,
   },
   {
     names: ["slice"],
@@ -331,6 +345,36 @@ function readSlice(spec: Spec, parameters: Parameters): Omit<DiskSource, "text">
   };
 }
 
+function readMirror(spec: Spec, parameters: Parameters): Omit<DiskSource, "text"> {
+  const sources = membersOf(spec).map(readParsed);
+  const bitmapPath = parameters.text("bitmap");
+  const lateMs = parameters.count("late", 0, 1_200_000);
+  let mirror: MirrorBackend | undefined;
+  return {
+    survives: sources.every((source) => source.survives),
+    describe: () => mirror === undefined ? [] : describeMirror(mirror.status),
+    open: async (options) => {
+      requireNoGrowth(options);
+      const halves = sources.map((source) => ({ name: source.text, open: () => source.open(options) }));
+      return mirror = await MirrorBackend.open(halves, {
+        ...(bitmapPath === undefined ? {} : { bitmapPath }),
+        ...(lateMs === undefined ? {} : { lateMs }),
+      });
+    },
+  };
+}
+
+function describeMirror({ state, halves, writtenBytes, resyncedBytes, repairedBytes }: MirrorStatus): string[] {
+  return [
+    `mirror: ${state}; ${formatSize(writtenBytes)} written, ${formatSize(resyncedBytes)} copied again, ` +
+    `${formatSize(repairedBytes)} repaired`,
+    ...halves.map(({ name, state, error, syncLeftBytes }) =>
+      `  ${name}: ${state}${syncLeftBytes === 0 ? "" : `, ${formatSize(syncLeftBytes)} to copy`}` +
+      `${error === undefined ? "" : `, because: ${error}`}`
+    ),
+  ];
+}
+
 function readSet(spec: Spec, join: (disks: readonly Backend[]) => Backend): Omit<DiskSource, "text"> {
   const sources = membersOf(spec).map(readParsed);
   return {
@@ -339,15 +383,18 @@ function readSet(spec: Spec, join: (disks: readonly Backend[]) => Backend): Omit
   };
 }
 
+function requireNoGrowth({ growToBytes }: OpenOptions): void {
+  if (growToBytes === undefined) return;
+  throw new DblockError("EOPNOTSUPP", "Cannot grow the disk", "it is made of others, whose sizes stay");
+}
+
 /** Opens all, or none. */
 async function joined(
   sources: readonly DiskSource[],
   options: OpenOptions,
   join: (disks: readonly Backend[]) => Backend | Promise<Backend>,
 ): Promise<Backend> {
-  if (options.growToBytes !== undefined) {
-    throw new DblockError("EOPNOTSUPP", "Cannot grow the disk", "it is made of others, whose sizes stay");
-  }
+  requireNoGrowth(options);
   await using undo = new AsyncDisposableStack();
   const disks: Backend[] = [];
   for (const source of sources) {

@@ -47,6 +47,7 @@ export const SERVE: Command = {
     },
     { words: "serve memory:1GiB --name a ./b.img --name b", text: "two disks in one process" },
     { words: "serve stripe:./a.img,./b.img --name fast", text: "one disk made of two" },
+    { words: "serve mirror:./a.img,./b.img?bitmap=./ab.bitmap --name safe", text: "the same content on two disks" },
     { words: "serve --config /etc/dblock", text: "a disk for each file there" },
   ],
   notes: () => {
@@ -232,8 +233,10 @@ async function answer(disk: ServedDisk, question: Question): Promise<Description
   switch (question.ask) {
     case "resize":
       return await disk.resize(question.sizeBytes);
-    case "describe":
-      return { spec: disk.plan.source.text, filters: disk.plan.filters.map(({ name }) => name) };
+    case "describe": {
+      const { source, filters } = disk.plan;
+      return { spec: source.text, filters: filters.map(({ name }) => name), lines: source.describe?.() ?? [] };
+    }
   }
 }
 

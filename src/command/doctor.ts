@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+/** `dblock doctor`: what stands in the way of a disk on this machine, each with the command that mends it. It changes nothing. */
+import { DBLOCK_ABI_VERSION, DBLOCK_CONTROL_PATH } from "../module/abi.ts";
+
+import { DblockError, describe } from "../disk/errors.ts";
+import { list, moduleVersion } from "../module/info.ts";
+import { type Command, readTyped } from "./command.ts";
+import { readStarted, RUN_FOLDER, startedNames } from "./run_folder.ts";
+
+/** The subcommand. */
+export const DOCTOR: Command = {
+  name: "doctor",
+  summary: "what this machine lacks for disks, and what to type",
+  usage: "",
+  options: [],
+  examples: [{ words: "doctor", text: "exit status 1 if something is in the way" }],
+  parse(words) {
+    readTyped(words, this, 0);
+    return async () => {
+      const findings = await examine();
+      for (const finding of findings) console.log(formatFinding(finding));
+      const wrong = findings.filter(({ mend }) => mend !== undefined).length;
+      if (wrong === 0) return console.log("nothing is in the way: dblock serve memory:1GiB --name scratch");
+      throw new DblockError("ENOTCONN", "Cannot call this machine ready", `${wrong} of these are to be mended`);
+    };
+  },
+};
+
+/** Something that was looked at. */
+export interface Finding {
+  readonly what: string;
+  /** What to type; undefined if nothing is wrong. */
+  readonly mend?: string | undefined;
+}
+
+/** A finding as a line, or two. */
+export function formatFinding({ what, mend }: Finding): string {
+  return mend === undefined ? `ok     ${what}` : `WRONG  ${what}\n       ${mend}`;
+}
+
+/** Looks at everything. Where the files are can be another place than "/", for tests. */
+export async function examine(root = ""): Promise<Finding[]> {
+  const isRoot = Deno.uid() === 0;
+  return [
+    isRoot ? { what: "user: root" } : { what: "user: not root, who alone may make disks", mend: "sudo dblock doctor" },
+    ...await examineModule(root, isRoot),
+    ...examineRules(root),
+    ...await examineLeftovers(),
+  ];
+}
+
+async function examineModule(root: string, isRoot: boolean): Promise<Finding[]> {
+  const release = Deno.osRelease();
+  if (!exists(`${root}/proc/modules`)) {
+    const what = `module: this kernel (${release}) can load none`;
+    return [{
+      what,
+      mend: "make demo (a virtual machine), or serve to NBD: dblock serve SPEC --nbd unix:/tmp/disk.sock",
+    }];
+  }
+  if (!exists(`${root}${DBLOCK_CONTROL_PATH}`)) {
+    const lockdown = lockdownOf(root);
+    const load: Finding = { what: `module: not loaded (kernel ${release})`, mend: "sudo make load" };
+    if (lockdown === "none") return [load];
+    const what = `lockdown: ${lockdown}, so the kernel loads only modules that are signed`;
+    return [load, {
+      what,
+      mend: "sign kmod/dblock.ko with a key that the machine trusts (mokutil), or turn Secure Boot off",
+    }];
+  }
+  if (!isRoot) return [{ what: `module: loaded (kernel ${release})` }];
+  try {
+    const { abi, queueCountMax, deviceCountMax } = await moduleVersion();
+    const limits = `up to ${deviceCountMax} disks, ${queueCountMax} queues each`;
+    return [{ what: `module: loaded, ABI ${abi}, as this program; ${limits} (kernel ${release})` }];
+  } catch (error) {
+    const what = `module: ${describe(error)}; this program speaks ABI ${DBLOCK_ABI_VERSION}`;
+    return [{ what, mend: "sudo make unload load, in the sources of this program" }];
+  }
+}
+
+/** "none", "integrity" or "confidentiality". */
+function lockdownOf(root: string): string {
+  return /\[(\w+)\]/.exec(readText(`${root}/sys/kernel/security/lockdown`) ?? "")?.[1] ?? "none";
+}
+
+function examineRules(root: string): Finding[] {
+  const folders = ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
+  const found = folders.map((folder) => `${folder}/60-dblock.rules`).find((path) => exists(root + path));
+  if (found !== undefined) return [{ what: `udev rules: ${found}` }];
+  if (!exists(`${root}/run/udev`)) return [{ what: "udev rules: none, and no udev that would read them" }];
+  const mend = "sudo cp kmod/60-dblock.rules /etc/udev/rules.d/ && sudo udevadm control --reload";
+  return [{ what: "udev rules: 60-dblock.rules is not installed, so disks have no links in /dev/disk/", mend }];
+}
+
+/** Disks without a server, and words without a disk. */
+async function examineLeftovers(): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  const names = new Set<string>();
+  try {
+    for (const { name, path, state, onDeath } of await list()) {
+      names.add(name);
+      if (state !== "held" && state !== "failed") continue;
+      const how = readStarted(name) === undefined ? `dblock serve SPEC --name ${name}` : `dblock recover ${name}`;
+      const mend = `${how}, or: dblock destroy ${name}`;
+      findings.push({
+        what: `disk: ${path} has lost its server, and its I/O ${onDeath === "hold" ? "waits" : "fails"}`,
+        mend,
+      });
+    }
+  } catch {
+    return []; // what is wrong with the module has been said
+  }
+  for (const name of startedNames()) {
+    if (names.has(name)) continue;
+    const path = `${RUN_FOLDER}/${name}`;
+    findings.push({
+      what: `left over: ${path}.*, of a server that was killed`,
+      mend: `sudo rm -f ${path}.json ${path}.sock`,
+    });
+  }
+  return findings.length === 0 ? [{ what: `disks: ${names.size}, none of them without a server` }] : findings;
+}
+
+function exists(path: string): boolean {
+  return readText(path, true) !== undefined;
+}
+
+function readText(path: string, isEnough = false): string | undefined {
+  try {
+    return isEnough ? (Deno.statSync(path), "") : Deno.readTextFileSync(path);
+  } catch {
+    return undefined;
+  }
+}

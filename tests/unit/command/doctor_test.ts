@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { examine, formatFinding } from "../../../src/command/doctor.ts";
+
+/** What is found on a machine with these files. */
+async function foundOn(files: Readonly<Record<string, string>>): Promise<string> {
+  const root = await Deno.makeTempDir();
+  for (const [path, text] of Object.entries(files)) {
+    await Deno.mkdir(root + path.slice(0, path.lastIndexOf("/")), { recursive: true });
+    await Deno.writeTextFile(root + path, text);
+  }
+  const findings = await examine(root);
+  await Deno.remove(root, { recursive: true });
+  return findings.map(formatFinding).join("\n");
+}
+
+Deno.test("dblock doctor says what to type where the kernel loads no modules", async () => {
+  assertStringIncludes(
+    await foundOn({}),
+    "can load none\n       make demo (a virtual machine), or serve to NBD: dblock serve",
+  );
+});
+
+Deno.test("dblock doctor tells a module that is not loaded from one that may not be", async () => {
+  const modules = { "/proc/modules": "" };
+  const open = await foundOn({ ...modules, "/sys/kernel/security/lockdown": "[none] integrity confidentiality" });
+  assertStringIncludes(open, "module: not loaded");
+  assertStringIncludes(open, "\n       sudo make load");
+  assertEquals(open.includes("lockdown"), false);
+  const locked = await foundOn({ ...modules, "/sys/kernel/security/lockdown": "none [integrity] confidentiality" });
+  assertStringIncludes(locked, "WRONG  lockdown: integrity");
+});
+
+Deno.test("dblock doctor looks for the udev rules where there is a udev", async () => {
+  assertStringIncludes(
+    await foundOn({ "/etc/udev/rules.d/60-dblock.rules": "" }),
+    "ok     udev rules: /etc/udev/rules.d/",
+  );
+  assertStringIncludes(await foundOn({ "/run/udev/data": "" }), "WRONG  udev rules");
+  assertStringIncludes(await foundOn({}), "ok     udev rules: none, and no udev");
+});
