@@ -162,6 +162,7 @@ export class Connection {
     await this.agreed.wire.write(this.#out.subarray(0, bytes));
     if (alone === undefined) return;
     await this.agreed.wire.write(alone.payload!);
+    if (this.#isEnded) return; // another connection has it
     alone.isSent = true;
     if (!alone.isAnswered) return;
     // A server may refuse a WRITE before it has all of it.

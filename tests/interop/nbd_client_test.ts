@@ -14,6 +14,7 @@ const plain = requestOptions();
 
 const dir = await Deno.makeTempDir();
 await makeCertificates(dir);
+Deno.test.afterAll(() => Deno.remove(dir, { recursive: true }));
 let folders = 0;
 const contents = new Map<string, string>();
 const kills = new Map<string, string>();

@@ -34,4 +34,5 @@ for (const kind of serverKinds(dir).filter(({ name }) => names.includes(name))) 
 
 Deno.test.afterAll(async () => {
   for (const server of servers) await server[Symbol.asyncDispose]();
+  await Deno.remove(dir, { recursive: true });
 });

@@ -33,6 +33,8 @@ const OPTIONS: Readonly<Record<string, Option>> = {
   "tls+cert": { server: { ...unix, tls: { ...tls, clientAuthority: authority.certificate } }, certificates: dir },
 };
 
+Deno.test.afterAll(() => Deno.remove(dir, { recursive: true }));
+
 const results = new Map<string, string>();
 
 for (const [client, use] of Object.entries(CLIENTS)) {
