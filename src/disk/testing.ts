@@ -45,7 +45,7 @@ export function testBackend(
   make: () => Backend | Promise<Backend>,
   options: TestBackendOptions = {},
 ): void {
-  for (const test of backendTests(make, options)) register(name, test, options.command);
+  for (const test of backendTests(make, options)) register(name, test, options);
 }
 
 /**
@@ -59,7 +59,7 @@ export function testBackend(
  * ```
  */
 export function testFilter(name: string, wrap: WrapBackend, options: TestFilterOptions = {}): void {
-  for (const test of filterTests(wrap, options)) register(name, test, options.command);
+  for (const test of filterTests(wrap, options)) register(name, test, options);
 }
 
 /** The tests that `testBackend()` registers, to be run by other means. */
@@ -136,9 +136,14 @@ async function runTrial(
   }
 }
 
-function register(name: string, test: BackendTest, command = "deno test -A"): void {
+function register(
+  name: string,
+  test: BackendTest,
+  { command = "deno test -A", keepsOpen = false }: Pick<TestBackendOptions, "command" | "keepsOpen">,
+): void {
   const full = `${name}: ${test.name}`;
-  Deno.test(full, async (t) => {
+  // What is still open, or still waits, after the end was forgotten by the backend.
+  Deno.test({ name: full, sanitizeOps: true, sanitizeResources: !keepsOpen }, async (t) => {
     const seed = seedOf();
     try {
       await test.run(seed);

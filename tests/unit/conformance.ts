@@ -17,7 +17,8 @@ export function checkBackend(
   make: () => Backend | Promise<Backend>,
   options: TestBackendOptions = {},
 ): void {
-  testBackend(name, make, { ...options, command });
+  // Each call of libc is loaded once, at its first use, and stays.
+  testBackend(name, make, { keepsOpen: true, ...options, command });
 }
 
 /** `testFilter()`, with this project's way to run tests. */

@@ -40,6 +40,11 @@ export interface TestBackendOptions {
   readonly rounds?: number;
   /** How long a request may take, in ms. A machine may be busy: this is for what is never answered. @default 60,000 */
   readonly answerWithinMs?: number;
+  /**
+   * The backend loads what outlives it, such as a library: what is still open at the end of a test is no failure. Timers
+   * are one nevertheless. @default false
+   */
+  readonly keepsOpen?: boolean;
   /** How to run a test file; said when a test by chance fails. @default "deno test -A" */
   readonly command?: string;
 }
@@ -48,7 +53,10 @@ export interface TestBackendOptions {
 export interface BackendTest {
   /** What has to hold, as a sentence without its subject: "reads what was written". */
   readonly name: string;
-  /** @param seed where chance begins: the same seed makes the same requests */
-  /** Runs the test. */
+  /**
+   * Runs the test.
+   *
+   * @param seed where chance begins: the same seed makes the same requests
+   */
   readonly run: (seed: number) => Promise<void>;
 }

@@ -15,7 +15,6 @@ export interface PlayedDiskOptions {
   readonly sizeBytes?: number;
   /** Requests that do not keep these are noted in `violations` and fail with EINVAL. */
   readonly limits?: Limits;
-  /** @default false */
   /** Refuse writes. @default false */
   readonly readOnly?: boolean;
   /** Callbacks that it does not have. @default it has all of them */

@@ -7,7 +7,8 @@ import type { CloseReason } from "../../../src/disk/backend.ts";
 import { Filter } from "../../../src/filters/filter.ts";
 import { seeds } from "../../sim/random.ts";
 import { checkBackend } from "../conformance.ts";
-import { Right, WRONG, type Wrong } from "./wrong_backends.ts";
+import { Right, type Wrong } from "./right_backend.ts";
+import { WRONG } from "./wrong_backends.ts";
 
 const durables = new WeakMap<Backend, () => Backend>();
 
@@ -137,31 +138,74 @@ for (const { mistake, caughtBy, wrap } of WRONG_FILTERS) {
   });
 }
 
-Deno.test("the kit says which seed repeats a failure", async () => {
+/** Runs a test file with this text, `./testing.ts` in it being the kit. Returns what it said. */
+async function runTests(
+  code: string,
+  run: (
+    test: (args?: readonly string[], env?: Record<string, string>) => Promise<string>,
+    file: string,
+  ) => Promise<void>,
+): Promise<void> {
   const file = await Deno.makeTempFile({ suffix: "_test.ts" });
+  const deno = new URL("../../../src/build/deno.sh", import.meta.url).pathname;
   const testing = new URL("../../../src/disk/testing.ts", import.meta.url).href;
   try {
-    await Deno.writeTextFile(
-      file,
-      `import { testBackend } from "${testing}";
-       testBackend("it's wrong", () => ({ sizeBytes: 2 ** 20, read: (b) => void b.fill(0), write: () => {} }));`,
-    );
-    const deno = new URL("../../../src/build/deno.sh", import.meta.url).pathname;
-    const run = async (args: readonly string[], env: Record<string, string>) => {
-      const { stdout, stderr } = await new Deno.Command(deno, { args: ["test", "-A", "--no-check", ...args], env })
-        .output();
+    await Deno.writeTextFile(file, code.replace('"./testing.ts"', JSON.stringify(testing)));
+    await run(async (args = [], env = {}) => {
+      const command = new Deno.Command(deno, {
+        args: ["test", "-A", "--no-check", ...args, file],
+        env: { NO_COLOR: "1", ...env },
+      });
+      const { stdout, stderr } = await command.output();
       return new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
-    };
-    const said = await run([file], { NO_COLOR: "1" });
+    }, file);
+  } finally {
+    await Deno.remove(file);
+  }
+}
+
+Deno.test("the kit says which seed repeats a failure", async () => {
+  const code = `import { testBackend } from "./testing.ts";
+    testBackend("it's wrong", () => ({ sizeBytes: 2 ** 20, read: (b) => void b.fill(0), write: () => {} }));`;
+  await runTests(code, async (test, file) => {
+    const said = await test();
     const name = "it's wrong: reads what was written, zeroed and discarded by chance";
     assert(said.includes(`${name} ... FAILED`), said);
     const quoted = name.replaceAll("'", `'\\''`);
     const line = said.split("\n").find((line) => line.includes(quoted) && line.startsWith("seed "));
     const seed = /^seed (\d+); again with: DBLOCK_SEED=\1 deno test -A --filter '/.exec(line ?? "")?.[1];
     assert(seed !== undefined && line?.endsWith(` '${file}'`), said);
-    const again = await run(["--filter", name, file], { NO_COLOR: "1", DBLOCK_SEED: seed });
+    const again = await test(["--filter", name], { DBLOCK_SEED: seed });
     assert(again.includes(`seed ${seed};`) && again.includes("0 passed | 1 failed"), again);
-  } finally {
-    await Deno.remove(file);
-  }
+  });
+});
+
+Deno.test("the kit catches it: it leaves a file open, and a timer that is far away", async () => {
+  const disk = (open: string, write: string) =>
+    `{ ${open}; return { sizeBytes: 8192, read: (b) => void b.fill(0), write: () => { ${write} } }; }`;
+  const code = `import { testBackend } from "./testing.ts";
+    const zeroes = { content: (buffer) => void buffer.fill(0), rounds: 1 };
+    testBackend("file", () => ${disk("Deno.openSync('/dev/null')", "")}, zeroes);
+    testBackend("timer", () => ${disk("", "setTimeout(() => {}, 99999)")}, zeroes);
+    testBackend("neither", () => ${disk("", "")}, zeroes);`;
+  await runTests(code, async (test) => {
+    const said = await test();
+    assert(said.includes("file: can be closed for each reason, used or not ... FAILED"), said);
+    assert(
+      said.includes("timer: reads what was written at its edges, in the smallest and the largest requests ... FAILED"),
+      said,
+    );
+    assert(!/^neither: .* FAILED/m.test(said), said);
+  });
+});
+
+Deno.test("the example of src/disk/README.md passes, with as many tests as it says", async () => {
+  const text = await Deno.readTextFile(new URL("../../../src/disk/README.md", import.meta.url));
+  const code = /^```ts\n([^]*?)^```$/m.exec(text)?.[1];
+  const passed = /^ok \| (\d+) passed \| 0 failed/m.exec(text)?.[1];
+  assert(code !== undefined && passed !== undefined);
+  await runTests(code, async (test) => {
+    const said = await test();
+    assert(said.includes(`ok | ${passed} passed | 0 failed`), said);
+  });
 });
