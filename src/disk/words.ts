@@ -47,12 +47,14 @@ export function formatSize(bytes: number): string {
 /**
  * A whole number in a range.
  *
+ * @param what of what it is a number, "requests"; or the number itself with its article, "a seed"
  * @throws {UsageError} with the range if it is none, or outside.
  */
 export function parseCount(text: string, what: string, min: number, max: number): number {
   const value = /^[0-9]+$/.test(text) ? Number(text) : NaN;
   if (value >= min && value <= max) return value;
-  throw new UsageError(`"${text}" is not a number of ${what} (${min} to ${max})`);
+  const noun = what.startsWith("a ") ? what : `a number of ${what}`;
+  throw new UsageError(`"${text}" is not ${noun} (${min} to ${max})`);
 }
 
 const DURATION = /^(?<number>[0-9]+(?:\.[0-9]+)?) ?(?<unit>us|ms|s|min)?$/;

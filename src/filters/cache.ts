@@ -5,6 +5,7 @@ import { DblockError } from "../disk/errors.ts";
 import { whenDone } from "../disk/later.ts";
 import { requestOptions } from "../disk/request.ts";
 import { RangeLock } from "../disk/range_lock.ts";
+import { CachedBlocks, type Run } from "./cached_blocks.ts";
 import { Filter } from "./filter.ts";
 
 /** Options of a `Cache`. */
@@ -33,11 +34,6 @@ export interface CacheReport {
   readonly dirtyBytes: number;
 }
 
-interface Run {
-  readonly first: number;
-  readonly count: number;
-}
-
 const BLOCK_BYTES_MAX = 1 << 20;
 
 /**
@@ -60,31 +56,35 @@ export class Cache extends Filter {
   readonly #blockBytes: number;
   readonly #maxBytes: number;
   readonly #isBack: boolean;
-  /** The least recently used first. */
-  readonly #blocks = new Map<number, Uint8Array<ArrayBuffer>>();
-  /** Blocks that the backend does not have yet. */
-  readonly #dirty = new Set<number>();
+  readonly #blocks: CachedBlocks;
   readonly #lock = new RangeLock();
-  #cachedBytes = 0;
   #hitBytes = 0;
   #missBytes = 0;
 
-  /** @throws {RangeError} if an option is out of its range. */
-  /** Puts a cache in front of a backend. */
+  /**
+   * Puts a cache in front of a backend.
+   *
+   * @throws {RangeError} if an option is out of its range.
+   */
   constructor(backend: Backend, options: CacheOptions = {}) {
     const { mode = "write-through" } = options;
     super(backend, mode === "write-back" && !backend.readOnly ? { flush: true } : {});
     const min = backend.limits?.blockBytes ?? 512;
+    // A block is read and written in one request.
+    const max = Math.min(backend.limits?.maxIoBytes ?? BLOCK_BYTES_MAX, BLOCK_BYTES_MAX);
     const { blockBytes = Math.max(4096, min), maxBytes = 64 * 2 ** 20 } = options;
-    if (!Number.isInteger(Math.log2(blockBytes)) || blockBytes < min || blockBytes > BLOCK_BYTES_MAX) {
-      throw new RangeError(
-        `a block of the cache is a power of two from ${min} to ${BLOCK_BYTES_MAX}, not ${blockBytes}`,
-      );
+    if (!Number.isInteger(Math.log2(blockBytes)) || blockBytes < min || blockBytes > max) {
+      throw new RangeError(`a block of the cache is a power of two from ${min} to ${max} bytes, not ${blockBytes}`);
     }
     if (!(maxBytes >= blockBytes)) throw new RangeError(`the cache holds ${blockBytes} bytes or more, not ${maxBytes}`);
     this.#blockBytes = blockBytes;
     this.#maxBytes = maxBytes;
     this.#isBack = mode === "write-back";
+    this.#blocks = new CachedBlocks({
+      blockBytes,
+      sizeBytes: () => this.sizeBytes,
+      maxRunBytes: () => this.limits.maxIoBytes ?? BLOCK_BYTES_MAX,
+    });
   }
 
   /** Write-back heeds FUA itself; write-through leaves it to the backend. */
@@ -99,10 +99,8 @@ export class Cache extends Filter {
 
   /** How much the cache has helped until now. */
   report(): CacheReport {
-    let dirtyBytes = 0;
-    for (const block of this.#dirty) dirtyBytes += this.#blocks.get(block)?.length ?? 0;
-    const [hitBytes, missBytes, cachedBytes] = [this.#hitBytes, this.#missBytes, this.#cachedBytes];
-    return { hitBytes, missBytes, cachedBytes, dirtyBytes };
+    const { cachedBytes, dirtyBytes } = this.#blocks;
+    return { hitBytes: this.#hitBytes, missBytes: this.#missBytes, cachedBytes, dirtyBytes };
   }
 
   /** Reads what is in the cache from there, and puts the rest into the cache. */
@@ -112,15 +110,15 @@ export class Cache extends Filter {
     options: RequestOptions,
   ): Completed | Promise<Completed> {
     const done = this.#lock.run(offsetBytes, buffer.length, "shared", () => {
-      const missing = this.#missing(offsetBytes, buffer.length);
+      const missing = this.#blocks.missing(offsetBytes, buffer.length);
       if (missing.length === 0) {
         this.#hitBytes += buffer.length;
         return this.#copyOut(buffer, offsetBytes);
       }
       return this.#readMissing(buffer, offsetBytes, missing, options);
     });
-    // A read does not fail because another block cannot be written: that one's flush says so.
-    return whenDone(done, () => this.#cachedBytes <= this.#maxBytes ? undefined : this.#makeRoomForReads());
+    // A read does not fail because another block cannot be written: the next flush tells that error.
+    return whenDone(done, () => this.#blocks.cachedBytes <= this.#maxBytes ? undefined : this.#makeRoomForReads());
   }
 
   /** Write-through: to the backend, and into the cache. Write-back: into the cache. */
@@ -129,7 +127,7 @@ export class Cache extends Filter {
     offsetBytes: number,
     options: RequestOptions,
   ): Completed | Promise<Completed> {
-    const { start, length } = this.#aligned(offsetBytes, buffer.length);
+    const { start, length } = this.#blocks.aligned(offsetBytes, buffer.length);
     const done = this.#lock.run(
       start,
       length,
@@ -142,7 +140,7 @@ export class Cache extends Filter {
 
   /** Writes what only the cache has, and flushes the backend. */
   protected override async onFlush(options: CallOptions): Promise<void> {
-    await this.#clean([...this.#dirty]);
+    await this.#clean(this.#blocks.dirty());
     await this.backend.flush?.(options);
   }
 
@@ -152,16 +150,18 @@ export class Cache extends Filter {
     lengthBytes: number,
     options: RequestOptions,
   ): Completed | Promise<Completed> {
-    const { start, length } = this.#aligned(offsetBytes, lengthBytes);
+    const { start, length } = this.#blocks.aligned(offsetBytes, lengthBytes);
     return this.#lock.run(
       start,
       length,
       "exclusive",
       () =>
         whenDone(this.backend.discard?.(offsetBytes, lengthBytes, options), (count) => {
-          for (const block of this.#blocksOf(offsetBytes, lengthBytes)) {
+          for (const block of this.#blocks.cachedIn(offsetBytes, lengthBytes)) {
             // A block of which only a part is discarded may be newer here than there.
-            if (!this.#dirty.has(block) || this.#isWhole(block, offsetBytes, lengthBytes)) this.#drop(block);
+            if (!this.#blocks.isDirty(block) || this.#blocks.isWhole(block, offsetBytes, lengthBytes)) {
+              this.#blocks.drop(block);
+            }
           }
           return count;
         }),
@@ -174,7 +174,7 @@ export class Cache extends Filter {
     lengthBytes: number,
     options: RequestOptions,
   ): Completed | Promise<Completed> {
-    const { start, length } = this.#aligned(offsetBytes, lengthBytes);
+    const { start, length } = this.#blocks.aligned(offsetBytes, lengthBytes);
     return this.#lock.run(start, length, "exclusive", async () => {
       let isDone = false;
       try {
@@ -185,127 +185,62 @@ export class Cache extends Filter {
         if (isDone && isForced) await this.backend.flush?.(options);
         return count;
       } finally {
-        for (const block of this.#cachedIn(offsetBytes, lengthBytes)) {
-          if (!this.#dirty.has(block) || isDone && this.#isWhole(block, offsetBytes, lengthBytes)) this.#drop(block);
-          else if (isDone) this.#zeroPart(block, offsetBytes, lengthBytes);
+        for (const block of this.#blocks.cachedIn(offsetBytes, lengthBytes)) {
+          if (!this.#blocks.isDirty(block) || isDone && this.#blocks.isWhole(block, offsetBytes, lengthBytes)) {
+            this.#blocks.drop(block);
+          } else if (isDone) this.#blocks.zeroPart(block, offsetBytes, lengthBytes);
         }
       }
     });
   }
 
-  /** What the cache alone has is data; the backend says the rest. */
+  /** Writes what only the cache has of this range, because the backend does not know of it; the backend says the rest. */
   protected override async onExtents(
     offsetBytes: number,
     lengthBytes: number,
     options: CallOptions,
   ): Promise<readonly Extent[]> {
-    // What is only here is in no extent of the backend.
-    await this.#clean(this.#cachedIn(offsetBytes, lengthBytes).filter((block) => this.#dirty.has(block)));
+    await this.#clean(this.#blocks.cachedIn(offsetBytes, lengthBytes).filter((block) => this.#blocks.isDirty(block)));
     return await super.onExtents(offsetBytes, lengthBytes, options);
   }
 
   /** Writes what only the cache has, before the size changes. */
   protected override async onResize(sizeBytes: number): Promise<void> {
     await this.#lock.run(0, Infinity, "exclusive", async () => {
-      for (const [block, bytes] of [...this.#blocks]) {
+      for (const block of [...this.#blocks.numbers()]) {
+        const bytes = this.#blocks.get(block);
+        if (bytes === undefined) continue;
         const end = block * this.#blockBytes + bytes.length;
         // The last block of a disk may be shorter than the others, and is read anew.
         if (end <= sizeBytes && bytes.length === this.#blockBytes) continue;
-        if (this.#dirty.has(block) && block * this.#blockBytes < sizeBytes) {
+        if (this.#blocks.isDirty(block) && block * this.#blockBytes < sizeBytes) {
           await this.#writeRun({ first: block, count: 1 });
         }
-        this.#drop(block);
+        this.#blocks.drop(block);
       }
       await this.backend.resize?.(sizeBytes);
     });
   }
 
-  /** Writes what only the cache has, unless the disk is gone for good. */
+  /** Writes what only the cache has, for whatever reason the disk ends. */
   protected override async onClose(reason: CloseReason): Promise<void> {
     try {
-      if (this.#dirty.size > 0) {
-        await this.#clean([...this.#dirty]);
+      if (this.#blocks.dirtyBytes > 0) {
+        await this.#clean(this.#blocks.dirty());
         await this.backend.flush?.(requestOptions());
       }
     } finally {
       this.#blocks.clear();
-      this.#cachedBytes = 0;
       await super.onClose(reason);
     }
   }
 
-  #blocksOf(offsetBytes: number, lengthBytes: number): number[] {
-    const first = Math.floor(offsetBytes / this.#blockBytes);
-    const last = Math.floor((offsetBytes + lengthBytes - 1) / this.#blockBytes);
-    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
-  }
-
-  /** The blocks of a range that are here; the range may be as large as the disk. */
-  #cachedIn(offsetBytes: number, lengthBytes: number): number[] {
-    const first = Math.floor(offsetBytes / this.#blockBytes);
-    const last = Math.floor((offsetBytes + lengthBytes - 1) / this.#blockBytes);
-    if (last - first < this.#blocks.size) {
-      return this.#blocksOf(offsetBytes, lengthBytes).filter((block) => this.#blocks.has(block));
-    }
-    return [...this.#blocks.keys()].filter((block) => block >= first && block <= last);
-  }
-
-  /** The whole blocks that a range touches. */
-  #aligned(offsetBytes: number, lengthBytes: number): { readonly start: number; readonly length: number } {
-    const start = offsetBytes - offsetBytes % this.#blockBytes;
-    const end = Math.ceil((offsetBytes + lengthBytes) / this.#blockBytes) * this.#blockBytes;
-    return { start, length: end - start };
-  }
-
-  /** The last block ends where the disk does. */
-  #lengthOf(block: number): number {
-    return Math.min(this.#blockBytes, this.sizeBytes - block * this.#blockBytes);
-  }
-
-  #isWhole(block: number, offsetBytes: number, lengthBytes: number): boolean {
-    const start = block * this.#blockBytes;
-    return start >= offsetBytes && start + this.#lengthOf(block) <= offsetBytes + lengthBytes;
-  }
-
-  /** The blocks of a range that are not here, neighbours together, no run longer than a request of the backend. */
-  #missing(offsetBytes: number, lengthBytes: number): Run[] {
-    return this.#runs(this.#blocksOf(offsetBytes, lengthBytes).filter((block) => !this.#blocks.has(block)));
-  }
-
-  /** Neighbours together. The blocks are in order. */
-  #runs(blocks: readonly number[]): Run[] {
-    const most = Math.max(1, Math.floor((this.limits.maxIoBytes ?? BLOCK_BYTES_MAX) / this.#blockBytes));
-    const runs: { first: number; count: number }[] = [];
-    for (const block of blocks) {
-      const run = runs.at(-1);
-      if (run !== undefined && run.first + run.count === block && run.count < most) run.count++;
-      else runs.push({ first: block, count: 1 });
-    }
-    return runs;
-  }
-
-  #bytesOf({ first, count }: Run): number {
-    return (count - 1) * this.#blockBytes + this.#lengthOf(first + count - 1);
-  }
-
-  /** Copies the cached part of a block into or out of a buffer that begins at `offsetBytes`. */
-  #overlap(
-    block: number,
-    offsetBytes: number,
-    lengthBytes: number,
-  ): { inBlock: number; inBuffer: number; length: number } {
-    const start = block * this.#blockBytes;
-    const from = Math.max(start, offsetBytes);
-    const to = Math.min(start + this.#lengthOf(block), offsetBytes + lengthBytes);
-    return { inBlock: from - start, inBuffer: from - offsetBytes, length: to - from };
-  }
-
   #copyOut(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): void {
-    for (const block of this.#blocksOf(offsetBytes, buffer.length)) {
+    for (const block of this.#blocks.blocksOf(offsetBytes, buffer.length)) {
       const bytes = this.#blocks.get(block);
       if (bytes === undefined) continue;
-      this.#touch(block, bytes);
-      const { inBlock, inBuffer, length } = this.#overlap(block, offsetBytes, buffer.length);
+      this.#blocks.touch(block, bytes);
+      const { inBlock, inBuffer, length } = this.#blocks.overlap(block, offsetBytes, buffer.length);
       buffer.set(bytes.subarray(inBlock, inBlock + length), inBuffer);
     }
   }
@@ -326,18 +261,18 @@ export class Cache extends Filter {
         fetched.set(run.first + i, bytes.subarray(i * this.#blockBytes, (i + 1) * this.#blockBytes));
       }
     }
-    for (const block of this.#blocksOf(offsetBytes, buffer.length)) {
+    for (const block of this.#blocks.blocksOf(offsetBytes, buffer.length)) {
       // What is here is newer; what was here and had to make room meanwhile is what was fetched.
       const bytes = this.#blocks.get(block) ?? fetched.get(block) ??
         await this.#readRun({ first: block, count: 1 }, options);
-      const { inBlock, inBuffer, length } = this.#overlap(block, offsetBytes, buffer.length);
+      const { inBlock, inBuffer, length } = this.#blocks.overlap(block, offsetBytes, buffer.length);
       buffer.set(bytes.subarray(inBlock, inBlock + length), inBuffer);
-      if (!this.#blocks.has(block)) this.#put(block, bytes.slice());
+      if (!this.#blocks.has(block)) this.#blocks.put(block, bytes.slice());
     }
   }
 
   async #readRun(run: Run, options?: RequestOptions): Promise<Uint8Array<ArrayBuffer>> {
-    const bytes = new Uint8Array(this.#bytesOf(run));
+    const bytes = new Uint8Array(this.#blocks.bytesOf(run));
     const at = run.first * this.#blockBytes;
     const count = await this.backend.read(bytes, at, requestOptions({ fua: false, replayed: false }, options));
     requireWhole(count, bytes.length, "read", at);
@@ -351,82 +286,52 @@ export class Cache extends Filter {
   ): Completed | Promise<Completed> {
     // The backend may scribble on what it is given, so what is kept is copied before. Until it has answered, nobody knows
     // what the disk holds.
-    const blocks = this.#blocksOf(offsetBytes, buffer.length);
+    const blocks = this.#blocks.blocksOf(offsetBytes, buffer.length);
     const data = buffer.slice();
     const before = blocks.map((block) => this.#blocks.get(block));
-    for (const block of blocks) this.#drop(block);
+    for (const block of blocks) this.#blocks.drop(block);
     return whenDone(this.backend.write(buffer, offsetBytes, options), (count) => {
       if (count !== undefined && count !== data.length) return count;
       for (const [i, block] of blocks.entries()) {
-        const bytes = before[i] ?? (this.#isWhole(block, offsetBytes, data.length) ? this.#newBlock(block) : undefined);
+        const bytes = before[i] ??
+          (this.#blocks.isWhole(block, offsetBytes, data.length) ? this.#blocks.newBlock(block) : undefined);
         if (bytes === undefined) continue;
-        this.#merge(block, bytes, data, offsetBytes);
-        this.#put(block, bytes);
+        this.#blocks.merge(block, bytes, data, offsetBytes);
+        this.#blocks.put(block, bytes);
       }
       return count;
     });
   }
 
   async #writeBack(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number, options: RequestOptions): Promise<void> {
-    const blocks = this.#blocksOf(offsetBytes, buffer.length);
+    const blocks = this.#blocks.blocksOf(offsetBytes, buffer.length);
     const old = new Map<number, Uint8Array<ArrayBuffer>>();
     for (const block of blocks) {
-      if (this.#isWhole(block, offsetBytes, buffer.length)) continue;
+      if (this.#blocks.isWhole(block, offsetBytes, buffer.length)) continue;
       old.set(block, this.#blocks.get(block) ?? await this.#readRun({ first: block, count: 1 }));
     }
     for (const block of blocks) {
       // What was clean and here may have made room meanwhile.
-      const bytes = old.get(block) ?? this.#newBlock(block);
-      this.#merge(block, bytes, buffer, offsetBytes);
-      this.#put(block, bytes);
-      this.#dirty.add(block);
+      const bytes = old.get(block) ?? this.#blocks.newBlock(block);
+      this.#blocks.merge(block, bytes, buffer, offsetBytes);
+      this.#blocks.put(block, bytes);
+      this.#blocks.markDirty(block);
     }
     if (!options.fua) return;
-    for (const run of this.#runs(blocks)) await this.#writeRun(run);
+    for (const run of this.#blocks.runs(blocks)) await this.#writeRun(run);
     await this.backend.flush?.(options);
-  }
-
-  #newBlock(block: number): Uint8Array<ArrayBuffer> {
-    return new Uint8Array(this.#lengthOf(block));
-  }
-
-  #merge(block: number, bytes: Uint8Array, data: Uint8Array, offsetBytes: number): void {
-    const { inBlock, inBuffer, length } = this.#overlap(block, offsetBytes, data.length);
-    bytes.set(data.subarray(inBuffer, inBuffer + length), inBlock);
-  }
-
-  #zeroPart(block: number, offsetBytes: number, lengthBytes: number): void {
-    const { inBlock, length } = this.#overlap(block, offsetBytes, lengthBytes);
-    this.#blocks.get(block)?.fill(0, inBlock, inBlock + length);
-  }
-
-  #put(block: number, bytes: Uint8Array<ArrayBuffer>): void {
-    const old = this.#blocks.get(block);
-    this.#cachedBytes += bytes.length - (old?.length ?? 0);
-    this.#touch(block, bytes);
-  }
-
-  #touch(block: number, bytes: Uint8Array<ArrayBuffer>): void {
-    this.#blocks.delete(block);
-    this.#blocks.set(block, bytes);
-  }
-
-  #drop(block: number): void {
-    this.#cachedBytes -= this.#blocks.get(block)?.length ?? 0;
-    this.#blocks.delete(block);
-    this.#dirty.delete(block);
   }
 
   /** Writes dirty blocks to the backend, neighbours together. Called without the lock. */
   async #clean(blocks: readonly number[]): Promise<void> {
-    for (const run of this.#runs(blocks.toSorted((a, b) => a - b))) {
+    for (const run of this.#blocks.runs(blocks.toSorted((a, b) => a - b))) {
       // Who writes to these blocks waits; who reads them need not.
       await this.#lock.run(run.first * this.#blockBytes, run.count * this.#blockBytes, "shared", async () => {
         // Somebody else may clean some of them meanwhile, and then they may have to make room.
         for (;;) {
-          const [next] = this.#runs(
+          const [next] = this.#blocks.runs(
             Array.from({ length: run.count }, (_, i) => run.first + i)
-              .filter((block) => this.#dirty.has(block)),
+              .filter((block) => this.#blocks.isDirty(block)),
           );
           if (next === undefined) return;
           await this.#writeRun(next);
@@ -437,22 +342,22 @@ export class Cache extends Filter {
 
   /** Writes cached blocks to the backend: they are clean then. The caller holds the lock. */
   async #writeRun(run: Run): Promise<void> {
-    const bytes = new Uint8Array(this.#bytesOf(run));
+    const bytes = new Uint8Array(this.#blocks.bytesOf(run));
     for (let i = 0; i < run.count; i++) {
       const block = this.#blocks.get(run.first + i);
       if (block !== undefined) bytes.set(block, i * this.#blockBytes);
     }
     const at = run.first * this.#blockBytes;
     requireWhole(await this.backend.write(bytes, at, requestOptions()), bytes.length, "write", at);
-    for (let i = 0; i < run.count; i++) this.#dirty.delete(run.first + i);
+    for (let i = 0; i < run.count; i++) this.#blocks.markClean(run.first + i);
   }
 
   /** Takes away what was not used for longest, until the rest fits. Called without the lock. */
   #makeRoom(): void | Promise<void> {
-    for (const block of this.#blocks.keys()) {
-      if (this.#cachedBytes <= this.#maxBytes) return undefined;
-      if (this.#dirty.has(block)) return this.#makeRoomByWriting();
-      this.#drop(block);
+    for (const block of this.#blocks.numbers()) {
+      if (this.#blocks.cachedBytes <= this.#maxBytes) return undefined;
+      if (this.#blocks.isDirty(block)) return this.#makeRoomByWriting();
+      this.#blocks.drop(block);
     }
     return undefined;
   }
@@ -461,26 +366,26 @@ export class Cache extends Filter {
     try {
       await this.#makeRoom();
     } catch {
-      for (const block of this.#blocks.keys()) {
-        if (this.#cachedBytes <= this.#maxBytes) return;
-        if (!this.#dirty.has(block)) this.#drop(block);
+      for (const block of this.#blocks.numbers()) {
+        if (this.#blocks.cachedBytes <= this.#maxBytes) return;
+        if (!this.#blocks.isDirty(block)) this.#blocks.drop(block);
       }
     }
   }
 
   async #makeRoomByWriting(): Promise<void> {
     // The oldest ones together: a backend likes a few large writes better than many small ones.
-    const excess = this.#cachedBytes - this.#maxBytes + Math.min(this.#maxBytes / 8, BLOCK_BYTES_MAX);
+    const excess = this.#blocks.cachedBytes - this.#maxBytes + Math.min(this.#maxBytes / 8, BLOCK_BYTES_MAX);
     const oldest: number[] = [];
-    for (const block of this.#blocks.keys()) {
+    for (const block of this.#blocks.numbers()) {
       if (oldest.length * this.#blockBytes >= excess) break;
       oldest.push(block);
     }
-    await this.#clean(oldest.filter((block) => this.#dirty.has(block)));
+    await this.#clean(oldest.filter((block) => this.#blocks.isDirty(block)));
     // A block that was written again meanwhile is dirty again: it was used just now, and stays.
     for (const block of oldest) {
-      if (this.#cachedBytes <= this.#maxBytes) return;
-      if (!this.#dirty.has(block)) this.#drop(block);
+      if (this.#blocks.cachedBytes <= this.#maxBytes) return;
+      if (!this.#blocks.isDirty(block)) this.#blocks.drop(block);
     }
   }
 }

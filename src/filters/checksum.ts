@@ -107,7 +107,7 @@ export class Checksum extends Filter {
     return this.#mismatches;
   }
 
-  /** A request is whole blocks of those that have a sum each. */
+  /** Those of the backend; whole blocks that have a sum each are said to be the best size of a write. */
   override get limits(): Limits {
     const { limits } = this.backend;
     // A smaller write has to read first.
@@ -278,9 +278,9 @@ export class Checksum extends Filter {
           const sum = change.edge === undefined ? undefined : await this.#edgeSum(block, change.edge);
           edges.set(block, sum);
         }
-        await this.#intent.begin(offsetBytes, lengthBytes);
         let isDone = false;
         try {
+          await this.#intent.begin(offsetBytes, lengthBytes);
           const done = await change.ask();
           isDone = done === undefined || done === lengthBytes;
           return done;

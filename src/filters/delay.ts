@@ -11,7 +11,7 @@ export interface DelayOptions {
   readonly operations?: { readonly [name in Operation]?: number };
   /** For every operation that `operations` does not name. @default 0 */
   readonly otherMs?: number;
-  /** Up to so much more for each delayed request, by chance. @default 0 */
+  /** Up to so much more for each delayed request, by chance; for every request where no delay is given. @default 0 */
   readonly jitterMs?: number;
   /** Where chance begins. @default 1 */
   readonly seed?: number;
@@ -39,6 +39,7 @@ export function delay(backend: Backend, options: DelayOptions): Backend {
 class Delay extends Filter {
   readonly #options: DelayOptions;
   readonly #jitterMs: number;
+  readonly #jittersAll: boolean;
   readonly #random: Random;
 
   constructor(backend: Backend, options: DelayOptions) {
@@ -51,6 +52,7 @@ class Delay extends Filter {
     }
     this.#options = options;
     this.#jitterMs = jitterMs;
+    this.#jittersAll = jitterMs > 0 && otherMs === 0 && Object.keys(operations).length === 0;
     this.#random = new Random(seed);
   }
 
@@ -60,7 +62,7 @@ class Delay extends Filter {
   ): Completed | Promise<Completed> {
     const { operations = {}, otherMs = 0 } = this.#options;
     const fixedMs = operations[operation] ?? otherMs;
-    if (fixedMs === 0) return next();
+    if (fixedMs === 0 && !this.#jittersAll) return next();
     const milliseconds = fixedMs + this.#jitterMs * this.#random.next();
     return new Promise<void>((resolve) => setTimeout(resolve, milliseconds)).then(next);
   }

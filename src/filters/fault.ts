@@ -3,7 +3,7 @@
 import type { Backend, CloseReason, Completed } from "../disk/backend.ts";
 import { DblockError, type ErrnoName } from "../disk/errors.ts";
 import { whenDone } from "../disk/later.ts";
-import type { Operation } from "../disk/operation.ts";
+import { type Operation, OPERATIONS } from "../disk/operation.ts";
 import { requestOptions } from "../disk/request.ts";
 import { Random } from "../disk/random.ts";
 import { Filter, type FilteredRequest } from "./filter.ts";
@@ -13,15 +13,25 @@ import { Filter, type FilteredRequest } from "./filter.ts";
  *
  * - `error`: it fails, and the backend is not asked.
  * - `late`: the backend does it, and it fails nevertheless.
- * - `short`: the backend does the first half of it, in whole blocks, and says so. For reads and writes; others fail.
- * - `flip`: one bit of the data is wrong. For reads and writes; others are left alone.
- * - `drop`: it is answered as done, and the backend is not asked. A read is left alone.
+ * - `short`: the backend does the first half of it, in whole blocks, and says so. Hits reads and writes only.
+ * - `flip`: one bit of the data is wrong. Hits reads and writes only.
+ * - `drop`: it is answered as done, and the backend is not asked. Hits everything but reads.
  * - `hang`: it waits until the faults are switched off.
  */
 export type FaultKind = "error" | "late" | "short" | "flip" | "drop" | "hang";
 
 /** Every kind of fault. */
 export const FAULT_KINDS: readonly FaultKind[] = ["error", "late", "short", "flip", "drop", "hang"];
+
+/** What a kind of fault can happen to. */
+const CAN_HIT: Readonly<Record<FaultKind, readonly Operation[]>> = {
+  error: OPERATIONS,
+  late: OPERATIONS,
+  short: ["read", "write"],
+  flip: ["read", "write"],
+  drop: OPERATIONS.filter((operation) => operation !== "read"),
+  hang: OPERATIONS,
+};
 
 /** Options of a `Fault`. */
 export interface FaultOptions {
@@ -63,7 +73,7 @@ export interface FaultOptions {
 export class Fault extends Filter {
   readonly #options: FaultOptions;
   readonly #random: Random;
-  readonly #hanging = new Set<() => void>();
+  readonly #hanging = new Set<PromiseWithResolvers<void>>();
   #enabled: boolean;
   #seen = 0;
   #hits = 0;
@@ -101,7 +111,7 @@ export class Fault extends Filter {
   /** Switches the faults off, and lets what hangs go on. */
   disable(): void {
     this.#enabled = false;
-    for (const go of this.#hanging) go();
+    for (const { resolve } of this.#hanging) resolve();
     this.#hanging.clear();
   }
 
@@ -124,21 +134,30 @@ export class Fault extends Filter {
       case "flip":
         return this.#flip(request, next);
       case "drop":
-        return request.operation === "read" ? next() : undefined;
+        return undefined;
       case "hang":
-        return new Promise<void>((resolve) => this.#hanging.add(resolve)).then(next);
+        return this.#hang().then(next);
     }
   }
 
-  /** Ends requests that hang. */
+  /** Fails the requests that hang: the backend must not be asked any more. */
   protected override onClose(reason: CloseReason): void | Promise<void> {
-    this.disable();
+    const gone = new DblockError("EIO", "Cannot answer", "the disk was closed while the request hung");
+    for (const { reject } of this.#hanging) reject(gone);
+    this.#hanging.clear();
     return super.onClose(reason);
+  }
+
+  #hang(): Promise<void> {
+    const waiting = Promise.withResolvers<void>();
+    this.#hanging.add(waiting);
+    return waiting.promise;
   }
 
   #isHit({ operation, offsetBytes, lengthBytes }: FilteredRequest): boolean {
     const { operations, place, share = 1, after = 0, times = Infinity } = this.#options;
     if (!this.#enabled || this.#hits >= times) return false;
+    if (!CAN_HIT[this.#options.kind ?? "error"].includes(operation)) return false;
     if (operations !== undefined && !operations.includes(operation)) return false;
     if (place !== undefined) {
       const end = place.offsetBytes + place.lengthBytes;
@@ -159,7 +178,7 @@ export class Fault extends Filter {
 
   #short(request: FilteredRequest): Completed | Promise<Completed> {
     const { operation, offsetBytes, options, buffer } = request;
-    if (buffer === undefined) throw this.#error(request);
+    if (buffer === undefined) return 0;
     const block = this.limits.blockBytes ?? 512;
     const half = Math.floor(buffer.length / 2 / block) * block;
     if (half === 0) return 0;

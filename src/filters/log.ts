@@ -4,6 +4,7 @@ import type { Backend, CloseReason, Completed } from "../disk/backend.ts";
 import { describe } from "../disk/errors.ts";
 import { watched } from "../disk/later.ts";
 import { Filter, type FilteredRequest, outcomeName } from "./filter.ts";
+import { openOwnFile } from "./own_file.ts";
 
 /** Options of `log()`. */
 export interface LogOptions {
@@ -38,7 +39,7 @@ const WAITING_LINES_MAX = 10_000;
  * ```
  *
  * @throws {RangeError} if `every` is no whole number from 1 on.
- * @throws what opening the file throws.
+ * @throws {DblockError} if the file cannot be opened.
  */
 export function log(backend: Backend, options: LogOptions = {}): Backend {
   return new Log(backend, options);
@@ -97,7 +98,7 @@ class LineFile {
 
   constructor(path: string) {
     this.#path = path;
-    this.#file = Deno.openSync(path, { create: true, append: true });
+    this.#file = openOwnFile("the log", path, (path) => Deno.openSync(path, { create: true, append: true }));
   }
 
   add(line: string): void {

@@ -2,6 +2,7 @@
 /** A disk that tries again what failed: for stores behind a network that comes and goes. */
 import type { Backend, Completed } from "../disk/backend.ts";
 import type { ErrnoName } from "../disk/errors.ts";
+import type { Operation } from "../disk/operation.ts";
 import { isPromise } from "../disk/later.ts";
 import { Filter, type FilteredRequest, type Outcome, outcomeName } from "./filter.ts";
 
@@ -9,6 +10,12 @@ import { Filter, type FilteredRequest, type Outcome, outcomeName } from "./filte
 export interface RetryOptions {
   /** How often a request is tried again, 0 or more. @default 5 */
   readonly times?: number;
+  /**
+   * Which operations are tried again. A flush is not, unless it is named: a store may forget the writes that it could not
+   * make durable, as Linux does with a file's, and then a second flush succeeds without them.
+   * @default all operations but flushes
+   */
+  readonly operations?: readonly Operation[];
   /** Which errnos are tried again. EIO is also an error without a code, and a short count. @default those of a network */
   readonly errnos?: readonly ErrnoName[];
   /** The pause before the first try, in milliseconds; each pause after it is `factor` times as long. @default 100 */
@@ -20,6 +27,8 @@ export interface RetryOptions {
   /** Is told of each try: the request, and the errno that it had. @default nobody */
   readonly onRetry?: (request: Omit<FilteredRequest, "buffer">, errno: string) => void;
 }
+
+const DEFAULT_OPERATIONS: readonly Operation[] = ["read", "write", "discard", "writeZeroes"];
 
 /** What passes by itself, and what a backend throws that has no better word for it. */
 const DEFAULT_ERRNOS: readonly ErrnoName[] = [
@@ -66,6 +75,7 @@ export function retry(backend: Backend, options: RetryOptions = {}): Backend {
 
 class Retry extends Filter {
   readonly #times: number;
+  readonly #operations: readonly Operation[];
   readonly #errnos: readonly string[];
   readonly #delayMs: number;
   readonly #factor: number;
@@ -81,6 +91,7 @@ class Retry extends Filter {
       );
     }
     this.#times = times;
+    this.#operations = options.operations ?? DEFAULT_OPERATIONS;
     this.#errnos = errnos;
     this.#delayMs = delayMs;
     this.#factor = factor;
@@ -120,7 +131,7 @@ class Retry extends Filter {
   }
 
   #isPassing(request: FilteredRequest, outcome: Outcome): boolean {
-    return this.#errnos.includes(outcomeName(request, outcome));
+    return this.#operations.includes(request.operation) && this.#errnos.includes(outcomeName(request, outcome));
   }
 
   async #again(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** The checksums of a disk's blocks, in a file beside it. Knows nothing of how they are made. */
 import { DblockError } from "../disk/errors.ts";
+import { openOwnFile } from "./own_file.ts";
 
 /** Bytes of a checksum: SHA-256. All zeroes mean that none is known. */
 export const SUM_BYTES = 32;
@@ -47,7 +48,11 @@ export class SumFile {
    * @throws what opening or reading the file throws.
    */
   static async open({ path, sizeBytes, blockBytes }: SumFileOptions): Promise<SumFile> {
-    const file = await Deno.open(path, { read: true, write: true, create: true, mode: 0o600 });
+    const file = openOwnFile(
+      "the file of checksums",
+      path,
+      (path) => Deno.openSync(path, { read: true, write: true, create: true, mode: 0o600 }),
+    );
     try {
       const head = new Uint8Array(HEAD_BYTES);
       const view = new DataView(head.buffer);
@@ -82,7 +87,12 @@ export class SumFile {
     const used: Page[] = [];
     try {
       for (let number = first; number <= last; number++) {
-        const page = this.#pages.get(number) ?? await this.#load(number);
+        let page = this.#pages.get(number);
+        while (page === undefined) {
+          await this.#load(number);
+          // It is here, unless it had to make room already.
+          page = this.#pages.get(number);
+        }
         page.users++;
         used.push(page);
         // Used just now.

@@ -6,6 +6,7 @@
 import type { Backend } from "../disk/backend.ts";
 import type { Operation } from "../disk/operation.ts";
 import {
+  nearest,
   oneOf,
   parseCount,
   parseDuration,
@@ -20,6 +21,7 @@ import { Checksum, type ChecksumOptions } from "./checksum.ts";
 import { delay } from "./delay.ts";
 import { Fault, FAULT_KINDS } from "./fault.ts";
 import { log } from "./log.ts";
+import { openOwnFile } from "./own_file.ts";
 import { rate } from "./rate.ts";
 import { readahead } from "./readahead.ts";
 import { readOnly } from "./read_only.ts";
@@ -62,12 +64,17 @@ const time = (help: string): FilterOption<number> => ({ value: "TIME", help, par
 const share = (help: string): FilterOption<number> => ({ value: "SHARE", help, parse: (text) => parseShare(text) });
 const path = (help: string): FilterOption<string> => ({ value: "FILE", help, parse: (text) => text });
 const operations = (help: string): FilterOption<Operation[]> => ({ value: "OPERATIONS", help, parse: parseOperations });
-const count = (help: string, min = 0): FilterOption<number> => ({
+/** @param what of what it is a number, for the message: "requests" */
+const count = (what: string, help: string, min = 0, max = COUNT_MAX): FilterOption<number> => ({
   value: "N",
   help,
-  parse: (text) => parseCount(text, "times", min, COUNT_MAX),
+  parse: (text) => parseCount(text, what, min, max),
 });
-const seed: FilterOption<number> = count("where chance begins; the same seed, the same faults [1]");
+const seed: FilterOption<number> = {
+  value: "N",
+  help: "where chance begins: the same seed repeats what happened [1]",
+  parse: (text) => parseCount(text, "a seed", 0, 2 ** 32 - 1),
+};
 
 /** What was said, as options of a filter: a property that is there is not undefined. */
 function said<T extends object>(values: { [Name in keyof T]: T[Name] | undefined }): T {
@@ -86,7 +93,7 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
     example: "log=file=/tmp/requests.log,every=100",
     options: {
       file: path("add the lines to this file [standard error]"),
-      every: count("one line for every N requests; failed ones always have theirs [1]", 1),
+      every: count("requests", "one line for every N requests; failed ones always have theirs [1]", 1),
     },
     make: (backend, { file, every }) => log(backend, said({ path: file, every })),
   }),
@@ -95,10 +102,12 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
     example: "stats",
     options: { file: path("add the report to this file [standard error]") },
     make: (backend, { file }) => {
+      const append = (path: string, text: string) => Deno.writeTextFileSync(path, text, { append: true });
+      // A file that cannot be written is an error now, and not when the disk ends.
+      if (file !== undefined) openOwnFile("the report", file, (path) => append(path, ""));
       const report = (stats: StatsReport) => {
-        const text = statsText(stats);
-        if (file !== undefined) Deno.writeTextFileSync(file, `${text}\n`, { append: true });
-        else console.error(text);
+        if (file === undefined) console.error(statsText(stats));
+        else append(file, `${statsText(stats)}\n`);
       };
       const onSignal = () => report(stats.report());
       const stats = new Stats(backend, {
@@ -124,8 +133,13 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
       jitter: time("up to so much more, by chance [0]"),
       seed,
     },
-    make: (backend, { other, jitter, seed, ...named }) =>
-      delay(backend, said({ operations: said(named), otherMs: other, jitterMs: jitter, seed })),
+    make: (backend, { other, jitter, seed, ...named }) => {
+      const operations = said(named);
+      if (other === undefined && jitter === undefined && Object.keys(operations).length === 0) {
+        throw new UsageError('the filter "delay" takes a time: --with delay=read=5ms, or delay=other=5ms');
+      }
+      return delay(backend, said({ operations, otherMs: other, jitterMs: jitter, seed }));
+    },
   }),
   fault: filter({
     summary: "requests fail, by chance or at a place",
@@ -142,8 +156,8 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
       errno: { value: "ERRNO", help: "of error and late [EIO]", parse: (text) => parseErrnos(text)[0] },
       offset: size("only what touches the disk from here on"),
       length: size("and not further than this"),
-      after: count("let N requests through first [0]"),
-      times: count("hit N requests and no more [no bound]"),
+      after: count("requests", "let N requests through first [0]"),
+      times: count("requests", "hit N requests and no more [no bound]"),
       seed,
     },
     make: (backend, { offset, length, ...rest }) => {
@@ -158,12 +172,12 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
     example: "rate=bytes=50MiB,operations=2000",
     options: {
       bytes: size("read and written a second"),
-      operations: count("requests a second", 1),
+      operations: count("requests", "requests a second", 1),
       burst: size("bytes that go at once after a pause [a tenth of a second's]"),
     },
     make: (backend, { bytes, operations, burst }) => {
       if (bytes === undefined && operations === undefined) {
-        throw new UsageError('the filter "rate" takes bytes=SIZE, operations=N, or both');
+        throw new UsageError('the filter "rate" takes bytes=SIZE, operations=N, or both: --with rate=bytes=50MiB');
       }
       return rate(backend, said({ bytesPerSecond: bytes, operationsPerSecond: operations, burstBytes: burst }));
     },
@@ -172,13 +186,14 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
     summary: "requests that fail are tried again",
     example: "retry=times=3,delay=200ms",
     options: {
-      times: count("how often [5]"),
+      times: count("times", "how often [5]"),
+      operations: operations("which are tried again: read+write+flush+discard+writeZeroes [all but flush]"),
       errnos: { value: "ERRNOS", help: "which errors: EIO+ETIMEDOUT [those of a network]", parse: parseErrnos },
       delay: time("pause before the first try; each later one is twice as long [100ms]"),
       longest: time("no pause is longer [10s]"),
     },
-    make: (backend, { times, errnos, delay, longest }) =>
-      retry(backend, said({ times, errnos, delayMs: delay, maxDelayMs: longest })),
+    make: (backend, { times, operations, errnos, delay, longest }) =>
+      retry(backend, said({ times, operations, errnos, delayMs: delay, maxDelayMs: longest })),
   }),
   cache: filter({
     summary: "keeps what was read and written in memory",
@@ -199,7 +214,7 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
     example: "readahead=window=512KiB",
     options: {
       window: size("how much is read at once [512 KiB]"),
-      streams: count("how many readers in order are told apart, 1 to 64 [4]", 1),
+      streams: count("streams", "how many readers in order are told apart, 1 to 64 [4]", 1, 64),
     },
     make: (backend, { window, streams }) => readahead(backend, said({ windowBytes: window, streams })),
   }),
@@ -228,6 +243,13 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
   }),
 };
 
+function noOption(name: string, key: string, known: readonly string[]): string {
+  if (known.length === 0) return `the filter "${name}" has no options: --with ${name}`;
+  const near = nearest(key, known);
+  const guess = near === undefined ? "" : `; did you mean ${near}?`;
+  return `the filter "${name}" has no option "${key}" (${known.join(", ")})${guess}`;
+}
+
 /** A filter that was asked for in words, ready to be put in front of a backend. */
 export interface ParsedFilter {
   readonly name: string;
@@ -248,12 +270,9 @@ export function parseFilter(words: string): ParsedFilter {
   for (const word of at < 0 ? [] : words.slice(at + 1).split(",")) {
     const equals = word.indexOf("=");
     const key = equals < 0 ? word : word.slice(0, equals);
-    if (!Object.hasOwn(spec.options, key)) {
-      const known = Object.keys(spec.options);
-      if (known.length === 0) throw new UsageError(`the filter "${name}" has no options`);
-      oneOf(key, known, `option of the filter "${name}"`);
-    }
-    const option = spec.options[key]!;
+    const option = Object.hasOwn(spec.options, key) ? spec.options[key] : undefined;
+    if (option === undefined) throw new UsageError(noOption(name, key, Object.keys(spec.options)));
+    if (key in values) throw new UsageError(`the option "${key}" of the filter "${name}" is given twice`);
     if (equals < 0) {
       throw new UsageError(`the option "${key}" of the filter "${name}" takes a value: ${key}=${option.value}`);
     }

@@ -65,14 +65,17 @@ Deno.test("src/filters/README.md has a line for each filter, with its example", 
 Deno.test("a mistake in a filter's words is one line that says what to type", async () => {
   const cases: [string, RegExp][] = [
     ["faul", /^there is no filter "faul" \(log, .*\); did you mean fault\?$/],
-    ["delay=reed=5ms", /^there is no option of the filter "delay" "reed" \(read, write, .*\); did you mean read\?$/],
+    ["delay=reed=5ms", /^the filter "delay" has no option "reed" \(read, write, .*\); did you mean read\?$/],
     ["delay=read", /^the option "read" of the filter "delay" takes a value: read=TIME$/],
     ["delay=read=soon", /"soon" is not a time \(write it like 5ms/],
     ["fault=share=2", /"2" is not a share \(0 to 1/],
     ["fault=errno=EWHAT", /"EWHAT" is not an errno/],
     ["fault=kind=sudden", /there is no kind of fault "sudden" \(error, late/],
     ["fault=operations=read+right", /there is no operation "right" .*/],
-    ["read-only=yes=1", /the filter "read-only" has no options/],
+    ["read-only=yes=1", /^the filter "read-only" has no options: --with read-only$/],
+    ["delay=read=1ms,read=2ms", /^the option "read" of the filter "delay" is given twice$/],
+    ["rate=operations=0", /"0" is not a number of requests \(1 to \d+\)/],
+    ["fault=seed=-1", /"-1" is not a seed \(0 to 4294967295\)/],
     ["checksum", /the filter "checksum" needs file=FILE: --with checksum=file=/],
   ];
   for (const [words, message] of cases) {
