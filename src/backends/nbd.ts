@@ -43,8 +43,7 @@ export interface NbdClientTls {
   readonly authority?: string;
   /** This client's certificate, and its key: PEM. */
   readonly certificate?: string;
-  /** @default none */
-  /** The private key of that certificate: PEM. */
+  /** The private key of that certificate: PEM. @default none */
   readonly key?: string;
 }
 
