@@ -9,6 +9,7 @@ import { LIST } from "./list.ts";
 import { RECOVER } from "./recover.ts";
 import { RESIZE } from "./resize.ts";
 import { SERVE } from "./serve.ts";
+import { TOP } from "./top.ts";
 
 /** Every subcommand. */
 export const COMMANDS: readonly Command[] = [
@@ -18,6 +19,7 @@ export const COMMANDS: readonly Command[] = [
   DESTROY,
   RESIZE,
   RECOVER,
+  TOP,
   DOCTOR,
   helpOver(() => COMMANDS),
 ];
