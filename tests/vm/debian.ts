@@ -69,13 +69,7 @@ export class Apt {
     for (const folder of ["state/lists/partial", "cache/archives/partial"]) {
       await Deno.mkdir(join(dir, folder), { recursive: true });
     }
-    const mirrors = await findMirrors();
-    const signedBy = exists(keyring) ? `[signed-by=${keyring}] ` : "";
-    const sources = this.#suites.map((suite) => {
-      const mirror = suite.endsWith("-security") ? mirrors.security : mirrors.main;
-      return `deb ${signedBy}${mirror} ${suite} main\n`;
-    });
-    await Deno.writeTextFile(join(dir, "sources.list"), sources.join(""));
+    await Deno.writeTextFile(join(dir, "sources.list"), `${(await sourcesOf(this.#suites)).join("\n")}\n`);
     await Deno.writeTextFile(join(dir, "status"), "");
     // The system's apt.conf.d is still read before this file, so that proxies and the like hold here too.
     const settings: Readonly<Record<string, string>> = {
@@ -119,6 +113,16 @@ async function unpackDebs(debsDir: string, rootDir: string): Promise<void> {
     const extract = 'set -o pipefail; dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"';
     await run(["bash", "-c", extract, "bash", join(debsDir, entry.name), rootDir]);
   }
+}
+
+/** The lines of an apt configuration that has these suites. */
+async function sourcesOf(suites: readonly string[]): Promise<string[]> {
+  const mirrors = await findMirrors();
+  const signedBy = exists(keyring) ? `[signed-by=${keyring}] ` : "";
+  return suites.map((suite) => {
+    const mirror = suite.endsWith("-security") ? mirrors.security : mirrors.main;
+    return `deb ${signedBy}${mirror} ${suite} main`;
+  });
 }
 
 /** The addresses of Debian's archives, as the machine's own apt sources have them. */
@@ -166,4 +170,18 @@ export async function debianTree(
     await Deno.writeTextFile(join(temporaryDir, ".packages"), stamp);
   });
   return dir;
+}
+
+/** Writes a file system, ext2, with an installed Debian: these packages and all that every Debian has, configured. */
+export async function debianSystem(
+  suites: readonly string[],
+  packages: readonly string[],
+  file: string,
+): Promise<void> {
+  console.error(`installing Debian in an image, a minute or two: ${packages.join(" ")}`);
+  const withoutTexts = ["doc", "locale", "man"].map((folder) => `--dpkgopt=path-exclude=/usr/share/${folder}/*`);
+  await run([
+    ...["mmdebstrap", "--quiet", "--variant=minbase", "--format=ext2", ...withoutTexts],
+    ...[`--include=${packages.join(",")}`, suites[0]!, file, ...await sourcesOf(suites)],
+  ], { hint: "Needed for the tests on a whole Debian. It wants to be root, or a user with lines in /etc/subuid." });
 }

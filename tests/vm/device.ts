@@ -4,17 +4,20 @@
  */
 import { join } from "node:path";
 import { projectDir } from "./host.ts";
+import { systemImage } from "./image.ts";
 import type { Kernel } from "./kernels.ts";
 import { PacedClock } from "./pace.ts";
 import { buildPortableServer, portableServerPath } from "./portable.ts";
 import { addCounts, type Counts, type Plan, type PlannedFile, type ReportLine } from "./report.ts";
-import { isEmulatorFault, runVm, type VmResult } from "./vm.ts";
+import { canHaveDebian, isEmulatorFault, runVm, type VmResult } from "./vm.ts";
 
 const defaultLimitMs = 120_000;
 /** Silence of the VM's runner, which says "alive" every second, for this long means that the VM is lost. */
 const defaultSilenceMs = 30_000;
 /** What the runner in the VM may take to start, and to clean up after a file. */
 const overheadMs = 60_000;
+/** A whole Debian boots in 10 s on a machine with nothing else to do, and reads much more of the host's disk meanwhile. */
+const debianBootMs = 240_000;
 /** As often as this in a run, a file whose VM was lost to {@linkcode isEmulatorFault} gets another VM. */
 const repeatsMax = 2;
 
@@ -118,8 +121,15 @@ function shares(options: DeviceOptions): Share[] {
 interface Machine {
   readonly memoryMiB?: number | undefined;
   readonly smp?: number | undefined;
+  /** A whole Debian, where the kernel can have it. */
+  readonly debian?: boolean | undefined;
   /** Further words of the kernel's command line. */
   readonly extraCmdline?: string | undefined;
+}
+
+/** Whether a test file wants a whole Debian. */
+export function wantsDebian(path: string): boolean {
+  return /^\/\/ machine: debian$/m.test(Deno.readTextFileSync(join(projectDir, path)));
 }
 
 function machineOf(path: string): Machine {
@@ -130,6 +140,7 @@ function machineOf(path: string): Machine {
   return {
     memoryMiB: memory === undefined ? undefined : Number(memory),
     smp: processors === undefined ? undefined : Number(processors),
+    debian: wantsDebian(path) || undefined,
     extraCmdline: wanted(/^\/\/ kernel: (.+)$/m),
   };
 }
@@ -160,6 +171,9 @@ async function runRound(
   files: readonly PlannedFile[],
   mayRepeat: boolean,
 ): Promise<Round> {
+  const debian = options.debian && canHaveDebian(options.kernel);
+  // Minutes, the first time: not the VM's, which the watch begins to count.
+  if (debian) await systemImage();
   const watch = new Watch(options, files);
   const { slowness } = options.kernel;
   const plan: Plan = { kernelSlowness: slowness, files, filter: options.filter };
@@ -179,6 +193,7 @@ async function runRound(
     programFile: options.programFile,
     memoryMiB: options.memoryMiB,
     smp: options.smp,
+    debian,
     extraCmdline: options.extraCmdline,
     signal: watch.signal,
     tellsPace: true,
@@ -192,7 +207,7 @@ async function runRound(
 
 /** Follows one VM's reports and gives it up when it falls silent or a file runs far over its limit. */
 class Watch {
-  readonly #options: DeviceOptions;
+  readonly #options: DeviceOptions & Machine;
   readonly #files: readonly PlannedFile[];
   readonly #abort = new AbortController();
   readonly #results: { readonly path: string; readonly line: ReportLine & { type: "end" } }[] = [];
@@ -204,7 +219,7 @@ class Watch {
   #begunMs: number | undefined;
   #begunAt = 0;
 
-  constructor(options: DeviceOptions, files: readonly PlannedFile[]) {
+  constructor(options: DeviceOptions & Machine, files: readonly PlannedFile[]) {
     this.#options = options;
     this.#files = files;
     this.#timer = setInterval(() => this.#check(), 250);
@@ -234,7 +249,8 @@ class Watch {
     const now = this.#clock.tick();
     const file = this.#files[this.#results.length];
     const slowness = this.#options.kernel.slowness * this.#processor;
-    const overhead = overheadMs * slowness;
+    const isBooting = this.#heardMs === 0;
+    const overhead = (isBooting && this.#options.debian ? debianBootMs : overheadMs) * slowness;
     if (this.#begunMs === undefined) {
       // Booting, or between two files: nothing there takes long.
       if (now - this.#heardMs > overhead) this.#abort.abort(`no test begun within ${overhead / 1000} s`);

@@ -225,13 +225,19 @@ async function describeTasks(): Promise<string> {
 
 /** Kills what the test left running and says what it was. Returns what cannot be killed. */
 async function killLeftovers(problems: string[]): Promise<string[]> {
-  const isOurs = (pid: number) => pid === 1 || pid === Deno.pid || pid === Deno.ppid;
+  // On a whole Debian a test runs as a service; other services' processes come and go as they like.
+  const group = exists("/run/systemd/system") ? Deno.readTextFileSync("/proc/self/cgroup") : undefined;
+  const isOurs = (pid: number) => {
+    if (pid === 1 || pid === Deno.pid || pid === Deno.ppid) return true;
+    return group !== undefined && Deno.readTextFileSync(`/proc/${pid}/cgroup`) !== group;
+  };
   const list = () => {
     const found: { pid: number; name: string }[] = [];
     for (const { name } of Deno.readDirSync("/proc")) {
       const pid = Number(name);
-      if (!Number.isInteger(pid) || isOurs(pid)) continue;
+      if (!Number.isInteger(pid)) continue;
       try {
+        if (isOurs(pid)) continue;
         const words = Deno.readTextFileSync(`/proc/${pid}/cmdline`).split("\0").join(" ").trim();
         // Kernel threads have no command line, and the dead have none either.
         if (words !== "") found.push({ pid, name: words });

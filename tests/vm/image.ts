@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { type Architecture, denoOf, hasDeno } from "./architecture.ts";
 import { buildDir, contentHash, exists, listFiles, makeDirOnce, projectDir, run } from "./host.ts";
 import { Cpio } from "./cpio.ts";
-import { debianTree } from "./debian.ts";
+import { debianSystem, debianTree } from "./debian.ts";
 import type { Kernel } from "./kernels.ts";
 
 /** Programs the VM has; what they depend on comes with them. */
@@ -30,6 +30,20 @@ const guestPackages = [
   "udev",
   "util-linux-extra",
   "xfsprogs",
+];
+
+/** What the machine that is a whole Debian has beside what every Debian has. */
+const systemPackages = [
+  "btrfs-progs",
+  "e2fsprogs",
+  "fdisk",
+  "fio",
+  "kmod",
+  "lvm2",
+  "mdadm",
+  "procps",
+  "systemd-sysv",
+  "udev",
 ];
 
 /** A disk image for the VM, found there by its name. */
@@ -80,12 +94,17 @@ export async function programImage(program: string): Promise<DiskImage> {
   });
 }
 
+/** A whole Debian, installed as on a disk: systemd, udev with all its rules. */
+export async function systemImage(): Promise<DiskImage> {
+  const suites = ["bookworm", "bookworm-security"];
+  const key = contentHash([], [...suites, ...systemPackages]);
+  return await imageOnce("system", key, (file) => debianSystem(suites, systemPackages, file));
+}
+
+/** An image of a folder's content. */
 async function makeImage(name: string, key: string, fill: (dir: string) => Promise<void>): Promise<DiskImage> {
-  const imagesDir = join(buildDir, "images");
-  const dir = join(imagesDir, `${name}-${key}`);
-  const file = join(dir, "image");
-  await makeDirOnce(dir, async (temporaryDir) => {
-    const staging = join(temporaryDir, "staging");
+  return await imageOnce(name, key, async (file) => {
+    const staging = `${file}.staging`;
     await Deno.mkdir(staging);
     await fill(staging);
     const [kibibytes, inodes] = (await run(["bash", "-c", 'du -sk "$1" | cut -f1; find "$1" | wc -l', "bash", staging]))
@@ -106,12 +125,19 @@ async function makeImage(name: string, key: string, fill: (dir: string) => Promi
         // What is asked for is rounded down in each block group.
         String(inodes + 1_000),
       ],
-      ...["-d", staging, join(temporaryDir, "image"), `${Math.ceil(kibibytes * 1.15) + 8192}k`],
+      ...["-d", staging, file, `${Math.ceil(kibibytes * 1.15) + 8192}k`],
     ]);
     await Deno.remove(staging, { recursive: true });
   });
+}
+
+/** The image of that content, which is made unless it is there. Images of earlier content go. */
+async function imageOnce(name: string, key: string, make: (file: string) => Promise<void>): Promise<DiskImage> {
+  const imagesDir = join(buildDir, "images");
+  const dir = join(imagesDir, `${name}-${key}`);
+  await makeDirOnce(dir, (temporaryDir) => make(join(temporaryDir, "image")));
   await removeOld(imagesDir, name, `${name}-${key}`);
-  return { name, file };
+  return { name, file: join(dir, "image") };
 }
 
 /** How long an image of earlier content is kept: another run in this checkout may be about to use it. */
@@ -141,6 +167,8 @@ export interface InitramfsContent {
   readonly moduleFile?: string | undefined;
   /** Shell commands the VM runs. */
   readonly command: string;
+  /** Modules that it needs to boot, beside those that each VM needs. @default none */
+  readonly bootModules?: readonly string[] | undefined;
   /** Further files: path in the VM to content. */
   readonly files?: Readonly<Record<string, Uint8Array | string>> | undefined;
 }
@@ -152,7 +180,7 @@ export async function writeInitramfs(content: InitramfsContent, file: string): P
   const guestTree = join(buildDir, "trees", guestTreeName(content.kernel.architecture));
   cpio.file("busybox", await Deno.readFile(join(guestTree, "usr/bin/busybox")), 0o755);
   cpio.file("init", await Deno.readTextFile(join(projectDir, "tests/vm/init.sh")), 0o755);
-  const modules = await resolveModules(content.kernel, bootModules);
+  const modules = await resolveModules(content.kernel, [...bootModules, ...content.bootModules ?? []]);
   for (const [i, module] of modules.entries()) {
     cpio.file(`boot-modules/${String(i).padStart(2, "0")}.ko`, await readModule(module));
   }

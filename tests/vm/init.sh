@@ -27,6 +27,34 @@ done
 /busybox mount -t ext4 -o ro /disks/modules "/base/usr/lib/modules"
 [ -e /disks/program ] && /busybox mount -t ext4 -o ro /disks/program /program &&
     /busybox ln -s /program/dblock-ramdisk /project/dblock-ramdisk
+
+# A whole Debian: what is written to it stays in memory. systemd takes over, and runs the command as a service.
+if [ -e /disks/system ]; then
+    /busybox mkdir /lower /upper /system
+    /busybox mount -t ext4 -o ro /disks/system /lower
+    /busybox mount -t tmpfs tmpfs /upper
+    /busybox mkdir /upper/tree /upper/work
+    /busybox mount -t overlay -o lowerdir=/lower,upperdir=/upper/tree,workdir=/upper/work overlay /system
+    for dir in proc sys dev base program project usr/lib/modules etc/udev/rules.d; do
+        /busybox mkdir -p "/system/$dir"
+    done
+    for dir in proc sys dev base program project; do
+        /busybox mount --bind "/$dir" "/system/$dir"
+    done
+    /busybox mount --bind /base/usr/lib/modules /system/usr/lib/modules
+    /busybox ln -s /base/usr /system/data
+    /busybox ln -s /base/usr/local/bin/deno /system/usr/local/bin/deno
+    /busybox cp /command /plan.json /system
+    /busybox cp /project/tests/vm/runner.service /system/etc/systemd/system
+    /busybox ln -s ../runner.service /system/etc/systemd/system/multi-user.target.wants
+    /busybox cp /project/kmod/60-dblock.rules /system/etc/udev/rules.d
+    # With a name of its own it is not at its first boot, at which it would ask for a password.
+    /busybox tr -d - </proc/sys/kernel/random/uuid >/system/etc/machine-id
+    cd /system || exit
+    /busybox mount --move . /
+    exec /busybox chroot . /sbin/init
+fi
+
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 export HOME=/root TERM="${TERM:-linux}" LC_ALL=C.UTF-8 NO_COLOR=1 DENO_NO_UPDATE_CHECK=1 DENO_DIR=/tmp/deno
 mount --bind /base/usr /data

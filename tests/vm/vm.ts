@@ -7,7 +7,7 @@
 import { join } from "node:path";
 import { machineOf } from "./architecture.ts";
 import { buildDir, exists, run } from "./host.ts";
-import { modulesImage, programImage, userlandImage, writeInitramfs } from "./image.ts";
+import { modulesImage, programImage, systemImage, userlandImage, writeInitramfs } from "./image.ts";
 import type { Kernel } from "./kernels.ts";
 import { Contention, PacedClock, paceIntervalMs, pacePort } from "./pace.ts";
 
@@ -22,6 +22,8 @@ export interface VmOptions {
   readonly smp?: number | undefined;
   /** @default {@linkcode defaultMemoryMiB} */
   readonly memoryMiB?: number | undefined;
+  /** A whole Debian, with systemd and udev; the command is a service of it. @default false */
+  readonly debian?: boolean | undefined;
   /** Further words of the kernel's command line. */
   readonly extraCmdline?: string | undefined;
   /** The checkout that /project is made of. @default the one this file is in */
@@ -104,14 +106,20 @@ function slowCmdline(slowness: number): string {
   ].join(" ");
 }
 
+/** Whether the kernel can have a whole Debian as its machine. */
+export function canHaveDebian(kernel: Kernel): boolean {
+  return kernel.architecture === "amd64" && exists(join(kernel.modulesDir, "kernel/fs/overlayfs"));
+}
+
 /** Boots, runs, and always ends QEMU. */
 export async function runVm(options: VmOptions): Promise<VmResult> {
   const runDir = await makeRunDir(options.kernel);
   const images = [await userlandImage(options.kernel.architecture), await modulesImage(options.kernel)];
   if (options.programFile !== undefined) images.push(await programImage(options.programFile));
+  if (options.debian) images.push(await systemImage());
   const files = options.interactive ? { ...options.files, "/interactive": "" } : options.files;
   const initramfs = join(runDir, "initramfs");
-  await writeInitramfs({ ...options, files }, initramfs);
+  await writeInitramfs({ ...options, files, bootModules: options.debian ? ["overlay"] : [] }, initramfs);
 
   using pacePipe = options.tellsPace ? await PacePipe.make(runDir) : undefined;
   const started = performance.now();
