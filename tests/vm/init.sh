@@ -50,6 +50,10 @@ if [ -e /disks/system ]; then
     /busybox cp /project/kmod/60-dblock.rules /system/etc/udev/rules.d
     # With a name of its own it is not at its first boot, at which it would ask for a password.
     /busybox tr -d - </proc/sys/kernel/random/uuid >/system/etc/machine-id
+    # Nobody logs in, and nothing is to be done at a time of the day.
+    for unit in getty.target timers.target; do
+        /busybox ln -s /dev/null "/system/etc/systemd/system/$unit"
+    done
     cd /system || exit
     /busybox mount --move . /
     exec /busybox chroot . /sbin/init
