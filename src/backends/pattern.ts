@@ -25,6 +25,7 @@ export interface PatternBackendOptions {
  * but the pattern can be on the disk: zeroes cannot be written either.
  *
  * ```ts
+ * import { DblockError } from "../disk/errors.ts";
  * import { PatternBackend } from "./pattern.ts";
  *
  * const disk = new PatternBackend({ sizeBytes: 2 ** 40, seed: 7 });
@@ -35,7 +36,7 @@ export interface PatternBackendOptions {
  * try {
  *   disk.write(buffer, 2 ** 39);
  * } catch (error) {
- *   console.assert(error.code === "EILSEQ" && disk.mismatchCount === 1);
+ *   console.assert(error instanceof DblockError && error.code === "EILSEQ" && disk.mismatchCount === 1);
  * }
  * ```
  */

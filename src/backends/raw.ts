@@ -77,13 +77,12 @@ export interface RawData {
  * the program goes on:
  *
  * ```ts
- * import { requestOptions } from "../disk/request.ts";
  * import { RawBackend } from "./raw.ts";
  *
  * const path = await Deno.makeTempFile();
  * const disk = await RawBackend.open({ path, sizeBytes: 64 * 2 ** 20 });
- * await disk.write(new Uint8Array(512).fill(1), 4096, requestOptions());
- * console.assert(disk.extents(0, 8192)[0].kind === "hole");
+ * await disk.write(new Uint8Array(512).fill(1), 4096);
+ * console.assert(disk.extents(0, 8192)[0]?.kind === "hole");
  * await disk.close();
  * await Deno.remove(path);
  * ```
