@@ -14,18 +14,19 @@ PROGRAM := $(if $(ARCH),.build/dblock-ramdisk-$(ARCH),dblock-ramdisk)
 KERNELS ?= $(if $(filter aarch64,$(ARCH)),6.12-arm64,6.1 6.12)
 
 .DEFAULT_GOAL := all
-.PHONY: all toolchain executable dblock-ramdisk module load unload dist clean distclean help
+.PHONY: all toolchain executable dblock dblock-ramdisk module load unload dist clean distclean help
 .PHONY: bench test test-all test-debug soak kernel-debug demo vm-shell doctor sparse
 
 ##@ Build
 
-all: executable module ## dblock-ramdisk and kmod/dblock.ko (the default)
+all: executable module ## dblock, dblock-ramdisk and kmod/dblock.ko (the default)
 
 toolchain: ## install what the project needs (Deno under .build/, tools from Debian)
 	@src/build/toolchain.sh
 
-executable dblock-ramdisk: toolchain ## the ramdisk as one file; ARCH=aarch64: for that machine, under .build/
-	@$(RUN) src/build/executable.ts $(if $(ARCH),--arch $(ARCH)) --output $(PROGRAM) src/command/ramdisk.ts
+executable dblock dblock-ramdisk: toolchain ## one file with two names; ARCH=aarch64: for that machine, under .build/
+	@$(RUN) src/build/executable.ts $(if $(ARCH),--arch $(ARCH)) --output $(PROGRAM) \
+		--also $(subst -ramdisk,,$(notdir $(PROGRAM))) src/command/program.ts
 
 module: toolchain ## the kernel module; KERNEL=6.12 builds it for another kernel
 	@$(RUN) tests/vm/module.ts $(if $(KERNEL),--kernel=$(KERNEL))
@@ -79,7 +80,7 @@ doctor: ## what is missing on this machine and what to type
 ##@ Clean
 
 clean: ## remove what was built, keep what was downloaded
-	@rm -rf dblock-ramdisk kmod/dblock.ko .build/executable .build/kmod .build/dist
+	@rm -rf dblock dblock-ramdisk kmod/dblock.ko .build/executable .build/kmod .build/dist
 
 distclean: clean ## remove everything that is not in the repository
 	@rm -rf .build

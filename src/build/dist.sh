@@ -45,6 +45,7 @@ for kernel in "$@"; do
 done
 
 cp "$program" "$stage/dblock-ramdisk"
+ln "$stage/dblock-ramdisk" "$stage/dblock"
 cp kmod/60-dblock.rules "$stage/"
 cp LICENSE LICENSE.GPL-2.0 LICENSE.MIT "$stage/"
 cp .build/toolchain/node_modules/deno/LICENSE "$stage/LICENSE.deno"

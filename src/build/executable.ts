@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 /**
- * Makes one self-contained executable of one program: `executable.ts --output FILE ENTRY.ts`. With `deno compile` where
+ * Makes one self-contained executable of one program: `executable.ts --output FILE ENTRY.ts`, under more names if the
+ * program looks at the name it was called by (`--also NAME`). With `deno compile` where
  * its runtime can be had; elsewhere from Deno's own binary, with the bundled program and a stub in it (without_denort/).
  * README.md says what a program must keep to. Nothing happens when nothing changed.
  */
 import { createHash } from "node:crypto";
-import { basename, dirname, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { parseArgs } from "@std/cli";
+import { existsSync } from "@std/fs";
 import { compile, findDenort } from "./denort.ts";
 import { type Program, readProgram } from "./program.ts";
 import { makeFromDeno, MAKER_FILES } from "./without_denort/make.ts";
@@ -14,7 +16,8 @@ import type { Arch } from "./without_denort/target.ts";
 
 const HERE = dirname(new URL(import.meta.url).pathname);
 const CACHE = resolve(HERE, "../../.build/executable");
-const USAGE = `Usage: executable.ts --output FILE [--way auto|compile|stub] [--arch x86_64|aarch64] ENTRY.ts`;
+const USAGE =
+  `Usage: executable.ts --output FILE [--also NAME]... [--way auto|compile|stub] [--arch x86_64|aarch64] ENTRY.ts`;
 /** Files that decide what comes out, besides the program's own. */
 const BUILDER_FILES = [
   ...["executable.ts", "denort.ts", "program.ts"].map((name) => `${HERE}/${name}`),
@@ -39,7 +42,8 @@ interface Stamp {
 
 async function main(): Promise<void> {
   const args = parseArgs(Deno.args, {
-    string: ["output", "way", "arch"],
+    string: ["output", "way", "arch", "also"],
+    collect: ["also"],
     default: { way: "auto", arch: Deno.build.arch },
   });
   const [entry, ...rest] = args._.map(String);
@@ -51,12 +55,13 @@ async function main(): Promise<void> {
   const stampPath = `${CACHE}/${basename(output)}-${digest([output]).slice(0, 12)}.json`;
   Deno.mkdirSync(CACHE, { recursive: true });
 
-  if (isCurrent(readStamp(stampPath), output, { way, arch })) return;
+  if (isCurrent(readStamp(stampPath), output, { way, arch })) return args.also.forEach((name) => linkTo(output, name));
   const program = await readProgram(entry);
   const temporary = `${output}.building-${Deno.pid}`;
   try {
     const how = await make(program, temporary, { way, arch });
     Deno.renameSync(temporary, output);
+    for (const name of args.also) linkTo(output, name);
     const { size, mtime } = Deno.statSync(output);
     const { inputs } = program;
     const stamp: Stamp = {
@@ -70,6 +75,16 @@ async function main(): Promise<void> {
   } finally {
     removeIfThere(temporary);
   }
+}
+
+/** Another name of a file, in the same folder: a hard link, so that a program sees the name it was called by. */
+function linkTo(output: string, name: string): void {
+  const path = join(dirname(output), name);
+  if (existsSync(path) && Deno.statSync(path).ino === Deno.statSync(output).ino) return;
+  const temporary = `${path}.linking-${Deno.pid}`;
+  removeIfThere(temporary);
+  Deno.linkSync(output, temporary);
+  Deno.renameSync(temporary, path);
 }
 
 function isArch(text: string): text is Arch {

@@ -2,7 +2,7 @@
  * The machines that QEMU emulates here, and what differs between them: packages, compiler, programs, command lines.
  * Host and amd64 are taken to be the same; for the others everything is built across.
  */
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { type Arch, denoFor } from "../../src/build/without_denort/target.ts";
 import { buildDir, exists, projectDir, run, UserError } from "./host.ts";
 
@@ -105,12 +105,15 @@ export async function buildProgram(architecture: Architecture, sourceDir = proje
   const arch = archOf(architecture);
   const isForeign = sourceDir === projectDir && arch !== Deno.build.arch;
   const program = isForeign ? join(buildDir, `dblock-ramdisk-${arch}`) : join(sourceDir, "dblock-ramdisk");
-  // Where it is, and where it was before the files of src/ moved into rooms.
-  const main = ["src/command/ramdisk.ts", "src/ramdisk.ts"].map((file) => join(sourceDir, file)).find(exists);
+  // Where it is, and where it was before there was a command with subcommands, and rooms.
+  const main = ["src/command/program.ts", "src/command/ramdisk.ts", "src/ramdisk.ts"].map((file) =>
+    join(sourceDir, file)
+  ).find(exists);
   if (main === undefined) {
-    throw new UserError(`Cannot build dblock-ramdisk: ${sourceDir} has no src/command/ramdisk.ts`);
+    throw new UserError(`Cannot build dblock-ramdisk: ${sourceDir} has no src/command/program.ts`);
   }
-  const options = ["--arch", arch, "--output", program, main];
+  const also = main.endsWith("program.ts") ? ["--also", basename(program).replace("-ramdisk", "")] : [];
+  const options = ["--arch", arch, "--output", program, ...also, main];
   await run([
     join(projectDir, "src/build/deno.sh"),
     "run",

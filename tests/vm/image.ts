@@ -91,6 +91,7 @@ export async function programImage(program: string): Promise<DiskImage> {
   const key = createHash("sha256").update(bytes).digest("hex").slice(0, 16);
   return await makeImage("program", key, async (dir) => {
     await Deno.writeFile(join(dir, "dblock-ramdisk"), bytes, { mode: 0o755 });
+    await Deno.symlink("dblock-ramdisk", join(dir, "dblock"));
   });
 }
 

@@ -26,7 +26,7 @@ for dir in usr bin sbin lib lib64 etc; do
 done
 /busybox mount -t ext4 -o ro /disks/modules "/base/usr/lib/modules"
 [ -e /disks/program ] && /busybox mount -t ext4 -o ro /disks/program /program &&
-    /busybox ln -s /program/dblock-ramdisk /project/dblock-ramdisk
+    /busybox ln -s /program/dblock-ramdisk /program/dblock /project/
 
 # A whole Debian: what is written to it stays in memory. systemd takes over, and runs the command as a service.
 if [ -e /disks/system ]; then
