@@ -34,14 +34,15 @@ type Answer = { readonly answer: unknown } | { readonly errno: number; readonly 
 
 const ANSWER_BYTES_MAX = 2 ** 20;
 
-/** Keeps how a disk was started, until disposed. */
-export function keepStarted(started: Started): Disposable {
+/** Keeps how a disk was started, until disposed; for good if the disk `isLeft` to the next server then. */
+export function keepStarted(started: Started, isLeft: () => boolean = () => false): Disposable {
   const path = `${RUN_FOLDER}/${started.name}.json`;
   Deno.mkdirSync(RUN_FOLDER, { recursive: true, mode: 0o700 });
   Deno.writeTextFileSync(`${path}.${Deno.pid}`, `${JSON.stringify(started)}\n`, { mode: 0o600 });
   Deno.renameSync(`${path}.${Deno.pid}`, path);
   return {
     [Symbol.dispose]: () => {
+      if (isLeft()) return;
       // Another server may have it by now.
       if (readStarted(started.name)?.pid === started.pid) removeIfThere(path);
     },

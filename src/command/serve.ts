@@ -101,7 +101,8 @@ export async function serveDisks(plans: readonly DiskPlan[]): Promise<void> {
   });
   const servers = await startServers(disks, signal);
   undo.move();
-  using _left = leaveWords(disks);
+  const left = new Set<string>();
+  using _words = leaveWords(disks, left);
   const running = new Set(disks);
   using _heard = heedSignals(() => [...running].flatMap((disk) => disk.devices));
   interrupted[Symbol.dispose]();
@@ -113,7 +114,12 @@ export async function serveDisks(plans: readonly DiskPlan[]): Promise<void> {
     ...disks.map(async (disk) => {
       const ends = await disk.ended;
       running.delete(disk);
-      for (const end of ends) report(disk, end, failures);
+      for (const end of ends) {
+        const { reason } = end.ending;
+        const isLeft = reason === "left" || reason === "failed" && disk.plan.onDeath !== "remove";
+        if (isLeft) left.add(end.device.name);
+        report(disk, end, failures);
+      }
     }),
     ...servers.map(async ({ server, uris }) => {
       await server.closed;
@@ -211,15 +217,15 @@ function closeAtSignals(servers: readonly Exporter[]): Disposable {
   };
 }
 
-/** Says in /run/dblock/ how each disk was started, and answers there. */
-function leaveWords(disks: readonly ServedDisk[]): Disposable {
+/** Says in /run/dblock/ how each disk was started, and answers there. What is `left` can be recovered later. */
+function leaveWords(disks: readonly ServedDisk[], left: ReadonlySet<string>): Disposable {
   const stack = new DisposableStack();
   for (const disk of disks) {
     for (const { name } of disk.devices) {
       try {
         const { words } = disk.plan;
         const named = words.includes("--name") ? words : [...words, "--name", name];
-        stack.use(keepStarted({ name, pid: Deno.pid, cwd: Deno.cwd(), words: named }));
+        stack.use(keepStarted({ name, pid: Deno.pid, cwd: Deno.cwd(), words: named }, () => left.has(name)));
         stack.use(answerQuestions(name, (question) => answer(disk, question)));
       } catch (error) {
         complain(`/run/dblock/${name}: ${describe(error)}; nobody can ask this server to resize the disk`);
