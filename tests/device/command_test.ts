@@ -117,7 +117,7 @@ Deno.test("a mistake is one line, and leaves nothing behind, also of disks that 
   await using serving = await Serving.start(["serve", "memory:16MiB", "--name", "taken"]);
   assertMatch(
     (await dblock("serve null:1MiB --name taken")).stderr,
-    /the name is in use \(end that one with dblock destroy/,
+    /the name is in use \(.*dblock destroy taken/,
   );
   serving.child.kill("SIGINT");
   assertEquals((await serving.end()).code, 0);
