@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * /dev/NAME-ctl: a server's open file of a device. It serves one queue at most;
- * how it begins and ends to is in attach.c. When the process that attached it
- * loses it, the server is dead.
+ * /dev/NAME-ctl: the file that a server opens. A file serves one queue at most;
+ * attach.c says how that begins and ends. When the process that attached the file
+ * has no descriptor of it any more, the server is dead.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -43,9 +43,11 @@ static int dblock_same_file(const void *wanted, struct file *file,
 	return file == wanted;
 }
 
-/* Called whenever a process closes a descriptor of this file, also when it
- * exits. A child that inherited one must not keep a dead server alive, so what
- * counts is the process that attached: gone, or without a descriptor.
+/* Called whenever a process closes a descriptor of this file, also when the
+ * process exits. Only the process that attached the file counts: a child that
+ * inherited a descriptor must not keep a dead server alive. The server is dead if
+ * that process exits, or has no descriptor left. watch.c finds the deaths that
+ * this does not see.
  */
 static int dblock_channel_flush(struct file *file, fl_owner_t id)
 {
@@ -74,7 +76,7 @@ static int dblock_channel_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-/* A wake-up of the queue, for those who polled before there was one. */
+/* The queue wakes somebody: wake those, too, who polled before ATTACH. */
 static int dblock_channel_relayed(struct wait_queue_entry *entry,
 				  unsigned int mode, int flags, void *key)
 {
@@ -86,14 +88,16 @@ static int dblock_channel_relayed(struct wait_queue_entry *entry,
 	return 0;
 }
 
-/* This file serves a queue now: the queue's wake-ups are also those of who waits
- * for this file since before. (An epoll set registers once and for all.) Who
- * polls only later is on the queue's own list and costs nobody anything here.
+/* This file serves a queue from now on. An epoll set that added the file before is
+ * on the file's own list for good, so the queue's wake-ups are passed on to that
+ * list. A poll that begins later is on the queue's list, and nothing is passed on.
  */
 void dblock_channel_relay(struct dblock_channel *channel)
 {
 	lockdep_assert_held(&channel->device->lock);
-	/* Either this sees that somebody polled, or he sees the queue. */
+	/* Pairs with dblock_channel_poll(): either this thread sees that
+	 * somebody polled early, or that poll sees the queue.
+	 */
 	smp_mb();
 	if (!READ_ONCE(channel->polled_early) || channel->relay.func)
 		return;
@@ -102,7 +106,9 @@ void dblock_channel_relay(struct dblock_channel *channel)
 	wake_up_all(&channel->wait);
 }
 
-/* On one list or the other before anything is said that may change. */
+/* Puts the caller on the queue's list, or on the file's own before ATTACH, and only
+ * then looks at what may change.
+ */
 static __poll_t dblock_channel_poll(struct file *file, poll_table *table)
 {
 	struct dblock_channel *channel = file->private_data;

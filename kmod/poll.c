@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Whether EXCHANGE looks for the next request for a while before it sleeps. For
- * who waits for each answer before he asks again, being woken may take longer
- * than all the rest. With many requests under way sleeping can be better: they
- * gather, and one call takes them all. And where CPUs are short (a crowded
- * host) polling takes from those it waits for. So nothing is guessed: both are
- * tried now and then, and what a request takes from one to the next decides.
+ * EXCHANGE may look for the next request for a while before it sleeps. That pays
+ * where a user waits for each answer before the next request: to wake the server
+ * can take longer than all the rest. It does not pay where many requests are under
+ * way: while the server sleeps they gather, and one call takes them all. Nor where
+ * processors are short: a server that polls takes time from those it waits for. So
+ * both ways are tried now and then, and the time from request to request decides.
  */
 #include <linux/math64.h>
 #include <linux/moduleparam.h>
@@ -15,16 +15,19 @@
 
 #include "dblock.h"
 
-/* Twice what it takes to wake a server where that is slow: in an emulator. */
+/* Twice the time to wake a server where that is slow, in an emulator: see
+ * tests/bench/README.md, "Ideas tried".
+ */
 static unsigned int poll_us = 200;
 module_param(poll_us, uint, 0644);
 MODULE_PARM_DESC(poll_us, "How long a server may look for the next request before it sleeps, where that turns out to be faster, in microseconds (default 200, at most 10000; 0: it sleeps at once)");
 
 #define DBLOCK_POLL_US_MAX	10000
-/* How many requests a trial lasts. */
+/* A trial lasts so many requests; a guess. */
 #define DBLOCK_POLL_TRIAL	32
-/* ... and what was found better after it: longer each time it is found again.
- * On a change of load, polling without a use ends after a quarter of it.
+/* The better way is kept for so many requests, twice as many each time the same
+ * way wins again. If the load changes and polling finds nothing, it ends after a
+ * quarter of a trial.
  */
 #define DBLOCK_POLL_SETTLED_MIN	(16 * DBLOCK_POLL_TRIAL)
 #define DBLOCK_POLL_SETTLED_MAX	(128 * DBLOCK_POLL_TRIAL)
@@ -44,7 +47,7 @@ static void dblock_poll_begin(struct dblock_poll *poll,
 	poll->quiet_count = 0;
 }
 
-/* The end of a trial: what a request took. */
+/* At the end of a trial: the time per request, averaged with the trial before. */
 static u32 dblock_poll_cost(const struct dblock_poll *poll, u64 now, u32 before)
 {
 	u32 cost = min_t(u64, div_u64(now - poll->began_ns, poll->count),
@@ -55,8 +58,9 @@ static u32 dblock_poll_cost(const struct dblock_poll *poll, u64 now, u32 before)
 
 static void dblock_poll_settle(struct dblock_poll *poll)
 {
-	/* Trials are short. A server that polls spares who asks the waking,
-	 * which shows only in the long run.
+	/* Polling wins even if it was slower by up to an eighth. A trial is too
+	 * short to show that the submitter need not wake anybody: see
+	 * tests/bench/README.md, "Ideas tried".
 	 */
 	bool pays = poll->cost_ns[true] <
 		    poll->cost_ns[false] + poll->cost_ns[false] / 8;
@@ -70,9 +74,9 @@ static void dblock_poll_settle(struct dblock_poll *poll)
 }
 
 /**
- * dblock_poll_wait() - nothing is there; look for it a little, where that pays
+ * dblock_poll_wait() - no request is there: look for one a little, where that pays
  * @channel: in EXCHANGE
- * @nonblock: the server has other things to do: those it was handed, if any
+ * @nonblock: O_NONBLOCK: a server that has requests in hand goes back to them
  *
  * Context: any other task that wants this CPU ends it, as does a signal.
  */
@@ -121,7 +125,9 @@ void dblock_poll_learn(struct dblock_channel *channel, unsigned int count)
 	}
 	poll->count += count;
 	if (quiet > limit) {
-		/* Nobody asked: no matter of how we wait. */
+		/* Nobody asked for longer than a poll lasts. Neither way of
+		 * waiting made that time long, so it does not count.
+		 */
 		poll->began_ns += quiet - limit;
 		poll->quiet_count++;
 	}
