@@ -160,7 +160,11 @@ export class FileBackend implements MappedBackend, Disposable {
     if (this.readOnly) throw new DblockError("EROFS", `Cannot write to ${this.path}`, "the disk is read-only");
     const { fd, address, pageBytes = PAGE_BYTES } = this.mapping;
     if (pageBytes === PAGE_BYTES) return writeAt(fd, buffer, offsetBytes);
-    // A file on hugetlbfs cannot be written; this writes to its mapping, and fails where a program would die.
+    // A file on hugetlbfs cannot be written; this writes to its mapping, and fails where a program would die. Behind the
+    // mapping is memory of this program.
+    if (!(offsetBytes >= 0 && offsetBytes + buffer.length <= this.sizeBytes)) {
+      throw new DblockError("ENOSPC", `Cannot write ${buffer.length} bytes at ${offsetBytes}`, "the disk ends before");
+    }
     if (this.#memory < 0) this.#memory = linux.open("/proc/self/mem", O_RDWR);
     writeAt(this.#memory, buffer, address + offsetBytes);
   }

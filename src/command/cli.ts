@@ -9,6 +9,8 @@ import { UsageError } from "../disk/words.ts";
 import { execute, isIoFlusher, lockMemoryOnFault, setIoFlusher } from "../system/libc.ts";
 
 export { formatSize, parseCount, parseSize, UsageError } from "../disk/words.ts";
+// The package exports this file as "./cli": a command that serves a disk wants these as well.
+export { abortOnSignals, outliveTerminal, SIGNALS_HELP, untilEnded, type UntilEndedOptions } from "./signals.ts";
 
 /** Of this package; all its commands say it at --version. */
 export const VERSION = "0.1.0";

@@ -12,7 +12,7 @@ import { PlayedDisk, type PlayedDiskOptions } from "../../../src/disk/testing.ts
 import { checkBackend } from "../conformance.ts";
 
 const KIB = 2 ** 10;
-const folder = await Deno.makeTempDir({ prefix: "dblock-contract-" });
+const folder = await Deno.makeTempDir({ dir: "/dev/shm", prefix: "dblock-contract-" });
 globalThis.addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
 let files = 0;
 
@@ -74,10 +74,11 @@ for (const [name, join] of sets) {
     };
     const make = () => open({ disks: options.map((one) => new PlayedDisk(one)), record: `${folder}/${files++}` });
     if (what === "with blocks of different sizes") {
-      checkBackend(`${name} of disks ${what}`, make);
+      checkBackend(`${name} of disks ${what}`, make, { rounds: 80 });
       continue;
     }
     checkBackend(`${name} of disks ${what}`, make, {
+      rounds: 80,
       reopen: async (set, how) => {
         const { disks, record } = made.get(set)!;
         let crashes = 1;

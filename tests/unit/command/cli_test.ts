@@ -64,3 +64,11 @@ Deno.test("parseTimeout() takes 0 and 1 to 1,200 s, and nothing past them", () =
     assertThrows(() => parseTimeout(text), UsageError, `"${text}" is not a timeout`);
   }
 });
+
+Deno.test("the package's ./cli has all that a command of one's own needs, as its disk's signals", async () => {
+  const root = new URL("../../../", import.meta.url);
+  const { exports } = JSON.parse(Deno.readTextFileSync(new URL("deno.json", root)));
+  const names = Object.keys(await import(new URL(exports["./cli"], root).href));
+  const needed = ["abortOnSignals", "becomeIoFlusher", "outliveTerminal", "runCommand", "SIGNALS_HELP", "untilEnded"];
+  assertEquals(needed.filter((name) => !names.includes(name)), []);
+});
