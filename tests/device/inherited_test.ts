@@ -18,7 +18,8 @@ Deno.test("kill -9 of a server whose child holds its files", async () => {
   await waitFor("the device is gone", () => infoOf("inherited") === undefined, 5_000);
   assertWithin(1_000, performance.now() - killedAt, "gone");
   const { status, stderr } = await reading;
-  assertEquals([status, /Input\/output error/.test(stderr)], [1, true], stderr);
+  // removed_test.ts says which of the two on which kernel.
+  assertEquals([status, /Input\/output error|No such device/.test(stderr)], [1, true], stderr);
   assertEquals([exists("/dev/inherited"), exists("/dev/inherited-ctl")], [false, false]);
   // The child is there still, with the file of a device that has gone.
   assertEquals((await sh(holders)).stdout.trim(), "1");
