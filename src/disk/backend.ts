@@ -45,8 +45,11 @@ export type Completed = void | number;
  * - `left`: the disk, or a next server of it, goes on with this content: it was taken over, held or failed over by its
  *   `onDeath` policy. Everything that was answered has to be there for the next server.
  * - `unused`: the disk never began; nothing was asked.
+ * - `replaced`: another version of the same code goes on with this content (`dblock serve --watch`). What `handOver()` gave
+ *   or brought belongs to that version: leave it as it is, and end what is this version's own, such as timers. A new version
+ *   that cannot take over is closed for this reason, too: the one before goes on.
  */
-export type CloseReason = "destroyed" | "left" | "unused";
+export type CloseReason = "destroyed" | "left" | "unused" | "replaced";
 
 /** A piece of a disk, as `extents()` reports it. */
 export interface Extent {
@@ -171,6 +174,15 @@ export interface Backend {
     lengthBytes: number,
     options: CallOptions,
   ): readonly Extent[] | Promise<readonly Extent[]>;
+
+  /**
+   * Gives what the next version of the code needs to go on with this content: the default export of that version is called
+   * with it as its second argument (see `BackendFactory`). Only `dblock serve --watch` calls it: everything that was asked is
+   * answered and flushed, and nothing is asked until the next version is there. If that one cannot take over, this one is
+   * asked again, so nothing may be closed here. Give data and handles rather than objects of your own classes, which keep
+   * the code that they were made with.
+   */
+  handOver?(): unknown;
 
   /** Nothing will be asked any more. Called exactly once, also when the disk never began. */
   close?(reason: CloseReason): void | Promise<void>;

@@ -62,8 +62,16 @@ export interface BackendModule<Data = unknown> {
   readonly eventLoop?: boolean;
 }
 
-/** What a `BackendModule` exports as its default. */
-export type BackendFactory<Data = unknown> = (data: Data) => Backend | Promise<Backend>;
+/**
+ * What a `BackendModule` exports as its default, and so does a module that `dblock serve` serves, whose `data` are the
+ * parameters of the SPEC.
+ *
+ * @param handedOver what `handOver()` of the version before gave; undefined for the first version, and without `--watch`
+ */
+export type BackendFactory<Data = unknown, State = unknown> = (
+  data: Data,
+  handedOver?: State,
+) => Backend | Promise<Backend>;
 
 /** Everything that can be served. */
 export type Servable = Backend | MappedBackend | BackendModule;

@@ -52,6 +52,7 @@ export class Filter implements Backend {
   declare readonly writeZeroes?: NonNullable<Backend["writeZeroes"]>;
   declare readonly resize?: NonNullable<Backend["resize"]>;
   declare readonly extents?: NonNullable<Backend["extents"]>;
+  declare readonly handOver?: NonNullable<Backend["handOver"]>;
   /** What the filter is in front of. */
   protected readonly backend: Backend;
 
@@ -63,6 +64,7 @@ export class Filter implements Backend {
     if (backend.writeZeroes !== undefined) this.writeZeroes = (...range) => this.onWriteZeroes(...range);
     if (backend.resize !== undefined && offers.resize !== false) this.resize = (sizeBytes) => this.onResize(sizeBytes);
     if (backend.extents !== undefined) this.extents = (...range) => this.onExtents(...range);
+    if (backend.handOver !== undefined) this.handOver = () => this.backend.handOver?.();
   }
 
   get sizeBytes(): number {

@@ -22,10 +22,12 @@ export function readOnly(backend: Backend): Backend {
 class ReadOnly implements Backend {
   readonly readOnly = true;
   declare readonly extents?: NonNullable<Backend["extents"]>;
+  declare readonly handOver?: NonNullable<Backend["handOver"]>;
   readonly #backend: Backend;
 
   constructor(backend: Backend) {
     this.#backend = backend;
+    if (backend.handOver !== undefined) this.handOver = () => backend.handOver?.();
     if (backend.extents !== undefined) {
       const { extents } = backend;
       this.extents = (...range) => extents.apply(backend, range);

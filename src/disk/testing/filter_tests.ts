@@ -129,7 +129,7 @@ const FAILURES: readonly (readonly [ErrnoName | "short" | "nameless", ErrnoName]
 ];
 
 async function closesOnce(wrap: WrapBackend): Promise<void> {
-  for (const reason of ["unused", "left", "destroyed"] as const) {
+  for (const reason of ["unused", "left", "replaced", "destroyed"] as const) {
     for (const failing of [undefined, "flush", "write", "close"] as const) {
       const { disk, filter, host } = await open(wrap, {});
       if (reason !== "unused" && !filter.readOnly) await host.do("write", 0, new Uint8Array(8192).fill(3));

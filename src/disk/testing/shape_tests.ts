@@ -173,7 +173,7 @@ export async function closes(
   make: () => Backend | Promise<Backend>,
   use: (backend: Backend) => Promise<void>,
 ): Promise<void> {
-  const reasons: readonly CloseReason[] = ["unused", "left", "destroyed"];
+  const reasons: readonly CloseReason[] = ["unused", "left", "replaced", "destroyed"];
   for (const reason of reasons) {
     const backend = await make();
     if (reason !== "unused") await use(backend);

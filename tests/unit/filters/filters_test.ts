@@ -36,6 +36,7 @@ function memoryDisk(blocks = 8): { store: Uint8Array<ArrayBuffer>; asked: string
     writeZeroes: (offset, length) => void store.fill(0, offset, offset + length),
     extents: (_offset, lengthBytes) => [{ lengthBytes, kind: "data" }],
     resize: (sizeBytes) => void asked.push(`resize ${sizeBytes}`),
+    handOver: () => store,
     close: (reason) => void asked.push(`close ${reason}`),
   } satisfies Required<Backend>;
   return { store, asked, disk };
@@ -74,12 +75,13 @@ Deno.test("intercept() shows every request, and asks the backend after that", as
   assertEquals([filtered.sizeBytes, filtered.readOnly, filtered.fua], [store.length, false, false]);
   assertEquals([filtered.limits, filtered.cacheSurvives], [{ blockBytes: block }, false]);
   assertEquals(filtered.extents!(0, block, plain), [{ lengthBytes: block, kind: "data" }]);
+  assertEquals(filtered.handOver!(), store);
 });
 
 Deno.test("intercept() has what the backend has and nothing else", () => {
   const bare: Backend = { sizeBytes: 4096, read: () => {}, write: () => {} };
   const filtered = intercept(bare, () => {});
-  const optional = ["flush", "discard", "writeZeroes", "resize", "extents"] as const;
+  const optional = ["flush", "discard", "writeZeroes", "resize", "extents", "handOver"] as const;
   assertEquals(optional.filter((name) => filtered[name] !== undefined), []);
 });
 
