@@ -2,12 +2,21 @@
 /** A disk that a module of the user's exports: what it has to export, and what is said if it does not. */
 import type { Backend } from "../disk/backend.ts";
 import { DblockError, describe } from "../disk/errors.ts";
-import { UsageError } from "./cli.ts";
+import type { BackendFactory } from "../disk/servable.ts";
+import { parseSize, UsageError } from "./cli.ts";
+import type { Mark } from "./file_watch.ts";
 import { loadModule } from "./module_loader.ts";
-import { parseSize } from "./cli.ts";
 
 /** What the default export of a module is called with: the parameters of the SPEC. */
 export type ModuleParameters = Readonly<Record<string, string | number>>;
+
+/**
+ * Makes the disk of a module that was loaded.
+ *
+ * @param handedOver what the version before hands over, if there is one
+ * @throws {DblockError} EINVAL with what to write into the module.
+ */
+export type MakeDisk = (given: ModuleParameters, handedOver?: unknown) => Promise<Backend>;
 
 const EXAMPLE =
   "export default ({ sizeBytes }) => ({ sizeBytes, read(buffer, offset) {…}, write(buffer, offset) {…} })";
@@ -20,23 +29,45 @@ const EXAMPLE =
  */
 export async function openModule(path: string, parameters: ReadonlyMap<string, string>): Promise<Backend> {
   const given = moduleParameters(path, parameters);
+  return await (await loadDisk(path))(given);
+}
+
+/**
+ * Loads the module anew; makes no disk yet.
+ *
+ * @param files as of `loadModule()`
+ * @throws {DblockError} as `openModule()`.
+ */
+export async function loadDisk(path: string, files?: Map<string, Mark>): Promise<MakeDisk> {
+  const { default: exported } = await loadModule(path, files);
   const attempted = `Cannot load ${path}`;
-  const { exports } = await loadModule(path);
-  const exported = exports.default;
   if (exported === undefined) {
     throw new DblockError("EINVAL", attempted, "it has no default export", { hint: `type into it: ${EXAMPLE}` });
   }
-  let made: unknown = exported;
-  if (typeof exported === "function") {
-    try {
-      made = await (exported as (given: ModuleParameters) => unknown)(given);
-    } catch (error) {
-      throw new DblockError("EINVAL", attempted, `its default export threw ${describe(error)}`, { cause: error });
-    }
+  return async (given, handedOver) => {
+    const made = typeof exported === "function"
+      ? await called(exported as BackendFactory<ModuleParameters>, given, handedOver, attempted)
+      : exported;
+    const wrong = whyNoBackend(made) ??
+      (made === exported && handedOver !== undefined
+        ? "its default export is no function, so it cannot take what the version before hands over"
+        : undefined);
+    if (wrong === undefined) return made as Backend;
+    throw new DblockError("EINVAL", attempted, wrong, { hint: `a disk has sizeBytes, read and write: ${EXAMPLE}` });
+  };
+}
+
+async function called(
+  make: BackendFactory<ModuleParameters>,
+  given: ModuleParameters,
+  handedOver: unknown,
+  attempted: string,
+): Promise<unknown> {
+  try {
+    return await make(given, handedOver);
+  } catch (error) {
+    throw new DblockError("EINVAL", attempted, `its default export threw ${describe(error)}`, { cause: error });
   }
-  const wrong = whyNoBackend(made);
-  if (wrong === undefined) return made as Backend;
-  throw new DblockError("EINVAL", attempted, wrong, { hint: `a disk has sizeBytes, read and write: ${EXAMPLE}` });
 }
 
 /** @throws {UsageError} a size that is none. */

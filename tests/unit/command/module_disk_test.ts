@@ -52,8 +52,44 @@ Deno.test("openModule() loads what the files are now, also those that the module
     assertEquals([first, await read()], [1, 2]);
     await Deno.writeTextFile(`${dir}/lib.js`, "export const fill = 1;");
     assertEquals(await read(), 1);
-    const { files } = await loadModule(`${dir}/disk.ts`);
-    assertEquals(files, [`${dir}/disk.ts`, `${dir}/lib.js`]);
+    const files = new Map();
+    await loadModule(`${dir}/disk.ts`, files);
+    assertEquals([...files.keys()], [`${dir}/disk.ts`, `${dir}/lib.js`]);
+  });
+});
+
+/** One for each kind of executable; what runs these tests knows both. */
+for (const kind of ["blob", "data"] as const) {
+  Deno.test(`loadModule() loads TypeScript by ${kind} URLs, and names the place of a mistake`, async () => {
+    const text = `
+      import { DblockError, type Backend } from "@dblock/dblock";
+      import { value } from "./lib.ts";
+      import json from "./values.json" with { type: "json" };
+      enum Kind { One = 1 }
+      class Box { constructor(readonly content: number) {} }
+      export const made: readonly unknown[] = [value as number, json.two, Kind.One, new Box(4).content, DblockError.name];
+      export const later = async (): Promise<number> => (await import("./lib.ts")).value;
+      export type Unused = Backend;`;
+    const files = { "disk.ts": text, "lib.ts": "export const value: number = 3;", "values.json": '{ "two": 2 }' };
+    await withFiles(files, async (dir) => {
+      const loaded = await loadModule(`${dir}/disk.ts`, new Map(), kind);
+      assertEquals(loaded.made, [3, 2, 1, 4, "DblockError"]);
+      assertEquals(await (loaded.later as () => Promise<number>)(), 3);
+      await Deno.writeTextFile(`${dir}/lib.ts`, "export const other = 3;\n");
+      const { message } = await assertRejects(() => loadModule(`${dir}/disk.ts`, new Map(), kind), DblockError);
+      assertEquals([message.includes("value"), /blob:|data:/.test(message)], [true, false], message);
+    });
+  });
+}
+
+Deno.test("openModule() takes JSON, and knows files by names with blanks", async () => {
+  const text = `import sizes from "./my sizes.json" with { type: "json" };
+    export { default as again } from "./my sizes.json" with { type: "json" };
+    export default () => ({ sizeBytes: sizes.size, read() {}, write() {} });`;
+  await withFiles({ "disk.ts": text, "my sizes.json": '{ "size": 1024 }' }, async (dir) => {
+    assertEquals((await openModule(`${dir}/disk.ts`, new Map())).sizeBytes, 1024);
+    await Deno.writeTextFile(`${dir}/my sizes.json`, '{ "size": }');
+    await assertRejects(() => openModule(`${dir}/disk.ts`, new Map()), DblockError, "my sizes.json: Unexpected token");
   });
 });
 
