@@ -39,6 +39,8 @@ export interface DiskPlan {
   readonly queues: number | undefined;
   readonly depth: number | undefined;
   readonly takeOver: boolean;
+  /** The code of modules is replaced when their files change. */
+  readonly watch: boolean;
 }
 
 /** The options of a disk. */
@@ -69,6 +71,12 @@ export const DISK_OPTIONS: readonly Option[] = [
     name: "take-over",
     ofDisk: true,
     text: "take the disk from the server that it has; those who use it notice nothing",
+  },
+  {
+    name: "watch",
+    ofDisk: true,
+    text:
+      "of a module: when its files change, the new code goes on with the disk; code that does not load changes nothing",
   },
   { name: "timeout", value: "SECONDS", ofDisk: true, text: "a request that takes longer fails; 0: none [30]" },
   { name: "queues", value: "N", ofDisk: true, text: `queues of the disk, 1 to ${DBLOCK_QUEUE_COUNT_MAX}` },
@@ -127,6 +135,9 @@ function readDisk(spec: string, items: readonly Item[]): DiskPlan {
   if (needsMore !== undefined && !source.survives) {
     throw new UsageError(`${needsMore} needs a disk whose content outlives this program, and ${spec} does not`);
   }
+  if (given.has("watch") && !source.hasModule) {
+    throw new UsageError(`--watch is for modules, such as ./disk.ts, and ${spec} is none`);
+  }
   const [queues, depth] = [given.get("queues"), given.get("depth")];
   return {
     words,
@@ -136,6 +147,7 @@ function readDisk(spec: string, items: readonly Item[]): DiskPlan {
     readOnly: given.has("read-only"),
     onDeath,
     takeOver,
+    watch: given.has("watch"),
     timeoutMs: parseTimeout(given.get("timeout") ?? "30"),
     queues: queues === undefined ? undefined : parseCount(queues, "queues", 1, DBLOCK_QUEUE_COUNT_MAX),
     depth: depth === undefined ? undefined : parseCount(depth, "requests", 1, DBLOCK_QUEUE_DEPTH_MAX),

@@ -17,7 +17,8 @@ import { DblockError } from "../disk/errors.ts";
 import { parseNbdUri } from "../nbd/address.ts";
 import { PAGE_BYTES } from "../system/libc.ts";
 import { formatSize, UsageError } from "./cli.ts";
-import { openModule } from "./module_disk.ts";
+import { LiveModule, type LiveOptions } from "./live_module.ts";
+import { moduleParameters, openModule } from "./module_disk.ts";
 import { diskSize, type Parameter, Parameters } from "./parameters.ts";
 import { membersOf, parseSpec, type Spec } from "./spec.ts";
 import { didYouMean } from "./words.ts";
@@ -28,6 +29,8 @@ export interface OpenOptions {
   readonly readOnly: boolean;
   /** Another server has it now, and this one is about to take it over. */
   readonly shared: boolean;
+  /** Replace the code of modules when their files change. */
+  readonly live?: LiveOptions | undefined;
   /** Make it as large, instead of what the SPEC says; what is smaller grows. */
   readonly growToBytes?: number | undefined;
 }
@@ -38,8 +41,8 @@ export interface DiskSource {
   readonly text: string;
   /** What was written is there for the next server, when this process dies. */
   readonly survives: boolean;
-  /** The file of a module: new code in it can take the disk over. */
-  readonly modulePath?: string;
+  /** There is a module in it, whose code can be replaced. @default false */
+  readonly hasModule?: boolean;
   /** What there is to say of the disk since it was opened, a line each. */
   describe?(): readonly string[];
   /**
@@ -98,11 +101,7 @@ export const SCHEMES: readonly Scheme[] = [
     form: "[module:]PATH.ts",
     text: "a TypeScript module that exports a disk; it is given the parameters",
     parameters: [],
-    read: (spec) => ({
-      survives: false,
-      modulePath: placeOf(spec, "./disk.ts"),
-      open: () => openModule(placeOf(spec, "./disk.ts"), spec.parameters),
-    }),
+    read: readModule,
   },
   {
     names: ["nbd", "nbds", "nbd+unix", "nbds+unix"],
@@ -291,6 +290,20 @@ function readFile(spec: Spec, parameters: Parameters): Omit<DiskSource, "text"> 
   };
 }
 
+function readModule(spec: Spec): Omit<DiskSource, "text"> {
+  const path = placeOf(spec, "./disk.ts");
+  let disk: LiveModule | undefined;
+  return {
+    survives: false,
+    hasModule: true,
+    describe: () => disk === undefined ? [] : [`version ${disk.version} of ${path}`],
+    open: async ({ live }) => {
+      if (live === undefined) return await openModule(path, spec.parameters);
+      return disk = await LiveModule.open(path, moduleParameters(path, spec.parameters), live);
+    },
+  };
+}
+
 function withSize({ text }: Spec): string {
   return `${text}${text.includes("?") ? "&" : "?"}size=4GiB`;
 }
@@ -335,6 +348,7 @@ function readSlice(spec: Spec, parameters: Parameters): Omit<DiskSource, "text">
   }
   return {
     survives: source.survives,
+    hasModule: source.hasModule ?? false,
     open: (options) =>
       joined([source], options, ([disk]) =>
         slice(disk!, {
@@ -352,6 +366,7 @@ function readMirror(spec: Spec, parameters: Parameters): Omit<DiskSource, "text"
   let mirror: MirrorBackend | undefined;
   return {
     survives: sources.every((source) => source.survives),
+    hasModule: sources.some((source) => source.hasModule),
     describe: () => mirror === undefined ? [] : describeMirror(mirror.status),
     open: async (options) => {
       requireNoGrowth(options);
@@ -379,6 +394,7 @@ function readSet(spec: Spec, join: (disks: readonly Backend[]) => Backend): Omit
   const sources = membersOf(spec).map(readParsed);
   return {
     survives: sources.every((source) => source.survives),
+    hasModule: sources.some((source) => source.hasModule),
     open: (options) => joined(sources, options, join),
   };
 }

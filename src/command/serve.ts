@@ -38,6 +38,10 @@ export const SERVE: Command = {
     },
     { words: "serve ./disk.ts?size=1GiB --name mine", text: "a disk that you have written" },
     {
+      words: "serve ./disk.ts?size=1GiB --name mine --watch",
+      text: "the same; when you save the file, those who use the disk go on with the new code",
+    },
+    {
       words: "serve ./disk.img --nbd unix:/tmp/disk.sock",
       text: "to NBD clients; this needs neither root nor a module",
     },

@@ -4,15 +4,19 @@
  * What a process with several of them does is in serve.ts.
  */
 import type { Backend } from "../disk/backend.ts";
-import { DblockError, withHint } from "../disk/errors.ts";
+import { DblockError, quietly, withHint } from "../disk/errors.ts";
 import { readOnly } from "../filters/read_only.ts";
 import { Control, devicePath } from "../module/control.ts";
 import type { Device, Ending } from "../module/device.ts";
 import { hasLostItsServer, settle } from "../module/existing.ts";
 import { serve, type ServeOptions } from "../module/serve.ts";
 import type { DiskPlan, Exit } from "./disk_plan.ts";
+import type { LiveOptions } from "./live_module.ts";
 import type { OpenOptions } from "./schemes.ts";
 import { shareBackend } from "./shared_backend.ts";
+
+/** New code of a module has so much time to take over. A guess: those who use the disk begin to wonder. */
+const PAUSE_MAX_MS = 10_000;
 
 /** A way out of the kind "device", whose name has been decided. */
 interface DeviceExit {
@@ -49,7 +53,7 @@ export class ServedDisk {
   readonly #devices: Map<DeviceExit, Device>;
   readonly #options: StartOptions;
   #backend: Backend;
-  /** Changes of size and of code come one after the other. */
+  /** Changes of size come one after the other. */
   #replaced: Promise<unknown> = Promise.resolve();
 
   private constructor(
@@ -182,8 +186,9 @@ function named(exit: Exit & { readonly kind: "device" }): DeviceExit {
 }
 
 /** The content with its filters. */
-async function openDisk({ source, filters }: DiskPlan, options: OpenOptions): Promise<Backend> {
-  let disk = await source.open(options);
+async function openDisk(plan: DiskPlan, options: OpenOptions): Promise<Backend> {
+  const { source, filters } = plan;
+  let disk = await source.open({ ...options, live: plan.watch ? liveOptions(plan) : undefined });
   try {
     for (const filter of filters) disk = await filter.wrap(disk);
     return disk;
@@ -191,6 +196,15 @@ async function openDisk({ source, filters }: DiskPlan, options: OpenOptions): Pr
     await disk.close?.("unused");
     throw error;
   }
+}
+
+/** A request that waits for new code is answered well before its timeout. */
+function liveOptions({ timeoutMs }: DiskPlan): LiveOptions {
+  return {
+    pauseMaxMs: timeoutMs === 0 ? PAUSE_MAX_MS : Math.min(PAUSE_MAX_MS, timeoutMs / 2),
+    say: quietly(console.log),
+    complain: quietly(console.error),
+  };
 }
 
 function serveOptions(plan: DiskPlan, name: string, options: StartOptions): ServeOptions {

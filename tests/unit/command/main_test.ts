@@ -44,6 +44,7 @@ const WRONG: readonly [words: string, said: string][] = [
   ["serve memory:1MiB --on-death hold", "--on-death hold needs a disk whose content outlives this program"],
   ["serve ./a.img --on-death hodl", "did you mean hold?"],
   ["serve memory:1MiB --take-over", "--take-over needs a disk whose content outlives"],
+  ["serve memory:1MiB --watch", "--watch is for modules, such as ./disk.ts, and memory:1MiB is none"],
   ["serve memory:1MiB --with dealy=read=5ms", "did you mean delay?"],
   ["serve memory:1MiB --with delay=raed=5ms", "did you mean read?"],
   ["serve memory:1MiB --with delay=read=soon", '"soon"'],
