@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 /** A disk that finds out when its store gives back something else than was written: SHA-256 of each block, in a file. */
-import { hash } from "node:crypto";
 import type { Backend, CallOptions, CloseReason, Completed, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 import { requestOptions } from "../disk/request.ts";
@@ -20,6 +19,8 @@ export interface ChecksumOptions {
 }
 
 const BLOCK_BYTES_MAX = 1 << 20;
+/** Loaded when the first disk has sums: it takes longer than a program without it takes to start. */
+let hash: typeof import("node:crypto").hash;
 /** Zeroes are hashed once for each length. */
 const zeroSums = new Map<number, Uint8Array>();
 
@@ -89,6 +90,7 @@ export class Checksum extends Filter {
       );
     }
     const { sizeBytes } = backend;
+    ({ hash } = await import("node:crypto"));
     await using undo = new AsyncDisposableStack();
     const sums = await SumFile.open({ path, sizeBytes, blockBytes });
     undo.defer(() => sums.close());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** A connection as NBD uses it: bytes in, bytes out. A socket of Deno, or the same with TLS around it. */
-import { Duplex } from "node:stream";
-import { connect as connectTls, type ConnectionOptions, createServer, type TlsOptions, type TLSSocket } from "node:tls";
+import type { Duplex } from "node:stream";
+import type { ConnectionOptions, TlsOptions, TLSSocket } from "node:tls";
 
 const ENDED = "the connection ended during the TLS handshake";
 
@@ -40,8 +40,12 @@ export class ConnWire implements Wire {
   }
 }
 
-/** Bytes of the other side's handshake and of its data go through a stream: node:tls takes any. */
-function streamOf(wire: Wire): Duplex {
+/**
+ * Bytes of the other side's handshake and of its data go through a stream: node:tls takes any. Both modules are loaded when
+ * TLS is wanted, as they take longer than a program without it takes to start.
+ */
+async function streamOf(wire: Wire): Promise<Duplex> {
+  const { Duplex } = await import("node:stream");
   const stream: Duplex = new Duplex({
     read(size) {
       const into = new Uint8Array(size);
@@ -80,12 +84,13 @@ export class TlsWire implements Wire {
 
   /** The server's half of a handshake. Rejects if it fails, for instance for want of a certificate. */
   static async accept(wire: Wire, options: TlsOptions): Promise<TlsWire> {
+    const { createServer } = await import("node:tls");
+    const stream = await streamOf(wire);
     // A server, because a socket alone does not look at the client's certificate. It never listens.
     const server = createServer(options);
     const secured = Promise.withResolvers<TLSSocket>();
     server.once("secureConnection", secured.resolve);
     server.on("tlsClientError", secured.reject);
-    const stream = streamOf(wire);
     stream.once("close", () => secured.reject(new Error(ENDED)));
     server.emit("connection", stream);
     return await TlsWire.#shakeHands(wire, secured.promise);
@@ -93,7 +98,8 @@ export class TlsWire implements Wire {
 
   /** The client's half. */
   static async connect(wire: Wire, options: ConnectionOptions): Promise<TlsWire> {
-    const socket = connectTls({ ...options, socket: streamOf(wire) });
+    const { connect } = await import("node:tls");
+    const socket = connect({ ...options, socket: await streamOf(wire) });
     const secured = Promise.withResolvers<TLSSocket>();
     socket.once("secureConnect", () => secured.resolve(socket));
     socket.on("error", secured.reject);
