@@ -14,6 +14,8 @@ export interface Option {
   readonly letter?: string;
   /** What its value is called in `--help`: "NAME". Without it, the option has none. */
   readonly value?: string;
+  /** What it means without its value, as the last word or in front of another option. @default it needs one */
+  readonly fallback?: string;
   /** It belongs to the disk whose SPEC was typed before it. @default false */
   readonly ofDisk?: boolean;
   /** What it does, in a line or two; a default in brackets at the end. */
@@ -83,7 +85,9 @@ export function readItems(words: readonly string[], options: readonly Option[]):
       items.push({ kind: "option", option, value: "" });
       continue;
     }
-    const value = inline ?? words[++at];
+    const next = words[at + 1];
+    const isAlone = option.fallback !== undefined && (next === undefined || next.startsWith("-"));
+    const value = inline ?? (isAlone ? option.fallback : words[++at]);
     if (value === undefined || value === "") throw new UsageError(`${name} needs a value: ${name} ${option.value}`);
     items.push({ kind: "option", option, value });
   }
@@ -139,8 +143,9 @@ function exampleLines({ words, text }: Example): string {
   return `  dblock ${words}\n${indented(text, 6)}`;
 }
 
-function optionLines({ name, letter, value, text }: Option): string {
-  const left = `  ${letter === undefined ? "" : `-${letter}, `}--${name}${value === undefined ? "" : ` ${value}`}`;
+function optionLines({ name, letter, value, fallback, text }: Option): string {
+  const shown = value === undefined ? "" : fallback === undefined ? ` ${value}` : ` [${value}]`;
+  const left = `  ${letter === undefined ? "" : `-${letter}, `}--${name}${shown}`;
   return row(left, text);
 }
 

@@ -7,9 +7,15 @@ import { checkName, DISK_OPTIONS, type DiskPlan, readDisks } from "./disk_plan.t
 import { basename } from "./path.ts";
 import { splitWords } from "./words.ts";
 
+/** Where the disks of a machine stand, a file each. */
+export const CONFIG_FOLDER = "/etc/dblock";
+
+/** Files that are no disk: hidden ones, copies of editors, what packages leave. */
+const SKIPPED = /^\.|~$|\.(dpkg|rpm|ucf)[-\w]*$/;
+
 /**
- * The disks of a file, or of all files of a folder, but for hidden ones and an editor's "~" copies. A disk without a name
- * has its file's, without ".disk".
+ * The disks of a file, or of all files of a folder, but for those that are somebody's copies. A disk without a name has its
+ * file's, without ".disk". Relative paths in it begin where this program was started.
  *
  * @throws {DblockError} it cannot be read, or there is nothing in it.
  * @throws {UsageError} with the file in which something is wrong.
@@ -18,17 +24,23 @@ export function readConfig(path: string): DiskPlan[] {
   const attempted = `Cannot read ${path}`;
   try {
     if (!Deno.statSync(path).isDirectory) return readConfigFile(path);
-    const names = [...Deno.readDirSync(path)].map(({ name }) => name).filter((name) => !/^\.|~$/.test(name)).sort();
+    const files = [...Deno.readDirSync(path)].filter(({ isDirectory, name }) => !isDirectory && !SKIPPED.test(name));
+    const names = files.map(({ name }) => name).sort();
     const plans = names.flatMap((name) => readConfigFile(`${path.replace(/\/$/, "")}/${name}`));
     if (plans.length > 0) return plans;
   } catch (error) {
     if (error instanceof UsageError || error instanceof DblockError) throw error;
-    const wrong = error instanceof Deno.errors.NotFound ? "there is no such file or folder" : describe(error);
-    throw new DblockError(errnoOf(error) ?? ERRNO.EIO, attempted, wrong, { cause: error });
+    if (!(error instanceof Deno.errors.NotFound)) {
+      throw new DblockError(errnoOf(error) ?? ERRNO.EIO, attempted, describe(error), { cause: error });
+    }
+    const hint = path === CONFIG_FOLDER ? { hint: `mkdir ${path}; then ${exampleOf(path)}` } : {};
+    throw new DblockError("ENOENT", attempted, "there is no such file or folder", { ...hint, cause: error });
   }
-  throw new DblockError("ENOENT", attempted, "there is no disk in it", {
-    hint: `a file there has the words of dblock serve: echo "memory:1GiB" >${path}/scratch`,
-  });
+  throw new DblockError("ENOENT", attempted, "there is no disk in it", { hint: exampleOf(path) });
+}
+
+function exampleOf(folder: string): string {
+  return `a file there has the words of dblock serve: echo "memory:1GiB" >${folder}/scratch`;
 }
 
 function readConfigFile(path: string): DiskPlan[] {

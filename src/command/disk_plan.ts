@@ -102,7 +102,12 @@ export function readDisks(items: readonly Item[]): DiskPlan[] {
   return plans;
 }
 
-function requireNames(plans: readonly DiskPlan[]): void {
+/**
+ * Each disk has a name of its own, wherever its words stand.
+ *
+ * @throws {UsageError} a name twice.
+ */
+export function requireNames(plans: readonly DiskPlan[]): void {
   const names = new Set<string>();
   for (const exit of plans.flatMap(({ exits }) => exits)) {
     if (exit.kind !== "device" || exit.name === undefined) continue;

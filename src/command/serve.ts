@@ -8,8 +8,8 @@ import { formatNbdUri } from "../nbd/address.ts";
 import { type NbdServer, serveNbd } from "../nbd/server.ts";
 import { becomeIoFlusher, formatSize, keepCode, UsageError } from "./cli.ts";
 import { type Command, type Option, readItems, row } from "./command.ts";
-import { readConfig } from "./config.ts";
-import { DISK_OPTIONS, type DiskPlan, readDisks } from "./disk_plan.ts";
+import { CONFIG_FOLDER, readConfig } from "./config.ts";
+import { DISK_OPTIONS, type DiskPlan, readDisks, requireNames } from "./disk_plan.ts";
 import { counted } from "./listing.ts";
 import { answerQuestions, type Description, keepStarted, type Question } from "./run_folder.ts";
 import { SCHEMES } from "./schemes.ts";
@@ -19,15 +19,17 @@ import { abortOnSignals, heedSignals, outliveTerminal, SIGNALS_HELP } from "./si
 const CONFIG: Option = {
   name: "config",
   value: "FILE|DIR",
+  fallback: CONFIG_FOLDER,
   text:
-    "disks from a file with the same words, or from all files of a folder; a disk without --name has its file's name",
+    `disks from a file with the same words, or from all files of a folder [${CONFIG_FOLDER}]; a disk without --name ` +
+    "has its file's name",
 };
 
 /** The subcommand. */
 export const SERVE: Command = {
   name: "serve",
   summary: "serve disks until they are destroyed",
-  usage: "SPEC [OPTIONS] [SPEC [OPTIONS]]... [--config FILE|DIR]",
+  usage: "SPEC [OPTIONS] [SPEC [OPTIONS]]... [--config [FILE|DIR]]",
   options: [...DISK_OPTIONS, CONFIG],
   examples: [
     { words: "serve memory:4GiB --name scratch", text: "/dev/scratch, in memory" },
@@ -52,7 +54,10 @@ export const SERVE: Command = {
     { words: "serve memory:1GiB --name a ./b.img --name b", text: "two disks in one process" },
     { words: "serve stripe:./a.img,./b.img --name fast", text: "one disk made of two" },
     { words: "serve mirror:./a.img,./b.img?bitmap=./ab.bitmap --name safe", text: "the same content on two disks" },
-    { words: "serve --config /etc/dblock", text: "a disk for each file there" },
+    {
+      words: "serve --config",
+      text: `a disk for each file in ${CONFIG_FOLDER}/: /etc/dblock/scratch has: memory:4GiB`,
+    },
   ],
   notes: () => {
     const filters = Object.entries(FILTERS).map(([name, { summary }]) => row(`  ${name}`, summary));
@@ -77,7 +82,11 @@ ${SIGNALS_HELP}`;
     if (plans.length + paths.length === 0) {
       throw new UsageError("a SPEC is missing (write it like memory:4GiB or ./disk.img)");
     }
-    return async () => await serveDisks([...plans, ...paths.flatMap(readConfig)]);
+    return async () => {
+      const all = [...plans, ...paths.flatMap(readConfig)];
+      requireNames(all);
+      await serveDisks(all);
+    };
   },
 };
 

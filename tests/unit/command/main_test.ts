@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { UsageError } from "../../../src/command/cli.ts";
 import { helpOf } from "../../../src/command/command.ts";
 import { COMMANDS } from "../../../src/command/commands.ts";
@@ -8,6 +8,7 @@ import { readItems } from "../../../src/command/command.ts";
 import { DISK_OPTIONS, readDisks } from "../../../src/command/disk_plan.ts";
 import { overview } from "../../../src/command/help.ts";
 import { readCommandLine } from "../../../src/command/main.ts";
+import { SERVE } from "../../../src/command/serve.ts";
 import { splitWords } from "../../../src/command/words.ts";
 
 for (const command of COMMANDS) {
@@ -93,12 +94,32 @@ Deno.test("the words of a plan mean the same plan", () => {
   assertEquals(readDisks(readItems(words, DISK_OPTIONS))[0]!.words, words);
 });
 
+Deno.test("--config without its value is /etc/dblock, at the end and in front of an option", () => {
+  const valuesOf = (words: string) =>
+    readItems(splitWords(words), SERVE.options).flatMap((item) => item.kind === "option" ? [item.value] : [item.text]);
+  assertEquals(valuesOf("--config"), ["/etc/dblock"]);
+  assertEquals(valuesOf("--config --timeout 5"), ["/etc/dblock", "5"]);
+  assertEquals(valuesOf("--config /x null:1MiB"), ["/x", "null:1MiB"]);
+  assertEquals(valuesOf("--config=/x"), ["/x"]);
+  assertThrows(() => valuesOf("--config="), UsageError, "needs a value");
+});
+
+Deno.test("a name that is in a file and on the command line is refused before anything is opened", async () => {
+  const file = Deno.makeTempFileSync();
+  Deno.writeTextFileSync(file, "null:1MiB --name a");
+  const serve = readCommandLine(["serve", "null:1MiB", "--name", "a", "--config", file]);
+  await assertRejects(serve, UsageError, "--name a is there twice");
+  Deno.removeSync(file);
+});
+
 Deno.test("readConfig() names a disk by its file, reads folders, and says in which file something is wrong", () => {
   const dir = Deno.makeTempDirSync();
   Deno.writeTextFileSync(`${dir}/b.disk`, "memory:1MiB  # scratch\n  --timeout 9\n");
   Deno.writeTextFileSync(`${dir}/a`, "null:1MiB --name other");
   Deno.writeTextFileSync(`${dir}/.hidden`, "nonsense:");
   Deno.writeTextFileSync(`${dir}/a~`, "nonsense:");
+  Deno.writeTextFileSync(`${dir}/a.dpkg-old`, "nonsense:");
+  Deno.mkdirSync(`${dir}/folder`);
   const names = readConfig(dir).map(({ exits: [exit] }) => exit!.kind === "device" ? exit!.name : "");
   assertEquals(names, ["other", "b"]);
   Deno.writeTextFileSync(`${dir}/c`, "memroy:1MiB");
