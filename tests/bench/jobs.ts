@@ -1,4 +1,5 @@
 /** The fio jobs of the bench. */
+import { FIO_REPORT } from "../../src/command/fio.ts";
 
 /** A load, as fio takes it. */
 export interface Job {
@@ -12,7 +13,7 @@ export interface Job {
 
 /** What every job has: no page cache, no file system, nothing remembered from the last run. */
 export const commonArgs = "--ioengine=io_uring --direct=1 --time_based --norandommap --randrepeat=0 " +
-  "--group_reporting --unified_rw_reporting=mixed --percentile_list=50:99 --output-format=json";
+  FIO_REPORT.join(" ");
 
 /** Makes a job from what people say of it. */
 export function job(name: string, title: string, blockBytes: number, args: string): Job {

@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { parseFio } from "../../bench/fio.ts";
+import { parseFio } from "../../../src/command/fio.ts";
 
 const mixed = {
   iops: 1234.5,
