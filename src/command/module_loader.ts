@@ -65,6 +65,8 @@ class Loader {
   readonly #urls = new Map<string, string | undefined>();
   readonly #address: (code: string) => string;
   readonly #load = ++loads;
+  /** What this package is called in the files. */
+  readonly #sdkNames = new Set<string>();
 
   constructor(attempted: string, path: string, files: Map<string, Mark>, kind: AddressKind) {
     this.#address = ADDRESS[kind];
@@ -83,10 +85,10 @@ class Loader {
     }
     this.#urls.set(file, undefined);
     const code = await this.#code(file);
+    const specifiers = new Set([...code.matchAll(IMPORT)].map(([, , , specifier]) => specifier!));
+    for (const specifier of specifiers) if (SDK.test(specifier)) this.#sdkNames.add(specifier);
     const known = new Map<string, string>();
-    for (const [, , , specifier] of code.matchAll(IMPORT)) {
-      if (!known.has(specifier!)) known.set(specifier!, await this.#target(specifier!, file));
-    }
+    for (const specifier of specifiers) known.set(specifier, await this.#target(specifier, file));
     const linked = code.replaceAll(
       IMPORT,
       // What was JSON is code by now.
@@ -155,7 +157,8 @@ class Loader {
     const wrong = REMOTE.test(specifier)
       ? `it imports ${specifier}, which dblock does not download`
       : `it imports ${specifier}, and only files can be imported, such as "./${specifier}.ts"`;
-    const hint = `make one file of it: deno bundle ${this.#path} -o disk.js, and serve ./disk.js`;
+    const external = [...this.#sdkNames].map((name) => ` --external ${name}`).join("");
+    const hint = `make one file of it: deno bundle ${this.#path} -o disk.js${external}, and serve ./disk.js`;
     throw new DblockError("EINVAL", this.#attempted, wrong, { hint });
   }
 }

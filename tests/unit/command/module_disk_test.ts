@@ -112,6 +112,11 @@ const WRONG: readonly [what: string, text: string, said: string][] = [
   ["a syntax error", "export default {", "disk.ts:1:"],
   ["a factory that throws", "export default () => { throw new Error('no store'); };", "threw Error: no store"],
   ["an import from npm", 'import "npm:left-pad"; export default 1;', "deno bundle"],
+  [
+    "an import beside one of this package",
+    'import { DblockError } from "jsr:@dblock/dblock@1"; import "npm:left-pad"; export default DblockError;',
+    "/disk.ts -o disk.js --external jsr:@dblock/dblock@1, and serve ./disk.js",
+  ],
   ["an import from JSR", 'import * as x from "jsr:@std/fs"; export default x;', "dblock does not download"],
   ["an import by a bare name", 'import x from "left-pad"; export default x;', "only files can be imported"],
   ["an import of a file that is missing", 'import x from "./no.ts"; export default x;', "no.ts"],
