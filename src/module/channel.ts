@@ -29,8 +29,7 @@ import { blockingTurn } from "../system/waiting.ts";
 /** `exchange()` and `commit()`: the device is gone, stop serving. */
 export const GONE = -1;
 
-/** The numbers of EXCHANGE as bigints: made once, none per call. */
-const EXCHANGE = BigInt(DBLOCK_IOC_EXCHANGE);
+/** The arguments of EXCHANGE as bigints: made once, none per call. */
 const COUNTS = Array.from(
   { length: DBLOCK_QUEUE_DEPTH_MAX + 1 },
   (_, count) => BigInt(count),
@@ -170,7 +169,7 @@ export class Channel implements Disposable {
     if (this.#buffer.byteLength !== this.#bufferBytes) throw this.#transferred();
     const ring = this.ring;
     ring.clearHeader();
-    const count = this.#ioctl(this.#fd, EXCHANGE, COUNTS[ring.pending]);
+    const count = this.#ioctl(this.#fd, DBLOCK_IOC_EXCHANGE, COUNTS[ring.pending]);
     if (ring.takenCount > 0) {
       this.#taken(ring.takenCount, ring.refusedCount);
     }

@@ -185,8 +185,8 @@ export class FakeKernel implements Kernel {
     return file;
   }
 
-  readonly ioctlNumber = (fd: number, request: bigint, argument: bigint): number => {
-    if (request !== BigInt(DBLOCK_IOC_EXCHANGE)) return -1;
+  readonly ioctlNumber = (fd: number, request: number, argument: bigint): number => {
+    if (request !== DBLOCK_IOC_EXCHANGE) return -1;
     return this.#exchange(this.#file(fd), Number(argument));
   };
 
