@@ -6,6 +6,11 @@ import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
 import { requestOptions } from "../disk/request.ts";
 
 const DEFAULT_DIRTY_BYTES = 64 * 2 ** 20;
+/** Neighbours go to the disk together, up to so much: more at once is no faster, and is copied. */
+const TOGETHER_BYTES_MAX = 2 ** 20;
+
+/** A block of the cache: its number, and what is in it. */
+type Block = readonly [number: number, bytes: Uint8Array<ArrayBuffer>];
 
 /** Options of a `WriteCache`. */
 export interface WriteCacheOptions {
@@ -163,7 +168,7 @@ export class WriteCache implements Backend {
       const survivors = [...this.#dirty].filter(() => random() < survival);
       const cut = { written: survivors.length, lost: this.#dirty.size - survivors.length };
       this.#dirty.clear();
-      for (const [block, bytes] of survivors) await this.#writeBlock(block, bytes);
+      for (const run of this.#runsOf(survivors)) await this.#write(run);
       return cut;
     });
   }
@@ -194,13 +199,13 @@ export class WriteCache implements Backend {
   }
 
   async #writeBack(blocks: readonly number[], options: CallOptions): Promise<void> {
-    for (const block of blocks) {
+    const dirty = blocks.flatMap((number): Block[] => {
+      const bytes = this.#dirty.get(number);
+      return bytes === undefined ? [] : [[number, bytes]];
+    });
+    for (const run of this.#runsOf(dirty.sort(([one], [other]) => one - other))) {
       this.#requirePower();
-      const bytes = this.#dirty.get(block);
-      if (bytes === undefined) continue;
-      await this.#writeBlock(block, bytes);
-      // What was written meanwhile is newer, and stays.
-      if (this.#dirty.get(block) === bytes) this.#dirty.delete(block);
+      await this.#writeOut(run);
     }
     this.#requirePower();
     await this.#backend.flush?.(options);
@@ -208,19 +213,43 @@ export class WriteCache implements Backend {
 
   /** Makes room: what was written first goes first, and nothing is flushed. */
   async #spill(): Promise<void> {
-    for (const [block, bytes] of this.#dirty) {
+    for (const run of this.#runsOf(this.#dirty)) {
       if (this.dirtyBytes <= this.#maxDirtyBytes) return;
       this.#requirePower();
-      await this.#writeBlock(block, bytes);
-      if (this.#dirty.get(block) === bytes) this.#dirty.delete(block);
+      await this.#writeOut(run);
     }
   }
 
-  async #writeBlock(block: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+  /** Joins blocks that follow each other, here and on the disk: as many as it takes at once. */
+  *#runsOf(blocks: Iterable<Block>): Generator<Block[]> {
+    const bytesMax = Math.min(this.limits.maxIoBytes ?? TOGETHER_BYTES_MAX, TOGETHER_BYTES_MAX);
+    const countMax = Math.max(1, Math.floor(bytesMax / this.#blockBytes));
+    let run: Block[] = [];
+    for (const block of blocks) {
+      const last = run.at(-1);
+      if (last !== undefined && (run.length === countMax || block[0] !== last[0] + 1)) {
+        yield run;
+        run = [];
+      }
+      run.push(block);
+    }
+    if (run.length > 0) yield run;
+  }
+
+  async #writeOut(run: readonly Block[]): Promise<void> {
+    await this.#write(run);
+    // What was written meanwhile is newer, and stays.
+    for (const [number, bytes] of run) if (this.#dirty.get(number) === bytes) this.#dirty.delete(number);
+  }
+
+  async #write(run: readonly Block[]): Promise<void> {
+    const [first] = run[0]!;
     // A copy: a backend may scribble on what it is given.
-    const done = await this.#backend.write(bytes.slice(), block * this.#blockBytes, requestOptions());
-    if (done === undefined || done === bytes.length) return;
-    throw new DblockError("EIO", `Cannot write block ${block}`, `the disk took ${done} of ${bytes.length} bytes`);
+    const buffer = new Uint8Array(run.length * this.#blockBytes);
+    for (const [i, [, bytes]] of run.entries()) buffer.set(bytes, i * this.#blockBytes);
+    const done = await this.#backend.write(buffer, first * this.#blockBytes, requestOptions());
+    if (done === undefined || done === buffer.length) return;
+    throw new DblockError("EIO", `Cannot write block ${first}`, `the disk took ${done} of ${buffer.length} bytes`);
   }
 
   async #discard(offsetBytes: number, lengthBytes: number, options: RequestOptions): Promise<Completed> {

@@ -115,7 +115,7 @@ Deno.test("WriteCache keeps writes until a flush, and reads both disks", async (
   assertEquals(asked, [], "all of it was in the cache");
   await cache.flush();
   assertEquals([store[block], store[2 * block], store[3 * block], cache.dirtyBytes], [1, 1, 9, 0]);
-  assertEquals(asked, ["write 512", "write 1024", "flush"]);
+  assertEquals(asked, ["write 512", "flush"], "neighbours go together");
 });
 
 Deno.test("WriteCache does not keep its caller's buffer", async () => {
@@ -171,7 +171,7 @@ Deno.test("WriteCache: a flush that the power cut meets half way fails", async (
   const gate = Promise.withResolvers<void>();
   const slow = intercept(disk, ({ operation }) => operation === "write" ? gate.promise : undefined);
   const cache = new WriteCache(slow);
-  await cache.write(filled(1, 3), 0, plain);
+  for (const at of [0, 2, 4]) await cache.write(filled(1), at * block, plain);
   const flushing = assertRejects(() => cache.flush(), DblockError, "its power is off");
   await Promise.resolve();
   const cutting = cache.powerOff({ survival: 0 });
@@ -191,7 +191,25 @@ Deno.test("WriteCache: discard, resize and close reach the other disk, and the c
   assertEquals(cache.dirtyBytes, 2 * block);
   asked.length = 0;
   await cache.close("left");
-  assertEquals(asked, ["write 1024", "write 1536", "flush", "close left"]);
+  assertEquals(asked, ["write 1024", "flush", "close left"]);
+});
+
+Deno.test("WriteCache: neighbours go to the disk together, up to what it takes at once, whenever they were written", async () => {
+  const written: [at: number, first: number[]][] = [];
+  const write: Backend["write"] = (buffer, offset) => {
+    written.push([offset / block, Array.from({ length: buffer.length / block }, (_, i) => buffer[i * block]!)]);
+  };
+  const disk = { ...memoryDisk().disk, write, limits: { maxIoBytes: 4096 } };
+  const cache = new WriteCache(disk);
+  for (const at of [9, 3, 1, 2]) await cache.write(filled(at), at * block, plain);
+  await cache.flush();
+  assertEquals(written.splice(0), [[1, [1, 2, 3]], [9, [9]]]);
+  await cache.write(filled(5, 10), 0, plain);
+  await cache.flush();
+  assertEquals(written.splice(0).map(([at, first]) => [at, first.length]), [[0, 8], [8, 2]]);
+  for (const at of [2, 1, 0]) await cache.write(filled(6), at * block, plain);
+  await cache.powerOff({ survival: 1 });
+  assertEquals(written.splice(0), [[2, [6]], [1, [6]], [0, [6]]], "in the order in which they were written");
 });
 
 Deno.test("WriteCache: a disk that takes less than it is given fails the flush, and nothing is forgotten", async () => {
