@@ -2,7 +2,11 @@
 /** `dblock top`: what all disks are doing, each second anew. It only looks. */
 import { type DeviceInfo, list } from "../module/info.ts";
 import { formatSize, parseCount } from "./cli.ts";
+import { DblockError } from "../disk/errors.ts";
+import { percentileOf } from "../filters/histogram.ts";
 import { type Command, JSON_OPTION, readTyped } from "./command.ts";
+import { type Cells, LatencyWatch } from "./latency.ts";
+import { counted } from "./listing.ts";
 
 /** The subcommand. */
 export const TOP: Command = {
@@ -16,8 +20,10 @@ export const TOP: Command = {
   ],
   notes: () =>
     "r/s, w/s: requests a second. MiB/s: both together. ms: how long they took on\n" +
-    "average, as the kernel saw it. queue: requests in flight. err/s: those that\n" +
-    "failed. For percentiles serve the disk --with stats.",
+    "average, in the I/O scheduler as well; p50, p99: half of them, and 99 of 100,\n" +
+    "took at most so many ms from when the module had them, exact to 1 in 16 (not\n" +
+    "flushes). queue: requests in flight. err/s: those that failed.\n" +
+    "The kernel measures p50 and p99 for top, and only while it runs.",
   parse(words) {
     const typed = readTyped(words, this, 0);
     const count = typed.value("count");
@@ -39,6 +45,8 @@ export interface Sample {
   readonly busyMs: number;
   /** Requests of which these are. */
   readonly finished: number;
+  /** How long requests took; undefined before they are measured. */
+  readonly latencies?: Cells | undefined;
 }
 
 /** What a disk did between two moments. */
@@ -49,31 +57,62 @@ export interface Activity {
   readonly bytesPerSecond: number;
   /** How long a request took on average; undefined if none ended. */
   readonly meanMs?: number;
+  /** Half of the requests took at most this; undefined if none ended, or nothing measures them. */
+  readonly p50Ms?: number;
+  /** 99 of 100 took at most this. */
+  readonly p99Ms?: number;
   readonly inFlight: number;
   readonly errorsPerSecond: number;
 }
 
 const INTERVAL_MS = 1_000;
-const HEAD = ["DISK", "r/s", "w/s", "MiB/s", "ms", "queue", "err/s"];
+const HEAD = ["DISK", "r/s", "w/s", "MiB/s", "ms", "p50", "p99", "queue", "err/s"];
 
 async function watch(turns: number, isJson: boolean): Promise<void> {
   const isTerminal = Deno.stdout.isTerminal();
-  let before = new Map((await list()).map((info) => [info.name, sampleOf(info)]));
+  const first = await list();
+  const opened = openLatencies();
+  using latencies = opened instanceof DblockError ? undefined : opened;
+  const notes = opened instanceof DblockError ? [opened.message] : [];
+  // Where the screen is not drawn anew, once is enough.
+  if (!isTerminal || isJson) { for (const note of notes.splice(0)) console.error(`dblock top: ${note}`); }
+  let before = new Map(first.map((info) => [info.name, sampleOf(info, latencies)]));
+  let numbers = first.flatMap(({ diskNumber }) => diskNumber ?? []);
   let beforeMs = performance.now();
   for (let turn = 0; turn < turns; turn++) {
     await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS));
     const infos = (await list()).sort((a, b) => a.name < b.name ? -1 : 1);
     const nowMs = performance.now();
-    const now = infos.map((info) => sampleOf(info));
+    const now = infos.map((info) => sampleOf(info, latencies));
     const activities = now.map((sample) => activityOf(before.get(sample.name), sample, (nowMs - beforeMs) / 1_000));
     [before, beforeMs] = [new Map(now.map((sample) => [sample.name, sample])), nowMs];
+    const left = infos.flatMap(({ diskNumber }) => diskNumber ?? []);
+    for (const one of numbers) if (!left.some((other) => isSame(one, other))) latencies?.forget(one);
+    numbers = left;
     if (isJson) console.log(JSON.stringify({ time: new Date().toISOString(), disks: activities }));
-    else console.log(`${isTerminal ? "\x1b[H\x1b[J" : ""}${tableOf(activities)}`);
+    else console.log([`${isTerminal ? "\x1b[H\x1b[J" : ""}${tableOf(activities)}`, ...notes].join("\n"));
   }
 }
 
+/** What measures latencies, or why nothing does: the rest of the table needs nothing of it. */
+function openLatencies(): LatencyWatch | DblockError {
+  try {
+    return LatencyWatch.open();
+  } catch (error) {
+    if (error instanceof DblockError) return error;
+    throw error;
+  }
+}
+
+type DiskNumber = NonNullable<DeviceInfo["diskNumber"]>;
+
+function isSame(one: DiskNumber, other: DiskNumber): boolean {
+  return one.major === other.major && one.minor === other.minor;
+}
+
 /** With what the kernel's statistics add: fields 4 and 8 of `/sys/block/NAME/stat` are the milliseconds of reads and writes. */
-function sampleOf({ name, id, requests, counts, inFlight }: DeviceInfo): Sample {
+function sampleOf(info: DeviceInfo, latencies: LatencyWatch | undefined): Sample {
+  const { name, id, requests, counts, inFlight, diskNumber } = info;
   return {
     name,
     id,
@@ -82,6 +121,7 @@ function sampleOf({ name, id, requests, counts, inFlight }: DeviceInfo): Sample 
     bytes: requests.read.bytes + requests.write.bytes,
     errors: counts.errors,
     inFlight: inFlight.waiting + inFlight.handedOut,
+    latencies: diskNumber === undefined ? undefined : latencies?.cells(diskNumber),
     ...kernelTimes(name),
   };
 }
@@ -105,9 +145,19 @@ export function activityOf(before: Sample | undefined, now: Sample, seconds: num
     writesPerSecond: (now.writes - from.writes) / seconds,
     bytesPerSecond: (now.bytes - from.bytes) / seconds,
     ...(finished > 0 ? { meanMs: (now.busyMs - from.busyMs) / finished } : {}),
+    ...percentilesOf(from.latencies, now.latencies),
     inFlight: now.inFlight,
     errorsPerSecond: (now.errors - from.errors) / seconds,
   };
+}
+
+/** Of the requests that ended between two moments. */
+function percentilesOf(before: Cells | undefined, now: Cells | undefined): Pick<Activity, "p50Ms" | "p99Ms"> {
+  if (now === undefined || before === undefined) return {};
+  const cells = now.map((count, cell) => count - before[cell]!);
+  const count = cells.reduce((sum, one) => sum + one, 0);
+  if (count === 0) return {};
+  return { p50Ms: percentileOf(cells, count, 50) / 1e6, p99Ms: percentileOf(cells, count, 99) / 1e6 };
 }
 
 /** The table: a disk keeps its place, however busy others are. */
@@ -120,7 +170,7 @@ export function tableOf(activities: readonly Activity[]): string {
       one.readsPerSecond.toFixed(0),
       one.writesPerSecond.toFixed(0),
       (one.bytesPerSecond / 2 ** 20).toFixed(1),
-      one.meanMs?.toFixed(1) ?? "-",
+      ...[one.meanMs, one.p50Ms, one.p99Ms].map((ms) => ms?.toFixed(2) ?? "-"),
       `${one.inFlight}`,
       one.errorsPerSecond.toFixed(0),
     ]),
@@ -130,5 +180,5 @@ export function tableOf(activities: readonly Activity[]): string {
     cells.map((cell, i) => i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]! + 2)).join("")
   );
   const total = activities.reduce((sum, one) => sum + one.bytesPerSecond, 0);
-  return `${lines.join("\n")}\n${activities.length} disks, ${formatSize(Math.round(total))}/s`;
+  return `${lines.join("\n")}\n${counted(activities.length, "disk")}, ${formatSize(Math.round(total))}/s`;
 }

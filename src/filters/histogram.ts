@@ -2,8 +2,10 @@
 /** Counts of values by their size, for percentiles: exact to 1 in 16, in a bounded number of cells. */
 
 /** Cells for each doubling: the width of a cell is at most a sixteenth of its value. */
-const STEPS = 16;
+export const STEPS = 16;
 const POWERS_MAX = 48;
+/** How many there are. */
+export const CELLS: number = STEPS * (POWERS_MAX + 1);
 
 /**
  * A histogram of whole numbers from 0 to 2^48: of microseconds, 8 years.
@@ -18,7 +20,7 @@ const POWERS_MAX = 48;
  * ```
  */
 export class Histogram {
-  readonly #cells = new Float64Array(STEPS * (POWERS_MAX + 1));
+  readonly #cells = new Float64Array(CELLS);
   #count = 0;
   #sum = 0;
   #max = 0;
@@ -50,14 +52,16 @@ export class Histogram {
 
   /** The smallest value that `percent` (0 to 100) of all do not exceed, or up to a sixteenth more; 0 if there is none. */
   percentile(percent: number): number {
-    const wanted = Math.max(1, Math.ceil(this.#count * percent / 100));
-    let seen = 0;
-    for (const [cell, count] of this.#cells.entries()) {
-      seen += count;
-      if (seen >= wanted) return Math.min(this.#max, endOf(cell));
-    }
-    return this.#max;
+    return Math.min(this.#max, percentileOf(this.#cells, this.#count, percent));
   }
+}
+
+/** {@linkcode Histogram.percentile} of cells that somebody else has counted, `count` values in all; 0 without any. */
+export function percentileOf(cells: Float64Array, count: number, percent: number): number {
+  const wanted = Math.max(1, Math.ceil(count * percent / 100));
+  let seen = 0;
+  const found = cells.findIndex((inCell) => (seen += inCell) >= wanted);
+  return found < 0 ? 0 : endOf(found);
 }
 
 /** Values below STEPS have a cell each; from there on every doubling has STEPS of them. */

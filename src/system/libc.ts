@@ -136,6 +136,16 @@ const SYMBOLS = {
   sched_setscheduler: { parameters: ["i32", "i32", "buffer"], result: "i32" },
   // void (*signal(int number, void (*handler)(int)))(int)
   signal: { parameters: ["i32", "usize"], result: "usize" },
+  // int setrlimit(int resource, const struct rlimit *)
+  setrlimit: { parameters: ["i32", "buffer"], result: "i32" },
+  // long syscall(long number, ...), as bpf(int command, union bpf_attr *, unsigned int size): libc has no name for it
+  bpf: { name: "syscall", parameters: ["i64", "i32", "buffer", "u32"], result: "i64" },
+  // the same, as perf_event_open(struct perf_event_attr *, pid_t, int cpu, int group, unsigned long flags)
+  perf_event_open: {
+    name: "syscall",
+    parameters: ["i64", "buffer", "i32", "i32", "i32", "u64"],
+    result: "i64",
+  },
   // int execv(const char *path, char *const argv[])
   execv: { parameters: ["buffer", "buffer"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;

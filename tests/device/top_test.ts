@@ -1,0 +1,109 @@
+// `dblock top` says of every disk what fio says of its load: requests, bytes, and percentiles that the kernel measures for
+// it; whoever serves the disk, and while it runs only. Where the kernel's tracing is not there, it says what to type.
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { FIO_REPORT, parseFio } from "../../src/command/fio.ts";
+import type { Activity } from "../../src/command/top.ts";
+import { TestDisk } from "./disk.ts";
+import { figure, sh } from "./harness.ts";
+import { dblock, Serving } from "./serving.ts";
+
+interface Turn {
+  readonly time: string;
+  readonly disks: readonly Activity[];
+}
+
+/** What top says in so many seconds. */
+async function top(seconds: number): Promise<Turn[]> {
+  const { status, stdout, stderr } = await dblock(`top --json --count ${seconds}`);
+  assertEquals([status, stderr], [0, ""]);
+  const lines = stdout.trimEnd().split("\n");
+  assertEquals(lines.length, seconds);
+  return lines.map((line) => JSON.parse(line));
+}
+
+/** A second in which a disk was busy from its beginning to its end. */
+function middleOf(turns: readonly Turn[], name: string): Activity {
+  const busy = turns.flatMap(({ disks }) => disks).filter((one) => one.name === name && one.readsPerSecond > 0);
+  assert(busy.length >= 3, `${name} was busy in ${busy.length} seconds`);
+  return busy[Math.floor(busy.length / 2)]!;
+}
+
+function assertBetween(value: number | undefined, least: number, most: number, what: string): void {
+  assert(value !== undefined && value >= least && value <= most, `${what}: ${value} is not ${least} to ${most}`);
+}
+
+Deno.test("top has the percentiles of a load whose latency is known, of each disk its own", async () => {
+  const words = "serve null:1GiB --name topslow --with delay=read=10ms,write=60ms memory:64MiB --name topfast";
+  await using serving = await Serving.start(words.split(" "));
+  // A server that is no dblock command: a test's own.
+  await using own = await TestDisk.start({ name: "topown" });
+  const loads = ["/dev/topslow", "/dev/topfast", own.path].map((path) =>
+    new Deno.Command("fio", {
+      args: `--name=load --filename=${path} --rw=randrw --rwmixread=90 --bs=4k --direct=1 --ioengine=libaio --iodepth=4
+        --rate_iops=40,4 --time_based --runtime=600 ${FIO_REPORT.join(" ")}`.split(/\s+/),
+      stdout: "piped",
+      stderr: "null",
+    }).spawn()
+  );
+  const turns = await top(5);
+  for (const load of loads) load.kill("SIGINT");
+  const [slow] = await Promise.all(loads.map((load) => load.output()));
+  const { p50Us, p99Us } = parseFio(new TextDecoder().decode(slow!.stdout));
+
+  // Nine of ten requests are reads of 10 ms, the others writes of 60 ms; timers are late, and never early. How late on this
+  // machine, fio knows, who waits for the same requests and is woken after the kernel has counted them.
+  const seen = middleOf(turns, "topslow");
+  assertBetween(seen.p50Ms, 10, p50Us / 1_000 * 1.5 + 5, "p50 of the slow disk");
+  assertBetween(seen.p99Ms, 60, p99Us / 1_000 * 1.5 + 60, "p99 of the slow disk");
+  assertBetween(seen.writesPerSecond / seen.readsPerSecond, 0.02, 0.4, "writes to reads");
+  for (const name of ["topfast", "topown"]) {
+    const { p50Ms, p99Ms } = middleOf(turns, name);
+    assertBetween(p50Ms, 0.001, seen.p50Ms! * 0.9, `p50 of ${name}`);
+    assertBetween(p99Ms, p50Ms!, 10_000, `p99 of ${name}`);
+  }
+  figure({ "p50 in top of a disk that takes 10 ms": [seen.p50Ms!, "ms"] });
+
+  serving.child.kill("SIGTERM");
+  assertEquals((await serving.end()).code, 0);
+});
+
+Deno.test("top shows a disk that is idle, and one that comes and goes, and leaves nothing in the kernel", async () => {
+  await using serving = await Serving.start(["serve", "memory:16MiB", "--name", "topidle"]);
+  const looking = top(4);
+  const late = await Serving.start(["serve", "memory:16MiB", "--name", "toplate"]);
+  await sh("dd if=/dev/toplate of=/dev/null bs=64k count=16 iflag=direct status=none");
+  late.child.kill("SIGTERM");
+  assertEquals((await late.end()).code, 0);
+  for (const { disks } of await looking) {
+    const { readsPerSecond, p50Ms } = disks.find(({ name }) => name === "topidle")!;
+    assertEquals([readsPerSecond, p50Ms], [0, undefined]);
+  }
+  assertMatch(
+    (await dblock("top --count 1")).stdout,
+    /^DISK +r\/s .* p50 +p99 +queue +err\/s\ntopidle +0 +0 +0\.0 +- +- +- +0 +0\n1 disk, 0/,
+  );
+  const child = new Deno.Command("./dblock", { args: ["top", "--json"], stdout: "piped", stderr: "null" }).spawn();
+  const reader = child.stdout.getReader();
+  await reader.read();
+  const programs = async () =>
+    (await sh("ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c bpf-prog", { check: false })).stdout;
+  assertEquals(await programs(), "2\n");
+  child.kill("SIGKILL");
+  await child.status;
+  await reader.cancel();
+  assertEquals(await programs(), "0\n");
+  serving.child.kill("SIGTERM");
+  assertEquals((await serving.end()).code, 0);
+});
+
+Deno.test("without the kernel's tracing, top says in one line what to type, and shows the rest", async () => {
+  await using serving = await Serving.start(["serve", "memory:16MiB", "--name", "topbare"]);
+  await sh("umount /sys/kernel/tracing");
+  const { status, stdout, stderr } = await dblock("top --count 1");
+  await sh("mount -t tracefs tracefs /sys/kernel/tracing");
+  assertEquals([status, stderr.split("\n").length], [0, 2]);
+  assertStringIncludes(stderr, "(mount -t tracefs tracefs /sys/kernel/tracing)");
+  assertMatch(stdout, /\ntopbare +0 +0 +0\.0 +- +- +- /);
+  serving.child.kill("SIGTERM");
+  assertEquals((await serving.end()).code, 0);
+});
