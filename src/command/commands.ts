@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** The table of subcommands, in the order in which help shows them. */
+import { BENCH } from "./bench.ts";
 import type { Command } from "./command.ts";
 import { DESTROY } from "./destroy.ts";
 import { DOCTOR } from "./doctor.ts";
@@ -20,6 +21,7 @@ export const COMMANDS: readonly Command[] = [
   RESIZE,
   RECOVER,
   TOP,
+  BENCH,
   DOCTOR,
   helpOver(() => COMMANDS),
 ];

@@ -43,6 +43,10 @@ export interface DiskSource {
   readonly survives: boolean;
   /** There is a module in it, whose code can be replaced. @default false */
   readonly hasModule?: boolean;
+  /** The disk begins without content each time that it is opened. @default false */
+  readonly isEmpty?: boolean;
+  /** Files that opening it may make. @default none */
+  readonly files?: readonly string[];
   /** What there is to say of the disk since it was opened, a line each. */
   describe?(): readonly string[];
   /**
@@ -80,6 +84,7 @@ export const SCHEMES: readonly Scheme[] = [
       const hugePages = parameters.has("hugepages");
       return {
         survives: false,
+        isEmpty: true,
         open: ({ growToBytes }) =>
           Promise.resolve(new MemoryBackend({ sizeBytes: growToBytes ?? sizeBytes, hugePages })),
       };
@@ -133,7 +138,7 @@ export const SCHEMES: readonly Scheme[] = [
     parameters: [],
     read: (spec) => {
       const sizeBytes = sizeOfPlace(spec);
-      return { survives: true, open: () => Promise.resolve(new NullBackend({ sizeBytes })) };
+      return { survives: true, isEmpty: true, open: () => Promise.resolve(new NullBackend({ sizeBytes })) };
     },
   },
   {
@@ -265,6 +270,7 @@ function readFile(spec: Spec, parameters: Parameters): Omit<DiskSource, "text"> 
   const size = parameters.size("size");
   return {
     survives: true,
+    files: [path],
     open: async ({ readOnly, shared, growToBytes }) => {
       const found = await statOf(path);
       const sizeBytes = growToBytes ?? size;
@@ -347,8 +353,7 @@ function readSlice(spec: Spec, parameters: Parameters): Omit<DiskSource, "text">
     throw new UsageError(`${spec.text}: a slice is a partition, or an offset and a size, not both`);
   }
   return {
-    survives: source.survives,
-    hasModule: source.hasModule ?? false,
+    ...together([source]),
     open: (options) =>
       joined([source], options, ([disk]) =>
         slice(disk!, {
@@ -364,9 +369,10 @@ function readMirror(spec: Spec, parameters: Parameters): Omit<DiskSource, "text"
   const bitmapPath = parameters.text("bitmap");
   const lateMs = parameters.count("late", 0, 1_200_000);
   let mirror: MirrorBackend | undefined;
+  const of = together(sources);
   return {
-    survives: sources.every((source) => source.survives),
-    hasModule: sources.some((source) => source.hasModule),
+    ...of,
+    files: [...of.files, ...(bitmapPath === undefined ? [] : [bitmapPath])],
     describe: () => mirror === undefined ? [] : describeMirror(mirror.status),
     open: async (options) => {
       requireNoGrowth(options);
@@ -393,9 +399,20 @@ function describeMirror({ state, halves, writtenBytes, resyncedBytes, repairedBy
 function readSet(spec: Spec, join: (disks: readonly Backend[]) => Backend): Omit<DiskSource, "text"> {
   const sources = membersOf(spec).map(readParsed);
   return {
-    survives: sources.every((source) => source.survives),
-    hasModule: sources.some((source) => source.hasModule),
+    ...together(sources),
     open: (options) => joined(sources, options, join),
+  };
+}
+
+/** What holds of a disk that is made of others. */
+function together(
+  sources: readonly DiskSource[],
+): Required<Pick<DiskSource, "survives" | "hasModule" | "isEmpty" | "files">> {
+  return {
+    survives: sources.every(({ survives }) => survives),
+    hasModule: sources.some(({ hasModule }) => hasModule === true),
+    isEmpty: sources.every(({ isEmpty }) => isEmpty === true),
+    files: sources.flatMap(({ files = [] }) => files),
   };
 }
 
