@@ -3,7 +3,6 @@
 // time limit: 240 s
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { exists, figure, sh, type ShellResult, waitFor } from "./harness.ts";
-import { Serving } from "./serving.ts";
 
 const QUICK = "--seconds 1 --area 8MiB --jobs randread-4KiB-1,randwrite-4KiB-1";
 
@@ -31,15 +30,15 @@ interface Report {
 }
 
 Deno.test("bench makes a file, writes to it and removes it; a slow disk has the ratio of a slow disk", async () => {
-  const { status, stdout, stderr } = await bench(`/tmp/new.img?size=16MiB ${QUICK} --with delay=read=20ms --json`);
+  const { status, stdout, stderr } = await bench(`/tmp/new.img?size=16MiB ${QUICK} --with delay=read=200ms --json`);
   assertEquals([status, stderr], [0, ""]);
   assertEquals(exists("/tmp/new.img"), false);
   const { writes, areaBytes, jobs } = JSON.parse(stdout) as Report;
   assertEquals([writes, areaBytes, jobs.length], [true, 8 * 2 ** 20, 2]);
   const single = jobs.find(({ name }) => name === "randread-4KiB-1")!;
-  assert(single.disk.p50Us >= 20_000, `reads took ${single.disk.p50Us} us`);
-  assert(single.disk.iops <= 50 && single.ratio < 0.5, `${single.disk.iops} reads/s, ${single.ratio} of memory`);
-  figure({ "ratio to memory of a disk that takes 20 ms a read": single.ratio });
+  assert(single.disk.p50Us >= 200_000, `reads took ${single.disk.p50Us} us`);
+  assert(single.disk.iops <= 5 && single.ratio < 0.5, `${single.disk.iops} reads/s, ${single.ratio} of memory`);
+  figure({ "rate of a disk that takes 200 ms a read beside memory": [single.ratio * 100, "%"] });
 });
 
 Deno.test("bench reads what has content, and writes to it with --overwrite only", async () => {
@@ -79,13 +78,10 @@ Deno.test("after Ctrl-C bench leaves no disk, no fio, and of files those that we
 });
 
 Deno.test("a mistake of bench is one line, and leaves nothing behind", async () => {
-  await using serving = await Serving.start(["serve", "/tmp/served.img?size=16MiB", "--name", "served"]);
   const mistakes: readonly [words: string, status: number, said: string][] = [
     ["/tmp/none.img", 1, "to make it: /tmp/none.img?size=4GiB"],
-    ["memory:4MiB", 1, "it has 4 MiB, and fio needs 8 MiB"],
-    ["/tmp/small.img?size=1MiB", 1, "it has 1 MiB"],
+    ["/tmp/small.img?size=1MiB", 1, "it has 1 MiB, and fio needs 8 MiB"],
     ["null:16MiB --with checksum", 2, "needs file=FILE"],
-    ["/tmp/served.img --overwrite", 1, "/tmp/served.img"],
     ["null:16MiB --read-only --jobs randwrite-4KiB-1", 1, "it is read-only or may have content (--overwrite"],
     [`null:16MiB ${QUICK} --with fault=operations=read`, 1, "Input/output error"],
   ];
@@ -102,6 +98,4 @@ Deno.test("a mistake of bench is one line, and leaves nothing behind", async () 
     stdout: "",
     stderr: "dblock bench: Cannot measure memory:64MiB: fio is not installed (sudo apt install fio)\n",
   });
-  serving.child.kill("SIGTERM");
-  assertEquals((await serving.end()).code, 0);
 });
