@@ -56,13 +56,12 @@ export class LatencyWatch implements Disposable {
     return new LatencyWatch(cells, stack.move());
   }
 
-  /** What was counted of a disk until now; undefined at first, as its requests are counted from now on. */
+  /** What was counted of a disk since it was first asked for; undefined if there are too many disks. */
   cells({ major, minor }: { readonly major: number; readonly minor: number }): Cells | undefined {
     const key = diskKey(major, minor);
     const value = this.#cells.get(key);
     if (value !== undefined) return Float64Array.from(new BigUint64Array(value.buffer), Number);
-    this.#cells.set(key, new Uint8Array(new ArrayBuffer(CELLS * 8)));
-    return undefined;
+    return this.#cells.set(key, new Uint8Array(new ArrayBuffer(CELLS * 8))) ? new Float64Array(CELLS) : undefined;
   }
 
   /** The disk is gone: another one may have its number, and begins at nothing. */
