@@ -81,7 +81,8 @@ export function errnoOf(error: unknown): number | undefined {
   // One that the table has no name for: whoever made the error knows the number.
   if (error instanceof DblockError) return error.errno > 0 && error.errno <= ERRNO_MAX ? error.errno : undefined;
   if (!("code" in error) || typeof error.code !== "string") return undefined;
-  return Object.hasOwn(ERRNO, error.code) ? ERRNO[error.code as ErrnoName] : undefined;
+  const code = error.code === "ENOTSUP" ? "EOPNOTSUPP" : error.code; // Deno's name of Linux' one number for both
+  return Object.hasOwn(ERRNO, code) ? ERRNO[code as ErrnoName] : undefined;
 }
 
 /** What was thrown, in words. Whatever it is, this does not throw. */

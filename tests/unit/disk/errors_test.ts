@@ -42,6 +42,7 @@ Deno.test("describe() has words for whatever is thrown", () => {
 Deno.test("errnoOf() finds the errno in an error's code", () => {
   assertEquals(errnoOf(new DblockError("ENOSPC", "a", "b")), 28);
   assertEquals(errnoOf(Object.assign(new Error(), { code: "EROFS" })), 30);
+  assertEquals(errnoOf(Object.assign(new Error(), { code: "ENOTSUP" })), 95); // Deno's name of it
   for (const none of [new Error(), null, undefined, "EIO", { code: 5 }, { code: "constructor" }, { code: "EWHAT" }]) {
     assertEquals(errnoOf(none), undefined);
   }
