@@ -86,6 +86,8 @@ export class FakeKernel implements Kernel {
   readonly abandoned = new Set<number>();
   /** Epoll sets of Workers. */
   readonly epolls = new Set<number>();
+  /** Those that a bell was rung for, in order. */
+  readonly rung: number[] = [];
   /** Whether there is room to wait for files. */
   hasRoomToWait = true;
   /** Errnos that open() gives for a path. */
@@ -162,7 +164,9 @@ export class FakeKernel implements Kernel {
   }
 
   /** A file that is abandoned ends its wait by itself here. */
-  ringPollFiles(): void {}
+  ringPollFiles({ epoll }: PollFiles): void {
+    this.rung.push(epoll);
+  }
 
   closePollFiles({ epoll }: PollFiles): void {
     if (!this.epolls.delete(epoll)) throw new Error(`close(${epoll}): EBADF`);

@@ -134,6 +134,73 @@ Deno.test("FileBackend leaves a file as long as it was when it cannot be mapped"
   }
 });
 
+Deno.test("FileBackend makes a file short again while it is still locked: another server may grow it after that", async () => {
+  using dir = folder();
+  const path = `${dir.path}/a`;
+  Deno.writeFileSync(path, new Uint8Array(4096));
+  using other = Deno.openSync(path, { read: true, write: true });
+  const truncate = Deno.FsFile.prototype.truncateSync;
+  const seen: [sizeBytes: number | undefined, isLocked: boolean][] = [];
+  Deno.FsFile.prototype.truncateSync = function (sizeBytes) {
+    const isFree = other.tryLockSync(true);
+    if (isFree) other.unlockSync();
+    seen.push([sizeBytes, !isFree]);
+    truncate.call(this, sizeBytes);
+  };
+  try {
+    await assertRejects(
+      () => FileBackend.open({ path, sizeBytes: 2 ** 50, grow: true }),
+      DblockError,
+      "cannot be mapped",
+    );
+  } finally {
+    Deno.FsFile.prototype.truncateSync = truncate;
+  }
+  assertEquals(seen, [[2 ** 50, true], [4096, true]]);
+});
+
+Deno.test("FileBackend says that a file system cannot map files", async () => {
+  // sysfs has files of a page that anybody may read and nobody can map.
+  const open = () => FileBackend.open({ path: "/sys/kernel/mm/transparent_hugepage/enabled", readOnly: true });
+  const error = await assertRejects(open, DblockError, "its file system cannot map files (take a file on another");
+  assertEquals(error.code, "ENODEV");
+});
+
+Deno.test("FileBackend says at once that a file system cannot lock files", async () => {
+  using dir = folder();
+  // The kernel refuses flock(2) to this thread with an errno, as some network file systems do.
+  const code = `
+    import { FileBackend } from "${new URL("../../../src/backends/file.ts", import.meta.url)}";
+    const [NO_NEW_PRIVS, SET_SECCOMP, FILTER] = [38, 22, 2n];
+    const [LOAD, UNLESS_EQUAL, RETURN] = [0x20, 0x15, 0x06];
+    const FLOCK = Deno.build.arch === "aarch64" ? 32 : 73;
+    const filter = new DataView(new ArrayBuffer(4 * 8));
+    [[LOAD, 0, 0, 0], [UNLESS_EQUAL, 0, 1, FLOCK], [RETURN, 0, 0, 0x50000 + Number(Deno.args[0])], [RETURN, 0, 0, 0x7fff0000]]
+      .forEach(([code, yes, no, value], i) => {
+        filter.setUint16(i * 8, code, true);
+        filter.setUint8(i * 8 + 2, yes);
+        filter.setUint8(i * 8 + 3, no);
+        filter.setUint32(i * 8 + 4, value, true);
+      });
+    const address = (view) => Deno.UnsafePointer.value(Deno.UnsafePointer.of(view));
+    const program = new BigUint64Array([4n, address(filter)]);
+    const libc = Deno.dlopen("libc.so.6", {
+      prctl: { parameters: ["i32", "u64", "u64", "u64", "u64"], result: "i32" },
+    });
+    libc.symbols.prctl(NO_NEW_PRIVS, 1n, 0n, 0n, 0n);
+    if (libc.symbols.prctl(SET_SECCOMP, FILTER, address(program), 0n, 0n) !== 0) throw new Error("no seccomp");
+    const begunMs = performance.now();
+    const error = await FileBackend.open({ path: "${dir.path}/a", sizeBytes: 4096 }).catch((error) => error);
+    console.log(error.code, error.message.split(": ")[1], performance.now() - begunMs < 1_500);`;
+  for (const [errno, name] of [[37, "ENOLCK"], [95, "EOPNOTSUPP"]] as const) {
+    const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "--no-check", `data:text/javascript,${encodeURIComponent(code)}`, String(errno)],
+    }).output();
+    const said = `${name} its file system cannot lock files (take a file on another file system) true\n`;
+    assertEquals(new TextDecoder().decode(stdout), said, new TextDecoder().decode(stderr));
+  }
+});
+
 Deno.test("systemPageBytes() is what getconf says", () => {
   const { stdout } = new Deno.Command("getconf", { args: ["PAGESIZE"] }).outputSync();
   assertEquals(systemPageBytes(), Number(new TextDecoder().decode(stdout)));

@@ -103,7 +103,9 @@ Deno.test("the number of a Worker's file stays taken after stop(), whatever the 
   await assertRejects(() => worker.left, DblockError, "it has a server already");
   const again = new QueueWorker("a", () => {}, kernel);
   again.serve({ ...plan, takeOver: true });
+  const epoll = [...kernel.epolls].at(-1);
   again.stop();
+  assertEquals(kernel.rung, [epoll], "a thread that waits for a file that is closed hears nothing of it");
   const late = PlayedWorker.all.at(-1);
   assertEquals(kernel.abandoned.size, 1);
   const filesBefore = kernel.files.size;
@@ -131,7 +133,21 @@ Deno.test("close() of a module's backend that does not end is ended after closeT
   const logged: string[] = [];
   using played = play({ optimalIoBytes: 512, closeTimeoutMs: 50, log: (message) => void logged.push(message) });
   PlayedWorker.close = () => new Promise(() => {});
-  await assertRejects(played.serve, DblockError, "optimalIoBytes is 0 to 16777216, a multiple of 4096, not 512");
+  const { setTimeout } = globalThis;
+  const bounds: (number | undefined)[] = [];
+  globalThis.setTimeout = Object.assign(
+    (...[callback, ms, ...args]: Parameters<typeof setTimeout>) => {
+      bounds.push(ms);
+      return setTimeout(callback, ms, ...args);
+    },
+    setTimeout,
+  );
+  try {
+    await assertRejects(played.serve, DblockError, "optimalIoBytes is 0 to 16777216, a multiple of 4096, not 512");
+  } finally {
+    globalThis.setTimeout = setTimeout;
+  }
+  assertEquals(bounds.filter((ms) => ms === 50).length, 2);
   assertEquals(seen(), Array(2).fill("load,close,terminated"));
   assertEquals(logged.length, 2);
   assertMatch(logged[0] ?? "", /^\/dev\/a: close\(\) of the backend was ended after 0.05 s, with its Worker/);

@@ -113,3 +113,60 @@ Deno.test("holdersOf() names five at most, and says how many more", async () => 
 Deno.test("holdersOf() finds nobody for a disk that is not there", async () => {
   assertEquals(await holdersOf("no-such-disk"), []);
 });
+
+Deno.test("holdersOf() looks at no open file outside of /dev, whose file system may wait for the disk", async () => {
+  await using made = await machine({ ...disk, "/proc/7/fd/": "", "/proc/7/comm": "fio\n", "/file": "" });
+  await Deno.symlink(`${made.root}/file`, `${made.root}/proc/7/fd/3`);
+  await Deno.symlink("/dev/null", `${made.root}/proc/7/fd/4`);
+  const { statSync } = Deno;
+  const looked: string[] = [];
+  Deno.statSync = (path) => {
+    looked.push(String(path));
+    return statSync(path);
+  };
+  try {
+    assertEquals(await new Search(made.root).holdersOf("a"), []);
+  } finally {
+    Deno.statSync = statSync;
+  }
+  assertEquals(looked, [`${made.root}/proc/7/fd/4`]);
+});
+
+Deno.test("holdersOf() lets other work of its thread go on between two processes", async () => {
+  await using made = await machine({ ...disk, "/proc/7/fd/": "", "/proc/8/fd/": "", "/proc/9/fd/": "" });
+  const { readDirSync } = Deno;
+  const turns: number[] = [];
+  let turn = 0;
+  const work = () => {
+    turn++;
+    next = setImmediate(work);
+  };
+  let next = setImmediate(work);
+  Deno.readDirSync = (path) => {
+    if (String(path).endsWith("/fd")) turns.push(turn);
+    return readDirSync(path);
+  };
+  try {
+    await new Search(made.root).holdersOf("a");
+  } finally {
+    Deno.readDirSync = readDirSync;
+    clearImmediate(next);
+  }
+  assertEquals([turns.length, new Set(turns).size], [3, 3]);
+});
+
+Deno.test("holdersOf() tells what it has found when a list of mounts does not come", async () => {
+  await using made = await machine({
+    ...disk,
+    "/proc/self/": "",
+    "/proc/swaps": "Filename\n/dev/a partition 1 0 -2\n",
+  });
+  const mounts = `${made.root}/proc/self/mountinfo`;
+  await new Deno.Command("mkfifo", { args: [mounts] }).output(); // reading it waits for a writer
+  const late = Promise.withResolvers<string[]>();
+  const timer = setTimeout(late.resolve, 30_000, ["nothing for 30 s"]);
+  const found = await Promise.race([new Search(made.root).holdersOf("a"), late.promise]);
+  clearTimeout(timer);
+  await Deno.writeTextFile(mounts, ""); // the thread that reads it ends
+  assertEquals(found, ["/dev/a is swap"]);
+});
