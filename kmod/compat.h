@@ -112,8 +112,15 @@ static inline struct class *dblock_class_create(const char *name)
 #endif
 }
 
+/* A mask: the CPU copies from and to any address. The block layer takes 0 for
+ * "not set", so the mask is that of most drives. Since 6.0 direct I/O asks for no
+ * more alignment of memory than this; before, for that of a logical block.
+ */
+#define DBLOCK_DMA_ALIGNMENT	3
+
 /* 6.9 takes the limits when a disk is made, and 6.11 its features among them;
- * before, each has a setter. This structure stands for both.
+ * before, each has a setter. This structure stands for both. The largest I/O is
+ * also set as what the user wants: the kernel's default is 1280 KiB at most.
  */
 struct dblock_limits {
 	unsigned int logical_block_bytes;
@@ -149,6 +156,8 @@ static inline void dblock_set_limits(struct request_queue *q,
 	blk_queue_io_min(q, l->physical_block_bytes);
 	blk_queue_io_opt(q, l->io_opt_bytes);
 	blk_queue_max_hw_sectors(q, l->max_io_bytes >> SECTOR_SHIFT);
+	q->limits.max_sectors = q->limits.max_hw_sectors;
+	blk_queue_dma_alignment(q, DBLOCK_DMA_ALIGNMENT);
 	blk_queue_max_segments(q, USHRT_MAX);
 	blk_queue_max_segment_size(q, UINT_MAX);
 	q->limits.discard_granularity = l->discard_granularity_bytes;
@@ -170,6 +179,8 @@ static inline void dblock_fill_limits(struct queue_limits *lim,
 	lim->io_min = l->physical_block_bytes;
 	lim->io_opt = l->io_opt_bytes;
 	lim->max_hw_sectors = l->max_io_bytes >> SECTOR_SHIFT;
+	lim->max_user_sectors = lim->max_hw_sectors;
+	lim->dma_alignment = DBLOCK_DMA_ALIGNMENT;
 	lim->max_segments = USHRT_MAX;
 	lim->max_segment_size = UINT_MAX;
 	lim->discard_granularity = l->discard_granularity_bytes;
