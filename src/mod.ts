@@ -1,6 +1,21 @@
 // SPDX-License-Identifier: MIT
 /**
- * dblock: block devices served by TypeScript. This is the public interface; `src/README.md` has a disk in ten lines.
+ * dblock: block devices served by TypeScript. This is the public interface: a `Backend` is the disk, `serve()` puts it into
+ * /dev, and filters, sets and stores are backends as well. It takes root and the kernel module dblock.ko.
+ *
+ * ```ts no-run
+ * import { type Backend, serve } from "./mod.ts";
+ *
+ * const store = new Uint8Array(64 * 2 ** 20);
+ * const disk: Backend = {
+ *   sizeBytes: store.length,
+ *   read: (buffer, offset) => buffer.set(store.subarray(offset, offset + buffer.length)),
+ *   write: (buffer, offset) => store.set(buffer, offset),
+ * };
+ * await using device = await serve(disk, { name: "scratch" });
+ * console.log(`${device.path} is there`);
+ * await device.closed; // until somebody destroys it
+ * ```
  *
  * @module
  */

@@ -111,7 +111,7 @@ export interface Limits {
  * ```
  */
 export interface Backend {
-  /** Size of the disk: a multiple of the block size, below 2^53. */
+  /** Size of the disk in bytes: a positive multiple of the block size, below 2^53. */
   readonly sizeBytes: number;
   /** What the disk is like, where the defaults do not fit. */
   readonly limits?: Limits;
@@ -126,7 +126,7 @@ export interface Backend {
    */
   readonly cacheSurvives?: boolean;
 
-  /** Fills `buffer` with what is at `offsetBytes`. */
+  /** Fills all of `buffer` with what is at `offsetBytes`. What is not filled is answered as an earlier request has left it. */
   read(
     buffer: Uint8Array<ArrayBuffer>,
     offsetBytes: number,

@@ -6,8 +6,8 @@ import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
 import { requestOptions } from "../disk/request.ts";
 
 const DEFAULT_DIRTY_BYTES = 64 * 2 ** 20;
-/** Neighbours go to the disk together, up to so much: more at once is no faster, and is copied. */
-const TOGETHER_BYTES_MAX = 2 ** 20;
+/** Neighbours go to the disk together, up to so much: no disk is asked for more at once unless it says so. */
+const TOGETHER_BYTES_MAX = 512 * 2 ** 10;
 
 /** A block of the cache: its number, and what is in it. */
 type Block = readonly [number: number, bytes: Uint8Array<ArrayBuffer>];

@@ -49,7 +49,7 @@ export interface Device extends AsyncDisposable {
   readonly path: string;
   /** The device's number: no other device has it while the module is loaded, whatever has its name. */
   readonly id: number;
-  /** As it is now. */
+  /** The disk's size in bytes, as it is now: `resize()` changes it. */
   readonly sizeBytes: number;
   /** How many queues it has. */
   readonly queueCount: number;
@@ -66,8 +66,8 @@ export interface Device extends AsyncDisposable {
   /**
    * Gives the disk another size, also while it is mounted: what lies past a smaller end is lost.
    *
-   * @param sizeBytes a multiple of the block size
-   * @throws {DblockError} EOPNOTSUPP (the backend has no `resize`), EINVAL, ENODEV (the device has ended), or what the
+   * @param sizeBytes a positive multiple of the block size
+   * @throws {DblockError} EOPNOTSUPP (the backend has no `resize`, is memory, or is a module), EINVAL, ENODEV (the device has ended), or what the
    * backend's `resize` throws. The disk has the size of before then, unless it has become smaller already.
    * @throws {SuppressedError} when the backend cannot go back to the size of before either: `suppressed` is why the size
    * could not be changed, `error` why the backend could not go back.

@@ -69,6 +69,7 @@ export interface ServeOptions extends DeviceOptions {
  *
  * @param backend an object with `read` and `write` (served by this thread's event loop); memory, or a module (served by
  * one Worker per queue)
+ * @param options the disk's `name`, and what else is not as usual
  * @throws {DblockError} with what was tried, what is wrong and what to do: ENOENT (module not loaded), EACCES and EPERM
  * (not root), EEXIST (name in use), EBUSY (another server has it), EINVAL (an option), ETIMEDOUT (the disk does not start),
  * EMFILE (too many open files). The signal's reason, if the signal is aborted before the disk is there.
