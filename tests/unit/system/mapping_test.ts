@@ -80,3 +80,11 @@ Deno.test("a flush that has failed for one queue fails once for each other queue
   assertEquals(flusherOf(good).flush(), true, "a queue that is new has lost nothing");
   disk.close();
 });
+
+Deno.test("the queues of a file tell each other that a flush has failed", async () => {
+  using dir = folder();
+  const disk = await FileBackend.open({ path: `${dir.path}/a`, sizeBytes: 64 * KIB });
+  const [first, second] = [flusherOf({ ...disk.mapping, address: 4096, sizeBytes: 4096 }), flusherOf(disk.mapping)];
+  assertEquals([first.flush(), second.flush(), second.flush()], [false, false, true]);
+  disk.close();
+});
