@@ -31,7 +31,8 @@ const DEFAULT_NAME = "dblockramdisk";
 const DEFAULT_SIZE_BYTES = 4 * 2 ** 30;
 const ON_DEATH = ["remove", "fail", "hold"] as const;
 
-const HELP = `${COMMAND}: a disk in memory, /dev/${DEFAULT_NAME}, served until it is destroyed
+/** What `--help` prints. */
+export const HELP: string = `${COMMAND}: a disk in memory, /dev/${DEFAULT_NAME}, served until it is destroyed
 
   sudo ./${COMMAND}                        create and serve it; Ctrl-C ends it
   sudo ./${COMMAND} --name a --size 512M   another one: /dev/a

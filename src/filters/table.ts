@@ -232,7 +232,7 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
   }),
   checksum: filter({
     summary: "finds a flipped bit: SHA-256 of each block in a file beside the disk",
-    example: "checksum=file=/var/lib/dblock/disk0.sums",
+    example: "checksum=file=./disk.sums",
     options: {
       file: path("the file of the sums; made if it is not there"),
       block: size("what one sum is of: a power of two [4 KiB]"),
