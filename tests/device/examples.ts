@@ -10,7 +10,7 @@ import { filters } from "../../src/filters/table.ts";
 
 const READMES = ["README.md", "src/README.md"];
 /** The first word of a line that is typed. */
-const TYPED = /^(sudo |\.\/|make |deno |dblock )/;
+const TYPED = /^(\$ |sudo |\.\/[-\w]+( |$)|make |deno |dblock )/;
 
 /** Without what differs from machine to machine: `sudo`, where the program is, a comment, the background. */
 function normalized(line: string): string {
@@ -79,6 +79,8 @@ export type Step =
   | { readonly kind: "end"; readonly by: "itself" | "Ctrl-C" | "SIGKILL" }
   /** It goes on until Ctrl-C, having said this. */
   | { readonly kind: "watch"; readonly typed: string; readonly says: RegExp }
+  /** A block of TypeScript that is the module of the steps that follow: ./disk.ts. */
+  | { readonly kind: "module"; readonly typed: string }
   /** A block of TypeScript, with these lines in front of it; as a server that is kept, or to its end. */
   | { readonly kind: "program"; readonly typed: string; readonly before?: string; readonly keep?: true };
 
@@ -111,7 +113,7 @@ export const GROUPS: Readonly<Record<string, readonly Step[]>> = {
     command("umount /mnt"),
     command("dblock-ramdisk -d --name scratch", /^\/dev\/scratch is destroyed$/m),
     end("itself"),
-    { kind: "program", typed: "src/README.md program 1", before: FRAGMENT },
+    { kind: "program", typed: "src/README.md program 2", before: FRAGMENT },
   ],
   "the ramdisk": [
     kept("dblock-ramdisk"),
@@ -126,7 +128,11 @@ export const GROUPS: Readonly<Record<string, readonly Step[]>> = {
   "dblock serve": [
     server("dblock serve memory:4GiB --name scratch"),
     server("dblock serve ./disk.img?size=10GiB --name disk"),
+    { kind: "module", typed: "src/README.md program 1" },
     server("dblock serve ./disk.ts?size=1GiB --name mine"),
+    server("dblock serve ./disk.ts?size=1GiB --name mine --watch"),
+    server("dblock serve './disk.ts?size=1GiB' --name mine --watch"),
+    server("dblock serve './disk.ts?size=64MiB' --name scratch --watch"),
     server("dblock serve ./disk.img --nbd unix:/tmp/disk.sock"),
     server("dblock serve memory:1GiB --name slow --with delay=read=5ms,jitter=1ms --with stats"),
     server("dblock serve memory:1GiB --name a ./b.img --name b"),
@@ -168,6 +174,7 @@ export const GROUPS: Readonly<Record<string, readonly Step[]>> = {
     command("dblock help filters", /--with checksum/),
   ],
   "dblock bench": [
+    { kind: "module", typed: "src/README.md program 1" },
     command("dblock bench ./new.img?size=1GiB", /^write 4 KiB, one at a time .* \d+\.\d\d$/m),
     command("dblock bench ./disk.img", /^read 4 KiB, one at a time .* \d+\.\d\d$/m),
     command("dblock bench ./disk.ts?size=1GiB --read-only --json", /"ratio": [\d.]+/),

@@ -13,24 +13,12 @@ const FOLDER = "/tmp/examples";
 const READY_MS = 60_000;
 const mapping = "--import-map=src/build/standins/import_map.json";
 
-const MODULE = `
-import type { Backend } from "@dblock/dblock";
-export default function ({ sizeBytes }: { sizeBytes: number }): Backend {
-  const store = new Uint8Array(sizeBytes);
-  return {
-    sizeBytes,
-    read: (buffer, offset) => buffer.set(store.subarray(offset, offset + buffer.length)),
-    write: (buffer, offset) => store.set(buffer, offset),
-  };
-}`;
-
 /** What the examples find there. */
 async function prepare(): Promise<void> {
   await sh(`mkdir -p ${FOLDER} /tmp/etc/upper/dblock /tmp/etc/work; echo memory:4GiB >/tmp/etc/upper/dblock/scratch
     grep -q "overlay /base/etc" /proc/mounts ||
       mount -t overlay overlay -o lowerdir=/base/etc,upperdir=/tmp/etc/upper,workdir=/tmp/etc/work /base/etc
     cd ${FOLDER}; truncate -s 64M a.img b.img; [ -e disk.img ] || truncate -s 10G disk.img`);
-  Deno.writeTextFileSync(`${FOLDER}/disk.ts`, MODULE);
 }
 
 const PATH = `/project:${Deno.env.get("PATH")}`;
@@ -171,6 +159,9 @@ for (const [name, steps] of Object.entries(GROUPS)) {
           break;
         case "server":
           keep(await runServer(step));
+          break;
+        case "module":
+          Deno.writeTextFileSync(`${FOLDER}/disk.ts`, programOf(step.typed));
           break;
         case "program":
           keep(await runProgram(step));
