@@ -53,7 +53,10 @@ export async function loadDisk(path: string, files?: Map<string, Mark>): Promise
         ? "its default export is no function, so it cannot take what the version before hands over"
         : undefined);
     if (wrong === undefined) return made as Backend;
-    throw new DblockError("EINVAL", attempted, wrong, { hint: `a disk has sizeBytes, read and write: ${EXAMPLE}` });
+    const size = wrong.includes("sizeBytes") ? "give it: ?size=1GiB; " : "";
+    throw new DblockError("EINVAL", attempted, wrong, {
+      hint: `${size}a disk has sizeBytes, read and write: ${EXAMPLE}`,
+    });
   };
 }
 
@@ -84,7 +87,7 @@ export function moduleParameters(path: string, parameters: ReadonlyMap<string, s
 function whyNoBackend(made: unknown): string | undefined {
   if (typeof made !== "object" || made === null) return "what it exports makes no disk";
   const { sizeBytes, read, write } = made as Partial<Record<keyof Backend, unknown>>;
-  if (typeof sizeBytes !== "number") return "its disk has no sizeBytes, or it is no number (give it: ?size=1GiB)";
+  if (typeof sizeBytes !== "number") return "its disk has no sizeBytes, or it is no number";
   if (typeof read !== "function") return "its disk has no read()";
   return typeof write === "function" ? undefined : "its disk has no write()";
 }
