@@ -4,6 +4,7 @@
  * served for this alone, and nothing of them is there afterwards.
  */
 import { DblockError } from "../disk/errors.ts";
+import { requestOptions } from "../disk/request.ts";
 import type { Device } from "../module/device.ts";
 import { becomeIoFlusher, formatSize, keepCode, parseCount, UsageError } from "./cli.ts";
 import { type Command, JSON_OPTION, type Option, readItems, row } from "./command.ts";
@@ -76,6 +77,8 @@ export const BENCH: Command = {
 const MIB = 2 ** 20;
 /** Less is a few requests of 1 MiB. */
 const AREA_BYTES_MIN = 8 * MIB;
+/** A disk is asked about so much of it at once. */
+const EXTENTS_BYTES = 2 ** 30;
 
 function readArea(text: string): number {
   const bytes = diskSize(text, MIB);
@@ -205,24 +208,37 @@ interface Measured {
 
 /** Serves the disk: to write to it only if nothing is lost by that, or if that was asked for. */
 async function startMeasured(plan: DiskPlan, overwrite: boolean, signal: AbortSignal): Promise<Measured> {
-  const { isEmpty = false, files = [] } = plan.source;
-  const start = (readOnly: boolean) => ServedDisk.start(named({ ...plan, readOnly }, ""), { signal });
-  const reads = (disk: ServedDisk, why: string) => ({ disk, writes: false, why: `reads only, ${why}` });
-  if (overwrite) return { disk: await start(false), writes: true, why: "what was there is overwritten" };
-  if (plan.readOnly) return reads(await start(true), "as asked for");
-  // To look first, it is opened as it is going to be used; unless a file has to be made, as the reader makes none.
-  let readOnly = !isEmpty && files.every(exists);
-  for (;;) {
-    await using stack = new AsyncDisposableStack();
-    const disk = await start(readOnly);
-    owned(stack, disk);
-    const hasContent = await disk.mayHaveContent();
-    if (hasContent === readOnly) {
-      stack.move();
-      const hint = "because it may have content (--overwrite measures writes, too, and destroys it)";
-      return hasContent ? reads(disk, hint) : { disk, writes: true, why: "reads and writes, as it has no content" };
+  const start = async (readOnly: boolean, why: string): Promise<Measured> => ({
+    disk: await ServedDisk.start(named({ ...plan, readOnly }, ""), { signal }),
+    writes: !readOnly,
+    why: `${readOnly ? "reads only" : "reads and writes"}, ${why}`,
+  });
+  if (overwrite) return await start(false, "over what was there");
+  if (plan.readOnly) return await start(true, "as asked for");
+  if (!await mayHaveContent(plan.source)) return await start(false, "as it has no content");
+  return await start(true, "because it may have content (--overwrite measures writes, too, and destroys it)");
+}
+
+/**
+ * Whether there may be content: some of it is no hole, or nobody can say. Asked before the disk is served, as the kernel's
+ * search for partitions makes data of the holes of a mapped file on tmpfs.
+ */
+async function mayHaveContent({ isEmpty = false, files = [], open }: DiskPlan["source"]): Promise<boolean> {
+  if (isEmpty) return false;
+  // Whoever only reads makes no file.
+  const disk = await open({ readOnly: files.every(exists), shared: false });
+  try {
+    const { extents, sizeBytes } = disk;
+    if (extents === undefined) return true;
+    for (let at = 0; at < sizeBytes;) {
+      const length = Math.min(sizeBytes - at, EXTENTS_BYTES);
+      const said = await extents.call(disk, at, length, requestOptions());
+      if (said.length === 0 || said.some(({ kind }) => kind === "data")) return true;
+      at += said.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
     }
-    readOnly = hasContent;
+    return false;
+  } finally {
+    await disk.close?.("unused");
   }
 }
 

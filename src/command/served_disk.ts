@@ -5,7 +5,6 @@
  */
 import type { Backend } from "../disk/backend.ts";
 import { DblockError, quietly, withHint } from "../disk/errors.ts";
-import { requestOptions } from "../disk/request.ts";
 import { readOnly } from "../filters/read_only.ts";
 import { Control, devicePath } from "../module/control.ts";
 import type { Device, Ending } from "../module/device.ts";
@@ -18,9 +17,6 @@ import { shareBackend } from "./shared_backend.ts";
 
 /** New code of a module has so much time to take over. A guess: those who use the disk begin to wonder. */
 const PAUSE_MAX_MS = 10_000;
-/** A disk is asked about so much of it at once. */
-const EXTENTS_BYTES = 2 ** 30;
-
 /** A way out of the kind "device", whose name has been decided. */
 interface DeviceExit {
   readonly kind: "device";
@@ -112,20 +108,6 @@ export class ServedDisk {
   /** As it is now. */
   get sizeBytes(): number {
     return this.#backend.sizeBytes;
-  }
-
-  /** Whether there may be content on it: some of it is no hole, or nobody can say. */
-  async mayHaveContent(): Promise<boolean> {
-    const { extents, sizeBytes } = this.#backend;
-    if (this.plan.source.isEmpty) return false;
-    if (extents === undefined) return true;
-    for (let at = 0; at < sizeBytes;) {
-      const length = Math.min(sizeBytes - at, EXTENTS_BYTES);
-      const said = await extents.call(this.#backend, at, length, requestOptions());
-      if (said.length === 0 || said.some(({ kind }) => kind === "data")) return true;
-      at += said.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
-    }
-    return false;
   }
 
   /**
