@@ -201,6 +201,8 @@ export const LEFT_OUT: Readonly<Record<string, string>> = {
   "make bench": "it measures, for ten minutes",
   "rmmod dblock": "the tests after this one need the module; device/rmmod removes it",
   "deno compile": "it is the name of what the build uses",
+  "deno bundle --watch ./disk.ts -o disk.js": "it has esbuild from the network",
+  "dblock serve ./disk.js --watch": "the file is what deno bundle makes",
   "deno run -A disk.ts": "the program above it runs, from where mod.ts is",
   "systemd-run --unit swap0 -p MemorySwapMax=0 $PWD/dblock-ramdisk --name swap0 --size 2GiB": SWAP,
   "dd if=/dev/zero of=/dev/swap0 bs=1M oflag=direct": SWAP,

@@ -186,7 +186,9 @@ export async function writeInitramfs(content: InitramfsContent, file: string): P
     cpio.file(`boot-modules/${String(i).padStart(2, "0")}.ko`, await readModule(module));
   }
   cpio.directory("boot-modules");
-  for (const name of ["deno.json", "README.md", "src", "tests", "kmod/uapi", "kmod/README.md", "kmod/60-dblock.rules"]) {
+  for (
+    const name of ["deno.json", "README.md", "src", "tests", "kmod/uapi", "kmod/README.md", "kmod/60-dblock.rules"]
+  ) {
     const path = join(sourceDir, name);
     if (!exists(path)) continue;
     const files = Deno.lstatSync(path).isDirectory ? listFiles(path).map((entry) => `${name}/${entry}`) : [name];
