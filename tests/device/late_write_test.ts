@@ -4,7 +4,7 @@ import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/module/abi.ts";
 import { ERRNO } from "../../src/disk/errors.ts";
 import { isFilled, TestDisk } from "./disk.ts";
-import { sh, waitFor } from "./harness.ts";
+import { sh, slowed, waitFor } from "./harness.ts";
 import type { Request } from "./server.ts";
 
 const { DBLOCK_OPERATION_WRITE: WRITE, DBLOCK_ON_DEATH_HOLD: HOLD, DBLOCK_STATE_HELD: HELD } = abi;
@@ -16,29 +16,32 @@ const writeBlock = (path: string, block: number, byte: string) =>
       check: false,
     },
   );
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 const isWriteOf = (block: number) => (request: Request) =>
   request.operation === WRITE && request.offsetBytes === block * blockBytes;
 
 Deno.test("after a recovery a request has its whole time again", async () => {
-  const timeoutMs = 6_000;
+  const timeoutMs = slowed(6_000);
   const first = await TestDisk.start({ name: "clock0", timeout_ms: timeoutMs, on_death: HOLD });
   first.rule = () => "hold";
   const reading = sh(`dd if=${first.path} of=/dev/null bs=4k count=1 iflag=direct status=none`, { check: false });
   await first.untilHeld(1);
+  const heldAtMs = performance.now();
+  const untilPart = (part: number) => sleep(Math.max(0, heldAtMs + part * timeoutMs - performance.now()));
   await first.abandon();
   await first.untilState(HELD);
-  // Half of its time passes without a server; the timer of before goes off while the next one is at it.
-  await sh("sleep 3");
+  // Most of its time passes without a server; the timer of before goes off while the next one is at it.
+  await untilPart(0.6);
   await using second = await TestDisk.start({ name: "clock0", existing: true, rule: () => "hold" });
   await second.untilHeld(1);
-  await sh("sleep 4");
+  await untilPart(1.4);
   second.releaseAll();
   const { status, stderr } = await reading;
   assertEquals([status, second.info().timeout_count], [0, 0], stderr);
 });
 
 Deno.test("a write that timed out replaces nothing newer, however late the server does it", async () => {
-  await using disk = await TestDisk.start({ name: "late4", timeout_ms: 3_000, queue_depth: 4 });
+  await using disk = await TestDisk.start({ name: "late4", timeout_ms: slowed(3_000), queue_depth: 4 });
   disk.rule = (request) => isWriteOf(2)(request) && disk.held.length === 0 ? "hold" : "serve";
   const first = writeBlock(disk.path, 2, "A");
   await disk.untilHeld(1);
