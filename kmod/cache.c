@@ -35,6 +35,29 @@ void dblock_cache_answered(struct dblock_queue *queue,
 	}
 }
 
+/* The server of this file says that all that was answered is durable. Under the
+ * device's lock nobody takes the queue over, and answers what this does not cover.
+ *
+ * Return: 0, or -ENOTCONN if the file serves its queue no more.
+ */
+int dblock_cache_flushed(struct dblock_channel *channel)
+{
+	struct dblock_device *device = channel->device;
+	u64 changes;
+	int err = -ENOTCONN;
+
+	mutex_lock(&device->lock);
+	if (channel->queue->channel == channel) {
+		changes = dblock_cache_changes(device);
+		spin_lock(&device->quarantine_lock);
+		device->flushed = max(device->flushed, changes);
+		spin_unlock(&device->quarantine_lock);
+		err = 0;
+	}
+	mutex_unlock(&device->lock);
+	return err;
+}
+
 /* A server is gone, and its cache with it, unless that is somewhere else. Every
  * FLUSH that is under way fails, and the next one that comes: so does a drive
  * that lost its power.

@@ -354,6 +354,7 @@ void dblock_queue_unblock(struct dblock_queue *queue);
 u64 dblock_cache_changes(const struct dblock_device *device);
 void dblock_cache_answered(struct dblock_queue *queue,
 			   const struct dblock_slot *slot, u8 operation);
+int dblock_cache_flushed(struct dblock_channel *channel);
 void dblock_cache_lost(struct dblock_device *device);
 bool dblock_cache_fails(struct dblock_device *device, struct request *rq);
 bool dblock_flush_lost(const struct dblock_device *device, struct request *rq);

@@ -222,9 +222,12 @@ long dblock_exchange(struct file *file, unsigned long count)
 int dblock_commit(struct dblock_channel *channel, struct dblock_commit *p)
 {
 	struct dblock_queue *queue = smp_load_acquire(&channel->queue);
+	int err;
 
 	p->completion_count = 0;
 	p->refused_count = 0;
+	if (p->flags & ~DBLOCK_COMMIT_FLUSHED)
+		return -EOPNOTSUPP;
 	if (!dblock_is_zero(p->reserved, sizeof(p->reserved)) ||
 	    p->completions_address % 8 ||
 	    p->count > channel->device->params.queue_depth)
@@ -240,6 +243,9 @@ int dblock_commit(struct dblock_channel *channel, struct dblock_commit *p)
 	if (!dblock_user_range(p->completions_address,
 			       p->count * sizeof(struct dblock_completion)))
 		return -EFAULT;
-	return dblock_take(channel, u64_to_user_ptr(p->completions_address),
-			   p->count, &p->completion_count, &p->refused_count);
+	err = dblock_take(channel, u64_to_user_ptr(p->completions_address),
+			  p->count, &p->completion_count, &p->refused_count);
+	if (!err && p->flags & DBLOCK_COMMIT_FLUSHED)
+		err = dblock_cache_flushed(channel);
+	return err;
 }

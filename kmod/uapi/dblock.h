@@ -70,6 +70,7 @@
 #define DBLOCK_FEATURE_ON_DEATH		(1ULL << 32)	/* FAIL and HOLD */
 #define DBLOCK_FEATURE_RESIZE		(1ULL << 33)
 #define DBLOCK_FEATURE_TAKE_OVER	(1ULL << 34)
+#define DBLOCK_FEATURE_COMMIT_FLUSHED	(1ULL << 35)
 
 /**
  * struct dblock_version - what this module speaks (DBLOCK_IOC_VERSION)
@@ -117,8 +118,10 @@ struct dblock_version {
  * FUA), DISCARDs or WRITE_ZEROES that no FLUSH has covered, every FLUSH under way
  * ends in EIO, and so does the next one that comes. With
  * DBLOCK_DEVICE_CACHE_SURVIVES none does: the cache is not in the process (a
- * file's page cache is not). A server that is being taken over is not dead: it has
- * to make everything durable, or leave it to its successor, before its last answer.
+ * file's page cache is not). Nor does one after a server that has made everything
+ * durable and said so before it left (DBLOCK_COMMIT_FLUSHED). A server that is being
+ * taken over is not dead: it has to make everything durable, or leave it to its
+ * successor, before its last answer.
  */
 
 /**
@@ -556,6 +559,9 @@ struct dblock_start {
 	__u64 reserved[4];
 };
 
+/* &struct dblock_commit.flags */
+#define DBLOCK_COMMIT_FLUSHED		(1U << 0)	/* all that was answered is durable */
+
 /**
  * struct dblock_commit - completions only (DBLOCK_IOC_COMMIT)
  * @error: out: 0 or errno, as EXCHANGE
@@ -563,7 +569,16 @@ struct dblock_start {
  * @completion_count: out: how many were looked at
  * @refused_count: out: how many of those were refused or faulted
  * @completions_address: user address of the completions, a multiple of 8
+ * @flags: DBLOCK_COMMIT_*
  * @reserved: 0
+ *
+ * With DBLOCK_COMMIT_FLUSHED the server says, as if it answered a FLUSH, that all
+ * that was answered so far on every queue of the device is durable, these
+ * completions included. So nothing may be answered on another queue meanwhile. A
+ * server that leaves says it last: its end is then a death that loses nothing. A
+ * call that fails has not said it.
+ *
+ * Errors: as EXCHANGE; EOPNOTSUPP (a flag).
  */
 struct dblock_commit {
 	__u32 error;
@@ -571,7 +586,8 @@ struct dblock_commit {
 	__u32 completion_count;
 	__u32 refused_count;
 	__u64 completions_address;
-	__u64 reserved[2];
+	__u32 flags;
+	__u32 reserved[3];
 };
 
 /**

@@ -121,8 +121,8 @@ export interface Backend {
   readonly fua?: boolean;
   /**
    * What was answered survives this process, although it was not flushed: a file's page cache does, an array does not.
-   * Matters to a disk that outlives its server (`onDeath`): the first flush after a death fails where this is false and
-   * there is a `flush`. @default false
+   * Matters to a disk that outlives its server (`onDeath`): where this is false and there is a `flush`, the first flush
+   * after a death fails, and `flush` is called before a `close("left")`. @default false
    */
   readonly cacheSurvives?: boolean;
 

@@ -3,7 +3,7 @@
  * The other two things that `serve()` takes besides a `Backend` object: a disk that is memory, and a backend in a module of
  * its own, for Workers.
  */
-import type { Backend } from "./backend.ts";
+import type { Backend, CloseReason } from "./backend.ts";
 
 /** Memory of this process that is a disk's content. */
 export interface Mapping {
@@ -88,4 +88,19 @@ export function isMapped(backend: Servable): backend is MappedBackend {
 export function isModule(backend: Servable): backend is BackendModule {
   return !("read" in backend) && "module" in backend &&
     (typeof backend.module === "string" || backend.module instanceof URL);
+}
+
+/**
+ * Closes a backend. One whose disk goes on with another server, and whose cache does not, flushes before.
+ *
+ * @throws what `flush()` or `close()` throws; `close()` is called in any case
+ */
+export async function closeBackend(backend: Backend, reason: CloseReason): Promise<void> {
+  try {
+    if (reason === "left" && backend.cacheSurvives !== true) {
+      await backend.flush?.({ replayed: false, signal: new AbortController().signal });
+    }
+  } finally {
+    await backend.close?.(reason);
+  }
 }

@@ -35,6 +35,7 @@ export const DBLOCK_FEATURE_CACHE_SURVIVES = 2 ** 9;
 export const DBLOCK_FEATURE_ON_DEATH = 2 ** 32;
 export const DBLOCK_FEATURE_RESIZE = 2 ** 33;
 export const DBLOCK_FEATURE_TAKE_OVER = 2 ** 34;
+export const DBLOCK_FEATURE_COMMIT_FLUSHED = 2 ** 35;
 
 export const dblock_version = struct("dblock_version", 56, {
   error: u32(0),
@@ -229,13 +230,16 @@ export const dblock_start = struct("dblock_start", 48, {
   reserved: u64s(16, 4),
 });
 
+export const DBLOCK_COMMIT_FLUSHED = 1 << 0;
+
 export const dblock_commit = struct("dblock_commit", 40, {
   error: u32(0),
   count: u32(4),
   completion_count: u32(8),
   refused_count: u32(12),
   completions_address: u64(16),
-  reserved: u64s(24, 2),
+  flags: u32(24),
+  reserved: u32s(28, 3),
 });
 
 export const dblock_resize = struct("dblock_resize", 56, {

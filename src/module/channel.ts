@@ -8,6 +8,7 @@ import {
   dblock_attach,
   DBLOCK_ATTACH_TAKE_OVER,
   dblock_commit,
+  DBLOCK_COMMIT_FLUSHED,
   DBLOCK_IOC_ATTACH,
   DBLOCK_IOC_COMMIT,
   DBLOCK_IOC_EXCHANGE,
@@ -201,6 +202,18 @@ export class Channel implements Disposable {
       view.getUint32(COMMIT.error.offset, true),
       "commit to",
     );
+  }
+
+  /**
+   * Says that all that was answered on every queue of the device is durable: the end of this server makes no FLUSH fail.
+   * Nothing may be answered on another queue meanwhile.
+   *
+   * @returns whether the module knows it now; false if this server has the queue no more
+   */
+  sayFlushed(): boolean {
+    if (this.#closed) return false;
+    const bytes = encode(dblock_commit, { flags: DBLOCK_COMMIT_FLUSHED });
+    return this.#kernel.ioctl(this.#fd, DBLOCK_IOC_COMMIT, bytes) >= 0;
   }
 
   /** The memory of the slots is gone, and the kernel must not copy to its address any more. */

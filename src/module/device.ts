@@ -82,9 +82,10 @@ export interface Device extends AsyncDisposable {
   close(options?: CloseOptions): Promise<void>;
   /**
    * Leaves the disk for the next server, as a death of this program would, but in order: what is in hand is answered, the
-   * backend is closed with the reason "left", then the module is told. From then on the disk's I/O waits or fails, by
-   * `onDeath`. Returns within a second, unless the backend takes its time to close; under "hold" the next server does again
-   * what could not be answered in that time. Does nothing if this program serves the disk no more.
+   * backend is flushed and closed with the reason "left", then the module is told, so that no `fsync()` fails for it. From
+   * then on the disk's I/O waits or fails, by `onDeath`. Returns within a second, unless the backend takes its time to
+   * flush and close; under "hold" the next server does again what could not be answered in that time. Does nothing if this
+   * program serves the disk no more.
    *
    * @throws {DblockError} EOPNOTSUPP if `onDeath` is "remove", and the device goes on.
    */
@@ -136,7 +137,7 @@ export class ServedDevice implements Device {
   #resized: Promise<void> = Promise.resolve();
   /** Calls of close() that are at it, or have done it. */
   #closers = 0;
-  #leaving: Promise<Disposable> | undefined;
+  #leaving: Promise<LeftQueues> | undefined;
 
   /** @param undo takes everything down again; owned from here on */
   constructor(life: Life, undo: AsyncDisposableStack, options: ServedDeviceOptions) {
@@ -252,9 +253,11 @@ export class ServedDevice implements Device {
     } catch (error) {
       ending = this.#endOf(error);
     }
-    using _queues = await this.#leaving;
+    using taken = await this.#leaving;
     try {
       await this.#undo.disposeAsync();
+      // What was answered has to be there for the next server, and nobody answers any more.
+      if (!this.#life.isUnsaved) taken?.first?.sayFlushed();
     } catch (error) {
       log(`${this.path}: ${describe(error)}`);
     }
@@ -311,30 +314,36 @@ function isGone(error: unknown): boolean {
   return error instanceof DblockError && (error.code === "ENOENT" || error.code === "ESTALE");
 }
 
+/** Queues that are taken from this program's servers: to be let go when nothing of the backend is needed any more. */
+interface LeftQueues extends Disposable {
+  /** Undefined if they could not be taken. Who has the first queue has the device. */
+  readonly first: Channel | undefined;
+}
+
 /**
  * Takes this program's own queues from their servers, as another program would: each answers what it has in hand, and is
  * given nothing new. What comes meanwhile waits for whoever serves the queues next. Takes `LEAVE_MS` at most.
- *
- * @returns the queues: to be let go when nothing of the backend is needed any more
  */
-async function takeFromOwnQueues(life: Life, options: ServedDeviceOptions): Promise<Disposable> {
+async function takeFromOwnQueues(life: Life, options: ServedDeviceOptions): Promise<LeftQueues> {
   const { name, id, kernel } = life;
   const { depth, direct, geometry } = options;
   const channels = new DisposableStack();
-  const take = async (queue: number): Promise<void> => {
+  const take = async (queue: number): Promise<Channel> => {
     const slotBytes = direct ? 0 : geometry.maxIoBytes;
     const channel = channels.use(new Channel({ name, id, queue, depth, slotBytes, kernel }));
     await channel.attachAsync({ takeOver: true });
+    return channel;
   };
-  const takeAll = async (): Promise<void> => {
-    await take(0); // who has the first queue has the device
+  const takeAll = async (): Promise<Channel> => {
+    const first = await take(0);
     await Promise.all(life.queues.slice(1).map((_, i) => take(i + 1)));
+    return first;
   };
   const taken = takeAll();
-  const isTaken = await settleWithin(LEAVE_MS, [taken]) && await taken.then(() => true, () => false);
+  const first = await settleWithin(LEAVE_MS, [taken]) ? await taken.catch(() => undefined) : undefined;
   // Otherwise the servers are given up in the middle of their work, as by a death.
-  if (!isTaken) channels.dispose();
-  return channels;
+  if (first === undefined) channels.dispose();
+  return { first, [Symbol.dispose]: () => channels.dispose() };
 }
 
 /** What becomes of a device when this program ends with it. Never throws. */

@@ -72,6 +72,8 @@ export class Life {
   keeps = false;
   /** This process, as the module names it; undefined before the disk is there. */
   serverPid: number | undefined;
+  /** `close()` of a backend threw, was not waited for, or was not called: what was answered may not be durable. */
+  isUnsaved = false;
   #state: LifeState = "planned";
 
   constructor(name: string, kernel: Kernel, log: (message: string) => void) {

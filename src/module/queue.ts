@@ -107,13 +107,13 @@ export class QueueWorker implements ServedQueue {
   readonly #loaded = Promise.withResolvers<Profile>();
   readonly #attached = Promise.withResolvers<boolean>();
   readonly #left = Promise.withResolvers<void>();
-  readonly #ended = Promise.withResolvers<void>();
+  readonly #ended = Promise.withResolvers<boolean>();
   /** It has a backend, which wants to be closed. */
   #isLoaded = false;
   #isServing = false;
   #hasLeft = false;
   #isOver = false;
-  #closed: Promise<void> | undefined;
+  #closed: Promise<boolean> | undefined;
   /** The file of the queue that it serves, until it says `left`. */
   #fd: number | undefined;
   #isAbandoned = false;
@@ -168,15 +168,18 @@ export class QueueWorker implements ServedQueue {
    * Closes a backend that it has loaded, and ends the Worker. What it serves it must have left, or `stop()` has ended it.
    *
    * @param timeoutMs how long the backend may take; 0: however long
+   * @returns whether no backend is left that was not closed, or not without an error
    */
-  close(reason: CloseReason, timeoutMs: number): Promise<void> {
+  close(reason: CloseReason, timeoutMs: number): Promise<boolean> {
     return this.#closed ??= this.#close(reason, timeoutMs);
   }
 
-  async #close(reason: CloseReason, timeoutMs: number): Promise<void> {
+  async #close(reason: CloseReason, timeoutMs: number): Promise<boolean> {
+    let isSaved = !this.#isLoaded;
     if (this.#isLoaded && !this.#isOver && this.#hasLeft === this.#isServing) {
       this.#send({ kind: "close", reason });
-      if (!await settleWithin(timeoutMs, [this.#ended.promise])) {
+      if (await settleWithin(timeoutMs, [this.#ended.promise])) isSaved = await this.#ended.promise;
+      else {
         this.#log(
           `${devicePath(this.#name)}: close() of the backend was ended after ${timeoutMs / 1000} s, with its Worker: ` +
             "what it had not stored is lost (closeTimeoutMs gives it longer)",
@@ -184,6 +187,7 @@ export class QueueWorker implements ServedQueue {
       }
     }
     this.#terminate();
+    return isSaved;
   }
 
   /** Closes the file at once: the kernel takes nothing from the Worker any more, and wakes it. */
@@ -234,7 +238,7 @@ export class QueueWorker implements ServedQueue {
         if (message.failure === undefined) return this.#left.resolve();
         return this.#failed(received(message.failure));
       case "ended":
-        return this.#ended.resolve();
+        return this.#ended.resolve(message.isSaved);
     }
   }
 
@@ -255,6 +259,6 @@ export class QueueWorker implements ServedQueue {
     if (this.#pollFiles !== undefined) this.#kernel.closePollFiles(this.#pollFiles);
     this.#pollFiles = undefined;
     this.#failed(error);
-    this.#ended.resolve();
+    this.#ended.resolve(false);
   }
 }

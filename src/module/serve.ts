@@ -10,7 +10,14 @@ import { checkMs, Deadline, settleWithin } from "./deadline.ts";
 import { type Device, endDevice, type Resizer, ServedDevice, stopQueues } from "./device.ts";
 import { DblockError, describe, quietly } from "../disk/errors.ts";
 import { type Profile, profileOf } from "../disk/profile.ts";
-import { type BackendModule, isMapped, isModule, type MappedBackend, type Servable } from "../disk/servable.ts";
+import {
+  type BackendModule,
+  closeBackend,
+  isMapped,
+  isModule,
+  type MappedBackend,
+  type Servable,
+} from "../disk/servable.ts";
 import { checkFits, createWhenFree, EXISTING_POLICIES, type ExistingPolicy, findExisting } from "./existing.ts";
 import { Life } from "./life.ts";
 import { type Kernel, linux } from "../system/libc.ts";
@@ -87,7 +94,7 @@ export async function serveOn(kernel: Kernel, backend: Servable, options: ServeO
     return new DblockError("ETIMEDOUT", `Cannot start ${devicePath(name)}`, wrong, { hint: "is every read answered?" });
   });
   await using undo = new AsyncDisposableStack();
-  undo.defer(() => closeBackend(backend, life, closeTimeoutMs));
+  undo.defer(() => closeObject(backend, life, closeTimeoutMs));
   checkServeOptions(options);
   limit.signal.throwIfAborted();
   return await begin(backend, { ...options, closeTimeoutMs }, { life, limit, undo });
@@ -116,7 +123,8 @@ async function begin(
   if (!isModule(backend)) planDevice(profileOf(backend), { ...options, queues });
   const workers = Array.from({ length: workerCount }, () => new QueueWorker(name, life.log, kernel));
   undo.defer(async () => {
-    await Promise.all(workers.map((worker) => worker.close(life.may.closeReason, closeTimeoutMs)));
+    const saved = await Promise.all(workers.map((worker) => worker.close(life.may.closeReason, closeTimeoutMs)));
+    if (saved.includes(false)) life.isUnsaved = true;
   });
   const profile = isModule(backend) ? await limit.race(loadAll(workers, backend)) : profileOf(backend);
 
@@ -183,14 +191,19 @@ function defaultQueues(backend: Servable): number {
 }
 
 /** Closes a backend that is an object. Never throws: why serve() has failed, if it has, is what its caller is to hear. */
-async function closeBackend(backend: Servable, life: Life, timeoutMs: number): Promise<void> {
+async function closeObject(backend: Servable, life: Life, timeoutMs: number): Promise<void> {
   if (isModule(backend)) return; // each Worker closes its own
   const call = `${devicePath(life.name)}: close() of the backend`;
+  life.isUnsaved = true; // until it is closed
   try {
     // The kernel may still copy from and to memory that a Worker has named.
     if (isMapped(backend) && life.queues.some((queue) => !queue.hasLeft)) return backend.abandon?.();
-    const closed = Promise.resolve(backend.close?.(life.may.closeReason));
-    if (await settleWithin(timeoutMs, [closed])) return await closed;
+    const closed = closeBackend(backend, life.may.closeReason);
+    if (await settleWithin(timeoutMs, [closed])) {
+      await closed;
+      life.isUnsaved = false;
+      return;
+    }
     life.log(
       `${call} has not returned after ${timeoutMs / 1000} s: it is not waited for any longer (see closeTimeoutMs)`,
     );

@@ -9,7 +9,7 @@ import { Channel } from "./channel.ts";
 import type { Geometry } from "../disk/dispatch.ts";
 import { DblockError, describe } from "../disk/errors.ts";
 import { type Profile, profileOf } from "../disk/profile.ts";
-import type { BackendFactory, Mapping } from "../disk/servable.ts";
+import { type BackendFactory, closeBackend, type Mapping } from "../disk/servable.ts";
 import { EventLoop } from "./eventloop.ts";
 import { linux, setBatchScheduling, usePollFiles } from "../system/libc.ts";
 import { serveMapped } from "./mapped.ts";
@@ -63,8 +63,8 @@ export type FromWorker =
   | { readonly kind: "log"; readonly message: string }
   /** It serves no more: the device is gone, or there is a failure. Its backend waits to be closed. */
   | { readonly kind: "left"; readonly failure: Failure | undefined }
-  /** Nothing of it uses anything any more. */
-  | { readonly kind: "ended" };
+  /** Nothing of it uses anything any more; whether its backend closed without an error. */
+  | { readonly kind: "ended"; readonly isSaved: boolean };
 
 /** The part of a Worker's global scope that is used: the default types are those of a main program. */
 interface WorkerScope {
@@ -131,13 +131,15 @@ async function serve(message: ServeMessage): Promise<void> {
 }
 
 async function close({ reason }: CloseMessage): Promise<void> {
+  let isSaved = true;
   try {
-    await backend?.close?.(reason);
+    if (backend !== undefined) await closeBackend(backend, reason);
   } catch (error) {
+    isSaved = false;
     log(`close() of the backend threw ${describe(error)}`);
   }
   // After this message the main program may end this Worker at any time.
-  send({ kind: "ended" });
+  send({ kind: "ended", isSaved });
 }
 
 async function failureOf(work: Promise<void>): Promise<Failure | undefined> {

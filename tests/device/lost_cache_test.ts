@@ -1,6 +1,7 @@
 // A server that dies takes its write cache along: fsync() fails then, for what was under way and once more, unless everything
 // was flushed or the cache is not in the process. Hard case I3.
 import { assertEquals } from "@std/assert";
+import { type Backend, serve } from "../../src/mod.ts";
 import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { sh } from "./harness.ts";
@@ -53,4 +54,50 @@ Deno.test("policy fail: the first FLUSH after the recovery fails", async () => {
   await first.untilState(abi.DBLOCK_STATE_FAILED);
   await using second = await TestDisk.start({ name: "lost3", existing: true });
   assertEquals([await synced(second.path), await synced(second.path)], [1, 0]);
+});
+
+/** A server that wrote, said FLUSHED or not, wrote again or not, and died; what the next two fsync() say. */
+async function fsyncsAfterFlushed(name: string, writesAfter: boolean): Promise<number[]> {
+  const first = await TestDisk.start({ name, flags: CACHE, on_death: abi.DBLOCK_ON_DEATH_HOLD });
+  assertEquals((await written(first.path)).status, 0);
+  await first.pause();
+  assertEquals(first.queues[0]!.commit([], { flags: abi.DBLOCK_COMMIT_FLUSHED }).errno, 0);
+  if (writesAfter) {
+    first.serve();
+    assertEquals((await written(first.path)).status, 0);
+  }
+  await first.abandon();
+  await first.untilState(abi.DBLOCK_STATE_HELD);
+  await using second = await TestDisk.start({ name, existing: true });
+  return [await synced(second.path), await synced(second.path)];
+}
+
+Deno.test("no FLUSH fails after a death whose server had said FLUSHED", async () => {
+  assertEquals(await fsyncsAfterFlushed("lost4", false), [0, 0]);
+});
+
+Deno.test("FLUSHED covers nothing that is answered after it", async () => {
+  assertEquals(await fsyncsAfterFlushed("lost5", true), [1, 0]);
+});
+
+/** Serves a disk with a cache, writes to it and leaves it; what fsync() says at the next server. */
+async function fsyncAfterLeave(name: string, close: () => void | Promise<void>): Promise<number> {
+  const store = new Uint8Array(4 * 2 ** 20);
+  const backend: Backend = {
+    sizeBytes: store.length,
+    read: (buffer, at) => buffer.set(store.subarray(at, at + buffer.length)),
+    write: (data, at) => store.set(data, at),
+    flush: () => {},
+  };
+  const options = { name, onDeath: "hold", log: () => {} } as const;
+  const first = await serve({ ...backend, close }, options);
+  assertEquals((await written(first.path)).status, 0);
+  await first.leave();
+  await using second = await serve(backend, { ...options, existing: "recover" });
+  return await synced(second.path);
+}
+
+Deno.test("no FLUSH fails after a server that left, unless its backend could not be closed", async () => {
+  assertEquals(await fsyncAfterLeave("lost6", () => {}), 0);
+  assertEquals(await fsyncAfterLeave("lost7", () => Promise.reject(new Error("no space"))), 1);
 });

@@ -18,6 +18,8 @@ export interface FakeDevice {
   openCount: number;
   /** The process that attached last. */
   serverPid: number;
+  /** Its server has said that all is durable. */
+  isFlushed: boolean;
 }
 
 /** An open file of one, or of the control node. */

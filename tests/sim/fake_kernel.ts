@@ -11,6 +11,7 @@ import {
   dblock_attach,
   DBLOCK_ATTACH_TAKE_OVER,
   dblock_commit,
+  DBLOCK_COMMIT_FLUSHED,
   DBLOCK_CONTROL_PATH,
   dblock_create,
   dblock_destroy,
@@ -296,7 +297,14 @@ export class FakeKernel implements Kernel {
       { length: params.queue_count },
       () => new FakeQueue(params.queue_depth, params.max_io_bytes, direct, this.#mischief, this.#random),
     );
-    this.devices.set(params.name, { params, queues, state: DBLOCK_STATE_CREATED, openCount: 0, serverPid: 0 });
+    this.devices.set(params.name, {
+      params,
+      queues,
+      state: DBLOCK_STATE_CREATED,
+      openCount: 0,
+      serverPid: 0,
+      isFlushed: false,
+    });
     return write(dblock_create, structure, params);
   }
 
@@ -380,9 +388,12 @@ export class FakeKernel implements Kernel {
     const commit = decode(dblock_commit, structure);
     if (file.queue === undefined) return answer(structure, ERRNO.ENOTCONN);
     if (file.queue.gone) return answer(structure, ERRNO.ENODEV);
+    if (!serves(file)) return answer(structure, ERRNO.ENOTCONN);
     const { taken, refused, interrupted } = file.queue.take(commit.completions_address, commit.count);
     this.#wake();
     const error = interrupted ? ERRNO.EINTR : 0;
+    const isFlushed = error === 0 && (commit.flags & DBLOCK_COMMIT_FLUSHED) !== 0;
+    if (isFlushed && file.device !== undefined) file.device.isFlushed = true;
     write(dblock_commit, structure, { ...commit, error, completion_count: taken, refused_count: refused });
     return error === 0 ? 0 : -1;
   }

@@ -28,6 +28,8 @@ export class PlayedWorker {
   static mapped = false;
   /** What its backend's close() takes. */
   static close: () => Promise<void> = () => Promise.resolve();
+  /** Whether that goes well. */
+  static isSaved = true;
   onmessage: (event: { data: FromWorker }) => void = () => {};
   onerror: (event: { message: string; preventDefault(): void }) => void = () => {};
   fd = -1;
@@ -57,7 +59,7 @@ export class PlayedWorker {
       case "close":
         await PlayedWorker.close();
         this.seen.push(message.reason);
-        await this.say({ kind: "ended" });
+        await this.say({ kind: "ended", isSaved: PlayedWorker.isSaved });
     }
   }
 
@@ -102,6 +104,7 @@ export function play(options: Partial<ServeOptions> = {}): Played {
   PlayedWorker.mapped = false;
   PlayedWorker.gate = Promise.resolve();
   PlayedWorker.close = () => Promise.resolve();
+  PlayedWorker.isSaved = true;
   Object.assign(globalThis, { Worker: PlayedWorker });
   return {
     kernel,

@@ -195,6 +195,7 @@ for (const [onDeath, state] of [["hold", DBLOCK_STATE_HELD], ["fail", DBLOCK_STA
     assertEquals([await device.closed, disk.closed], [{ reason: "left" }, ["left"]]);
     // Nobody could recover the disk before its store was complete.
     assertEquals([stateWhenClosed, kernel.devices.get("a")?.state], [DBLOCK_STATE_LIVE, state]);
+    assertEquals(kernel.devices.get("a")?.isFlushed, true);
     assertEquals(kernel.files.size, 0);
     await Promise.all([device.leave(), device.close()]); // it is not this program's any more
     assertEquals(kernel.devices.has("a"), true);
@@ -214,8 +215,44 @@ Deno.test("leave() does not wait for an answer that never comes", async () => {
   await device.leave();
   assert(began.stop() < 2_000);
   assertEquals([kernel.devices.get("a")?.state, disk.closed, kernel.files.size], [DBLOCK_STATE_HELD, ["left"], 0]);
+  assertEquals(kernel.devices.get("a")?.isFlushed, false);
   await using _next = await start(kernel, new Disk(), { existing: "recover" });
   assertEquals(await open, 0); // the next server has done it again
+});
+
+Deno.test("leave() says that all is durable only after close() of every backend has gone well", async () => {
+  const isFlushed = async (kernel: FakeKernel, disk: Disk): Promise<boolean> => {
+    const device = await start(kernel, disk, { onDeath: "hold", closeTimeoutMs: 50 });
+    let saidBefore = false;
+    const close = disk.close.bind(disk);
+    disk.close = (reason) => {
+      saidBefore = kernel.devices.get("a")!.isFlushed;
+      return close(reason);
+    };
+    await device.leave();
+    assertEquals(saidBefore, false);
+    return kernel.devices.get("a")!.isFlushed;
+  };
+  assertEquals(await isFlushed(new FakeKernel(), new Disk()), true);
+  const disk = new Disk();
+  disk.close = () => Promise.reject(new Error("no"));
+  assertEquals(await isFlushed(new FakeKernel(), disk), false);
+  disk.close = () => new Promise(() => {});
+  assertEquals(await isFlushed(new FakeKernel(), disk), false);
+  const calls: string[] = [];
+  const flushed = Object.assign(new Disk(), { flush: () => void calls.push("flush") });
+  flushed.close = (reason) => void calls.push(reason);
+  assertEquals([await isFlushed(new FakeKernel(), flushed), calls], [true, ["flush", "left"]]);
+  const full = Object.assign(new Disk(), { flush: () => Promise.reject(new Error("no space")) });
+  assertEquals([await isFlushed(new FakeKernel(), full), full.closed], [false, ["left"]]);
+
+  for (const isSaved of [true, false]) {
+    using played = play({ onDeath: "hold" });
+    const device = await played.serve();
+    PlayedWorker.isSaved = isSaved;
+    await device.leave();
+    assertEquals(played.kernel.devices.get("a")!.isFlushed, isSaved);
+  }
 });
 
 Deno.test("leave() is refused where the disk would end with its server", async () => {
