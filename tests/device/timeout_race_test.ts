@@ -5,7 +5,7 @@ import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
-import { figure, scaled, sh, waitFor } from "./harness.ts";
+import { figure, scaled, sh, slowed, waitFor } from "./harness.ts";
 import { destroyDevice, infoOf, MIB, type Request } from "./server.ts";
 import { PAGE_BYTES } from "./syscall.ts";
 
@@ -74,7 +74,7 @@ Deno.test("a force destroy ends a thousand requests while they time out, each of
     await using disk = await TestDisk.start({
       name: "race1",
       // All of them have to be there before the first times out.
-      timeout_ms: 2 * timeoutMs,
+      timeout_ms: slowed(2 * timeoutMs),
       queue_depth: depth,
       max_io_bytes: PAGE_BYTES,
     });
@@ -85,7 +85,7 @@ Deno.test("a force destroy ends a thousand requests while they time out, each of
     );
     await waitFor("all requests are there", () => disk.info().waiting_count + disk.info().handed_count >= depth);
     // The timer that finds the first of them goes on to find the others.
-    const givenUpMs = performance.now() + 10_000;
+    const givenUpMs = performance.now() + slowed(10_000);
     while (infoOf("race1")!.timeout_count === 0 && performance.now() < givenUpMs);
     const { timeout_count } = disk.info();
     assertEquals(await destroyDevice("race1"), 0);

@@ -3,7 +3,7 @@
 import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
-import { assertWithin, kernelLinesSince, markKernelLog, sh, waitFor } from "./harness.ts";
+import { assertWithin, kernelLinesSince, markKernelLog, sh, slowed, waitFor } from "./harness.ts";
 
 const timeoutMs = 1_000;
 const depth = 2;
@@ -79,7 +79,7 @@ Deno.test("without a timeout a request waits as long as it takes", async () => {
 });
 
 Deno.test("no timeout runs while a held device is without a server, for what one was at and for what waits", async () => {
-  const options = { name: "late3", timeout_ms: 2 * timeoutMs, on_death: abi.DBLOCK_ON_DEATH_HOLD };
+  const options = { name: "late3", timeout_ms: slowed(2 * timeoutMs), on_death: abi.DBLOCK_ON_DEATH_HOLD };
   const first = await TestDisk.start(options);
   first.rule = () => "hold";
   const read = (block: number) => sh(`dd if=${first.path} of=/dev/null bs=4k count=1 skip=${block} iflag=direct`);
