@@ -72,6 +72,12 @@ export interface Scheme {
 
 const SIZE: Parameter = { name: "size", value: "SIZE", text: "how large it is" };
 
+/**
+ * A half of a mirror that is so much later has failed: long before the disk's own timeout of 30 s, at which those who use the
+ * mirror would see an error although the other half has their data. A guess.
+ */
+const LATE_MS = 10_000;
+
 /** Every scheme. */
 export const SCHEMES: readonly Scheme[] = [
   {
@@ -175,7 +181,11 @@ export const SCHEMES: readonly Scheme[] = [
     text: "the same content on each; one that fails is left, and copied to when it is back",
     parameters: [
       { name: "bitmap", value: "PATH", text: "a file of marks, so that only what differs is copied" },
-      { name: "late", value: "MS", text: "a disk that is so much later than another one has failed [0: never]" },
+      {
+        name: "late",
+        value: "MS",
+        text: `a disk that is so much later than another one has failed; 0: never [${LATE_MS}]`,
+      },
     ],
     read: readMirror,
   },
@@ -367,7 +377,7 @@ function readSlice(spec: Spec, parameters: Parameters): Omit<DiskSource, "text">
 function readMirror(spec: Spec, parameters: Parameters): Omit<DiskSource, "text"> {
   const sources = membersOf(spec).map(readParsed);
   const bitmapPath = parameters.text("bitmap");
-  const lateMs = parameters.count("late", 0, 1_200_000);
+  const lateMs = parameters.count("late", 0, 1_200_000) ?? LATE_MS;
   let mirror: MirrorBackend | undefined;
   const of = together(sources);
   return {
@@ -379,7 +389,7 @@ function readMirror(spec: Spec, parameters: Parameters): Omit<DiskSource, "text"
       const halves = sources.map((source) => ({ name: source.text, open: () => source.open(options) }));
       return mirror = await MirrorBackend.open(halves, {
         ...(bitmapPath === undefined ? {} : { bitmapPath }),
-        ...(lateMs === undefined ? {} : { lateMs }),
+        lateMs,
       });
     },
   };
