@@ -6,7 +6,7 @@
  */
 
 /** How often the files are looked at. */
-const LOOK_MS = 100;
+const LOOK_MS = 200;
 /** After a change, they are left alone until they have been the same for so long. */
 const SETTLE_MS = 50;
 /** A file that has gone, or is empty, is about to be written: it is looked at so often before that is believed. A guess. */
