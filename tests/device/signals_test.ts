@@ -111,8 +111,12 @@ class Terminal implements AsyncDisposable {
     await this.#keys.write(new TextEncoder().encode(keys));
   }
 
-  /** As a shell's `fg`: `script` stops with its child, and lets it go on. */
-  foreground(): void {
+  /**
+   * As a shell's `fg`: `script` stops itself a moment after its child has stopped, and lets the child go on when it goes on.
+   * A SIGCONT that comes before that moment would be for nothing.
+   */
+  async foreground(): Promise<void> {
+    await waitFor("the terminal's program stops", () => stateOf(this.#script.pid) === "T");
     this.#script.kill("SIGCONT");
   }
 
@@ -161,7 +165,7 @@ Deno.test("Ctrl-Z stops no disk that is in use, and one that nobody uses; Ctrl-C
   await sh("cp /bin/ls /mnt && sync -f /mnt && umount /mnt");
   await terminal.type("\x1a");
   await waitFor("it stops", () => stateOf(pid) === "T");
-  terminal.foreground();
+  await terminal.foreground();
   await waitFor("it goes on", () => stateOf(pid) !== "T");
   await sh(`mount ${terminal.path} /mnt && cmp /bin/ls /mnt/ls && umount /mnt`);
   await terminal.type("\x03");
