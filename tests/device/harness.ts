@@ -20,7 +20,7 @@ export function slowed(ms: number): number {
 }
 
 /** True if something has taken longer than it may, other work of the machine allowed for. */
-function isOver(limitMs: number, tookMs: number): boolean {
+export function isOver(limitMs: number, tookMs: number): boolean {
   return tookMs > limitMs * slowness && pacedMs(tookMs) > limitMs * slowness;
 }
 
