@@ -175,11 +175,14 @@ export function markKernelLog(): string {
   return mark;
 }
 
-/** What the kernel logged after a mark. */
+/** What the kernel says of a machine that was slow for a moment: no test is about it, and any test may meet it. */
+const slowMachine = /^(hrtimer: interrupt took|perf: interrupt took|clocksource: |workqueue: .* hogged CPU)/;
+
+/** What the kernel logged after a mark, without its remarks on how slow the machine is. */
 export function kernelLinesSince(mark: string): string[] {
   const { stdout } = new Deno.Command("dmesg", { args: ["--notime"] }).outputSync();
   const lines = new TextDecoder().decode(stdout).trimEnd().split("\n");
-  return lines.slice(lines.findLastIndex((line) => line.includes(mark)) + 1);
+  return lines.slice(lines.findLastIndex((line) => line.includes(mark)) + 1).filter((line) => !slowMachine.test(line));
 }
 
 /** True if there is something at a path. */
