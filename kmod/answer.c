@@ -108,6 +108,15 @@ static void dblock_answer_claim(struct dblock_channel *channel,
 	answer->phase = DBLOCK_ANSWER_REFUSED;
 }
 
+/* Whether the answer's data is copied from or to the server. */
+static bool dblock_answer_copies(struct dblock_channel *channel,
+				 struct request *rq)
+{
+	return req_op(rq) == REQ_OP_READ ||
+	       (req_op(rq) == REQ_OP_WRITE &&
+		channel->device->params.flags & DBLOCK_DEVICE_DIRECT);
+}
+
 /* Second phase: decides how a CLAIMED request ends, and moves its data as far as
  * that goes.
  *
@@ -117,7 +126,6 @@ static bool dblock_answer_copy(struct dblock_channel *channel,
 			       const struct dblock_completion *completion,
 			       struct dblock_answer *answer)
 {
-	bool direct = channel->device->params.flags & DBLOCK_DEVICE_DIRECT;
 	struct request *rq = answer->rq;
 
 	if (completion->error) {
@@ -130,7 +138,7 @@ static bool dblock_answer_copy(struct dblock_channel *channel,
 	}
 	answer->status = BLK_STS_OK;
 	answer->to_server = req_op(rq) == REQ_OP_WRITE;
-	if (req_op(rq) != REQ_OP_READ && !(direct && answer->to_server))
+	if (!dblock_answer_copies(channel, rq))
 		return true;
 
 	answer->copied = dblock_data_copy(rq, answer->address, answer->copied);
@@ -176,36 +184,49 @@ static void dblock_answer_let_go(struct dblock_channel *channel,
 static void dblock_answer_finish(struct dblock_answer *answers,
 				 unsigned int count)
 {
+	struct dblock_end_batch batch = { };
 	unsigned int i;
 
 	local_bh_disable();
 	for (i = 0; i < count; i++)
 		if (answers[i].phase == DBLOCK_ANSWER_SETTLED)
-			blk_mq_end_request(answers[i].rq, answers[i].status);
+			dblock_end_request(&batch, answers[i].rq,
+					   answers[i].status);
+	dblock_end_batch(&batch);
 	local_bh_enable();
 }
 
 /* One round over what is left of a chunk: all three phases for each answer, until
- * a page is missing. The answers from there on are let go.
+ * a page is missing. The answers from there on are let go. Who waits for the first
+ * of some big copies need not wait for the others: @end comes down to where the
+ * round ended.
  *
- * Return: the index of the answer whose data is missing, or @count.
+ * Return: the index of the answer whose data is missing, or @end.
  */
 static unsigned int dblock_answer_round(struct dblock_channel *channel,
 					struct dblock_completion *completions,
 					struct dblock_answer *answers,
-					unsigned int from, unsigned int count)
+					unsigned int from, unsigned int *end)
 {
 	struct dblock_queue *queue = channel->queue;
+	unsigned int count = *end;
 	unsigned int stop;
 	LIST_HEAD(failed);
 	unsigned int i;
+	u64 bytes = 0;
 
 	spin_lock(&queue->lock);
-	for (i = from; i < count; i++)
+	for (i = from; i < count && bytes < DBLOCK_ROUND_BYTES; i++) {
 		if (answers[i].phase == DBLOCK_ANSWER_OPEN)
 			dblock_answer_claim(channel, &completions[i],
 					    &answers[i]);
+		if (answers[i].phase == DBLOCK_ANSWER_CLAIMED &&
+		    !completions[i].error &&
+		    dblock_answer_copies(channel, answers[i].rq))
+			bytes += completions[i].length_bytes;
+	}
 	spin_unlock(&queue->lock);
+	*end = count = i;
 
 	for (stop = from; stop < count; stop++)
 		if (answers[stop].phase == DBLOCK_ANSWER_CLAIMED &&
@@ -270,19 +291,6 @@ static int dblock_answer_fault_in(const struct dblock_completion *completion,
 				    answer->to_server);
 }
 
-/* Who waits for the first of some big answers need not wait for the copies of
- * the others.
- */
-static unsigned int dblock_answer_end(const struct dblock_completion *completions,
-				      unsigned int from, unsigned int count)
-{
-	u64 bytes = 0;
-
-	while (from < count && bytes < DBLOCK_ROUND_BYTES)
-		bytes += completions[from++].length_bytes;
-	return from;
-}
-
 /**
  * dblock_queue_complete() - take a chunk of answers
  * @channel: who answers
@@ -305,8 +313,8 @@ int dblock_queue_complete(struct dblock_channel *channel,
 		cond_resched();
 		if (fatal_signal_pending(current))
 			return -EINTR;
-		end = dblock_answer_end(completions, i, count);
-		i = dblock_answer_round(channel, completions, answers, i, end);
+		end = count;
+		i = dblock_answer_round(channel, completions, answers, i, &end);
 		if (i == end)
 			continue;
 		err = dblock_answer_fault_in(&completions[i], &answers[i]);

@@ -68,6 +68,42 @@
 #define BLK_STS_OFFLINE		BLK_STS_IOERR
 #endif
 
+/* 5.16 ends requests together: their tags, and the queue's count of users, are
+ * given back once for all of them. Failures are not for a batch: what the third
+ * argument means differs between kernels.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)
+struct dblock_end_batch { };
+
+static inline void dblock_end_request(struct dblock_end_batch *batch,
+				      struct request *rq, blk_status_t status)
+{
+	blk_mq_end_request(rq, status);
+}
+
+static inline void dblock_end_batch(struct dblock_end_batch *batch)
+{
+}
+#else
+struct dblock_end_batch {
+	struct io_comp_batch batch;
+};
+
+static inline void dblock_end_request(struct dblock_end_batch *batch,
+				      struct request *rq, blk_status_t status)
+{
+	if (status || !blk_mq_add_to_batch(rq, &batch->batch, 0,
+					   blk_mq_end_request_batch))
+		blk_mq_end_request(rq, status);
+}
+
+static inline void dblock_end_batch(struct dblock_end_batch *batch)
+{
+	if (batch->batch.complete)
+		blk_mq_end_request_batch(&batch->batch);
+}
+#endif
+
 /* 6.0 dropped the "reserved" argument of blk_mq_ops.timeout. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 0, 0)
 #define DBLOCK_TIMEOUT_ARGS(rq)	struct request *rq, bool reserved
