@@ -20,8 +20,10 @@ export interface Subject {
 
 /** Options of {@linkcode measure}. */
 export interface MeasureOptions {
-  /** @default 2 */
+  /** @default 2, or 1 where instructions are counted */
   readonly processors?: number;
+  /** Count instructions instead of time: what else the machine does then changes no figure. @default false */
+  readonly counted?: boolean;
   /** Called with each line as it comes. */
   readonly onLine?: (line: Line) => void;
 }
@@ -32,6 +34,8 @@ const startMs = 180_000;
 /** What a run of fio takes at most beside its own time; far more than it usually does. */
 const fioOverheadMs = 10_000;
 const repeatsMax = 2;
+/** A second of counted instructions (4 ns each) takes 3 seconds on a machine with nothing else to do. */
+const countedSlowness = 10;
 
 /** Builds what is to be measured. */
 export async function prepare(version: string): Promise<Subject> {
@@ -71,13 +75,16 @@ export async function measure(subject: Subject, plan: Plan, options: MeasureOpti
 
 async function runPlan(subject: Subject, plan: Plan, options: MeasureOptions, lines: Line[]): Promise<VmResult> {
   const runs = plan.series.reduce((sum, { disks, jobs, rounds }) => sum + disks.length * jobs.length * rounds, 0);
+  const { counted = false, processors = counted ? 1 : undefined } = options;
+  const perRunMs = (plan.runtimeMs + plan.rampMs + fioOverheadMs) * (counted ? countedSlowness : 1);
   return await runVm({
     ...subject,
     command: "insmod kmod/dblock.ko && " +
       "exec deno run --allow-all --no-check --import-map=src/build/standins/import_map.json tests/bench/guest.ts",
     files: { [planPath]: JSON.stringify(plan), [ublkServerPath]: await Deno.readFile(subject.ublkFile) },
-    timeoutMs: startMs + runs * (plan.runtimeMs + plan.rampMs + fioOverheadMs),
-    smp: options.processors,
+    timeoutMs: startMs + runs * perRunMs,
+    smp: processors,
+    counted,
     memoryMiB,
     onReport: (text) => {
       const line = JSON.parse(text) as Line;

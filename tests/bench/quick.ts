@@ -8,7 +8,7 @@ import { UserError } from "../vm/host.ts";
 import { buildModule } from "../vm/module.ts";
 import { checkOutBase } from "./base.ts";
 import { disks, type DiskSpec, reference } from "./disks.ts";
-import { describeFalls, type Fall, findFalls } from "./guard.ts";
+import { describeFalls, type Fall, findFalls, percentLost, toleratedCounted, toleratedTimed } from "./guard.ts";
 import type { Job } from "./jobs.ts";
 import { measure, type Subject } from "./measure.ts";
 import type { Line, Plan } from "./plan.ts";
@@ -27,6 +27,8 @@ export interface QuickOptions {
   readonly disks: readonly DiskSpec[];
   readonly runtimeMs: number;
   readonly rampMs: number;
+  /** Count instructions instead of time. */
+  readonly counted: boolean;
   /** Called with each line as it comes. */
   readonly onLine: (line: Line) => void;
 }
@@ -37,6 +39,7 @@ export async function quick(subject: Subject, options: QuickOptions): Promise<nu
   const moduleFile = await buildModule(subject.kernel, { sourceDir: join(dir, "kmod"), variant: `base-${commit}` });
   const programFile = await buildProgram(subject.kernel.architecture, dir);
   const base: Subject = { ...subject, moduleFile, programFile, sourceDir: dir };
+  const tolerated = options.counted ? toleratedCounted : toleratedTimed;
   console.log(`compared with ${commit}`);
   const compare = async (of: readonly Job[]): Promise<Fall[]> => {
     const before: Line[] = [];
@@ -48,17 +51,19 @@ export async function quick(subject: Subject, options: QuickOptions): Promise<nu
     const figures: Figures[] = [before, after].map((lines) => summarize(lines, "quick").figures);
     console.log(`\n${commit}\n${formatRatios(of, figures[0]!, reference)}`);
     console.log(`\nthis\n${formatRatios(of, figures[1]!, reference)}\n`);
-    return findFalls(figures[0]!, figures[1]!, options.disks.map(({ name }) => name));
+    return findFalls(figures[0]!, figures[1]!, options.disks.map(({ name }) => name), tolerated);
   };
   let falls = await compare(options.jobs);
   if (falls.length > 0) {
     const first = falls;
-    console.log(`${describeFalls(first, commit)}; once more:`);
+    console.log(`${describeFalls(first, commit, tolerated)}; once more:`);
     const again = await compare(options.jobs.filter(({ name }) => first.some(({ job }) => job === name)));
     falls = again.filter((fall) => first.some(({ job, disk }) => job === fall.job && disk === fall.disk));
   }
   console.log(
-    falls.length === 0 ? `no ratio is lower than with ${commit} by more than a quarter` : describeFalls(falls, commit),
+    falls.length === 0
+      ? `no ratio is lower than with ${commit} by more than ${percentLost(tolerated)}`
+      : describeFalls(falls, commit, tolerated),
   );
   return falls.length === 0 ? 0 : 1;
 }
@@ -68,13 +73,13 @@ async function measureOnce(
   of: readonly Job[],
   title: string,
   turn: number,
-  { disks: ownDisks, runtimeMs, rampMs, onLine }: QuickOptions,
+  { disks: ownDisks, runtimeMs, rampMs, counted, onLine }: QuickOptions,
 ): Promise<Line[]> {
   console.log(`turn ${turn}, ${title}`);
   const beside = disks.filter(({ name }) => name === reference);
   const series = { name: "quick", disks: [...beside, ...ownDisks], jobs: of, rounds: 1 };
   const plan: Plan = { series: [series], runtimeMs, rampMs, footprint: false, ledger: false };
-  const { lines, problem } = await measure(subject, plan, { onLine });
+  const { lines, problem } = await measure(subject, plan, { counted, onLine });
   // Half of a comparison says nothing.
   if (problem !== undefined) throw new UserError(problem);
   return lines;

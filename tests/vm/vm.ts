@@ -20,6 +20,11 @@ export interface VmOptions {
   readonly timeoutMs: number;
   /** Emulated processors. @default 2 */
   readonly smp?: number | undefined;
+  /**
+   * The guest's clock counts instructions (4 ns each) and not time: what else the machine does changes nothing that is
+   * measured in it. All its processors share one thread. @default false
+   */
+  readonly counted?: boolean | undefined;
   /** @default {@linkcode defaultMemoryMiB} */
   readonly memoryMiB?: number | undefined;
   /** A whole Debian, with systemd and udev; the command is a service of it. @default false */
@@ -244,7 +249,9 @@ async function qemuCommand(
   return [
     ...machine.qemu,
     ...["-cpu", options.kernel.processor ?? machine.processor],
-    ...["-accel", "tcg,thread=multi"],
+    ...(options.counted
+      ? ["-accel", "tcg,thread=single", "-icount", "shift=2,sleep=off"]
+      : ["-accel", "tcg,thread=multi"]),
     ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
     ...["-smp", String(options.smp ?? defaultProcessors)],
     ...["-m", String(options.memoryMiB ?? defaultMemoryMiB)],

@@ -1,5 +1,5 @@
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
-import { describeFalls, findFalls } from "../../bench/guard.ts";
+import { describeFalls, findFalls, toleratedCounted, toleratedTimed } from "../../bench/guard.ts";
 import { jobs } from "../../bench/jobs.ts";
 import type { Line, Measurement } from "../../bench/plan.ts";
 import { type Figures, noiseOf, summarize } from "../../bench/results.ts";
@@ -105,9 +105,16 @@ function figures(ratios: Readonly<Record<string, number>>): Figures {
 Deno.test("findFalls() names what fell by more than a quarter, and only that", () => {
   const recorded = figures({ direct: 0.8, delivered: 0.5, async: 0.2, loop: 1 });
   const now = figures({ direct: 0.59, delivered: 0.375, async: 0.25, loop: 0.1 });
-  const falls = findFalls(recorded, now, ["direct", "delivered", "async"]);
+  const falls = findFalls(recorded, now, ["direct", "delivered", "async"], toleratedTimed);
   assertEquals(falls, [{ job: name, disk: "direct", before: 0.8, now: 0.59 }]);
-  assertStringIncludes(describeFalls(falls, "0a924aa"), `direct ${name} 0.80 -> 0.59`);
+  assertStringIncludes(describeFalls(falls, "0a924aa", toleratedTimed), `direct ${name} 0.80 -> 0.59`);
+});
+
+Deno.test("findFalls() sees less where instructions are counted", () => {
+  const fallsTo = (direct: number, tolerated: number) =>
+    findFalls(figures({ direct: 0.8 }), figures({ direct }), ["direct"], tolerated).length;
+  assertEquals([fallsTo(0.77, toleratedCounted), fallsTo(0.75, toleratedCounted)], [0, 1]);
+  assertEquals(fallsTo(0.75, toleratedTimed), 0);
 });
 
 Deno.test("findFalls() takes the best of the rounds", () => {
@@ -118,13 +125,13 @@ Deno.test("findFalls() takes the best of the rounds", () => {
       line(1, "direct", measurement(slow)),
       line(2, "direct", measurement(fast)),
     ], "main").figures;
-  assertEquals(findFalls(recorded, rounds(200, 790), ["direct"]), []);
-  assertEquals(findFalls(recorded, rounds(200, 590), ["direct"]).length, 1);
+  assertEquals(findFalls(recorded, rounds(200, 790), ["direct"], toleratedTimed), []);
+  assertEquals(findFalls(recorded, rounds(200, 590), ["direct"], toleratedTimed).length, 1);
 });
 
 Deno.test("findFalls() compares nothing that was not recorded or not measured", () => {
-  assertEquals(findFalls(figures({}), figures({ direct: 0.1 }), ["direct"]), []);
-  assertEquals(findFalls(figures({ direct: 0.9 }), figures({}), ["direct"]), []);
+  assertEquals(findFalls(figures({}), figures({ direct: 0.1 }), ["direct"], toleratedTimed), []);
+  assertEquals(findFalls(figures({ direct: 0.9 }), figures({}), ["direct"], toleratedTimed), []);
 });
 
 Deno.test("formatTable() aligns the first column left and the others right", () => {
