@@ -11,7 +11,8 @@ import { type NbdAddress, parseNbdAddress, parseNbdUri } from "../nbd/address.ts
 import { parseCount, parseTimeout, UsageError } from "./cli.ts";
 import type { Item, Option } from "./command.ts";
 import { type ParsedFilter, parseFilter } from "../filters/table.ts";
-import { type DiskSource, readSpec } from "./schemes.ts";
+import type { DiskSource } from "./disk_source.ts";
+import { readSpec } from "./schemes.ts";
 import { didYouMean } from "./words.ts";
 
 /** Where a disk is to be had: in /dev, or from an NBD server. */

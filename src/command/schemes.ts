@@ -1,82 +1,23 @@
 // SPDX-License-Identifier: MIT
 /** What a SPEC can be: a table of schemes, one row each, with what opens the disk. `--help` is printed from it. */
-import { concat } from "../backends/concat.ts";
 import { FileBackend } from "../backends/file.ts";
 import { MemoryBackend } from "../backends/memory.ts";
-import { MirrorBackend } from "../backends/mirror.ts";
-import type { MirrorStatus } from "../backends/mirror_status.ts";
 import { NbdBackend } from "../backends/nbd.ts";
 import { NullBackend } from "../backends/null.ts";
 import { PatternBackend } from "../backends/pattern.ts";
 import { RawBackend } from "../backends/raw.ts";
 import { RbdBackend } from "../backends/rbd.ts";
-import { slice } from "../backends/slice.ts";
-import { stripe } from "../backends/stripe.ts";
-import type { Backend } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 import { parseNbdUri } from "../nbd/address.ts";
 import { PAGE_BYTES } from "../system/libc.ts";
-import { formatSize, UsageError } from "./cli.ts";
-import { LiveModule, type LiveOptions } from "./live_module.ts";
+import { UsageError } from "./cli.ts";
+import { type DiskSource, type Scheme, SIZE, type Source } from "./disk_source.ts";
+import { LiveModule } from "./live_module.ts";
 import { moduleParameters, openModule } from "./module_disk.ts";
-import { diskSize, type Parameter, Parameters } from "./parameters.ts";
-import { membersOf, parseSpec, type Spec } from "./spec.ts";
+import { diskSize, Parameters } from "./parameters.ts";
+import { SET_SCHEMES } from "./set_schemes.ts";
+import { parseSpec, type Spec } from "./spec.ts";
 import { didYouMean } from "./words.ts";
-
-/** How a disk is to be opened. */
-export interface OpenOptions {
-  /** Nothing of it may be written. */
-  readonly readOnly: boolean;
-  /** Another server has it now, and this one is about to take it over. */
-  readonly shared: boolean;
-  /** Replace the code of modules when their files change. */
-  readonly live?: LiveOptions | undefined;
-  /** Make it as large, instead of what the SPEC says; what is smaller grows. */
-  readonly growToBytes?: number | undefined;
-}
-
-/** A SPEC that was understood: nothing is opened yet. */
-export interface DiskSource {
-  /** As it was typed. */
-  readonly text: string;
-  /** What was written is there for the next server, when this process dies. */
-  readonly survives: boolean;
-  /** There is a module in it, whose code can be replaced. @default false */
-  readonly hasModule?: boolean;
-  /** The disk begins without content each time that it is opened. @default false */
-  readonly isEmpty?: boolean;
-  /** Files that opening it may make. @default none */
-  readonly files?: readonly string[];
-  /** What there is to say of the disk since it was opened, a line each. */
-  describe?(): readonly string[];
-  /**
-   * Opens the disk.
-   *
-   * @throws {DblockError} with what to type.
-   */
-  open(options: OpenOptions): Promise<Backend>;
-}
-
-/** A scheme: a row of the table. */
-export interface Scheme {
-  /** "memory"; the first is the one that is shown. */
-  readonly names: readonly string[];
-  /** How it is typed. */
-  readonly form: string;
-  /** What it is. */
-  readonly text: string;
-  readonly parameters: readonly Parameter[];
-  /** Reads what is behind the scheme. */
-  read(spec: Spec, parameters: Parameters): Omit<DiskSource, "text">;
-}
-
-const SIZE: Parameter = { name: "size", value: "SIZE", text: "how large it is" };
-
-/**
- * A half of a mirror that is so much later has failed: long before the disk's own timeout of 30 s, at which those who use the
- * mirror would see an error although the other half has their data. A guess.
- */
-const LATE_MS = 10_000;
 
 /** Every scheme. */
 export const SCHEMES: readonly Scheme[] = [
@@ -158,48 +99,7 @@ export const SCHEMES: readonly Scheme[] = [
       return { survives: true, open: () => Promise.resolve(new PatternBackend({ sizeBytes, seed })) };
     },
   },
-  {
-    names: ["concat"],
-    form: "concat:SPEC,SPEC…",
-    text: "disks one behind the other",
-    parameters: [],
-    read: (spec) => readSet(spec, concat),
-  },
-  {
-    names: ["stripe"],
-    form: "stripe:SPEC,SPEC…",
-    text: "disks side by side",
-    parameters: [{ name: "chunk", value: "SIZE", text: "so much on one before the next one [64KiB]" }],
-    read: (spec, parameters) => {
-      const chunkBytes = parameters.size("chunk");
-      return readSet(spec, (disks) => stripe(disks, chunkBytes === undefined ? {} : { chunkBytes }));
-    },
-  },
-  {
-    names: ["mirror"],
-    form: "mirror:SPEC,SPEC…",
-    text: "the same content on each; one that fails is left, and copied to when it is back",
-    parameters: [
-      { name: "bitmap", value: "PATH", text: "a file of marks, so that only what differs is copied" },
-      {
-        name: "late",
-        value: "MS",
-        text: `a disk that is so much later than another one has failed; 0: never [${LATE_MS}]`,
-      },
-    ],
-    read: readMirror,
-  },
-  {
-    names: ["slice"],
-    form: "slice:SPEC",
-    text: "a part of a disk",
-    parameters: [
-      { name: "offset", value: "SIZE", text: "where it begins [0]" },
-      SIZE,
-      { name: "partition", value: "N", text: "a partition instead, by its number" },
-    ],
-    read: readSlice,
-  },
+  ...SET_SCHEMES,
 ];
 
 /** What a path is, if its name ends so. */
@@ -219,7 +119,7 @@ function readParsed(spec: Spec): DiskSource {
   // A module has parameters of its own, and so has the URI of an NBD export.
   const isOpen = scheme.names[0] === "module" || scheme.names[0] === "nbd";
   const parameters = new Parameters(spec.text, isOpen ? new Map() : spec.parameters, scheme.parameters);
-  const source = scheme.read(spec, parameters);
+  const source = scheme.read(spec, parameters, readParsed);
   return {
     ...source,
     text: spec.text,
@@ -274,7 +174,7 @@ function usage<T>(read: () => T): T {
   }
 }
 
-function readFile(spec: Spec, parameters: Parameters): Omit<DiskSource, "text"> {
+function readFile(spec: Spec, parameters: Parameters): Source {
   const path = placeOf(spec, "./disk.img");
   const direct = parameters.has("direct");
   const size = parameters.size("size");
@@ -306,7 +206,7 @@ function readFile(spec: Spec, parameters: Parameters): Omit<DiskSource, "text"> 
   };
 }
 
-function readModule(spec: Spec): Omit<DiskSource, "text"> {
+function readModule(spec: Spec): Source {
   const path = placeOf(spec, "./disk.ts");
   let disk: LiveModule | undefined;
   return {
@@ -332,7 +232,7 @@ async function statOf(path: string): Promise<Deno.FileInfo | undefined> {
   }
 }
 
-function readRbd(spec: Spec, parameters: Parameters): Omit<DiskSource, "text"> {
+function readRbd(spec: Spec, parameters: Parameters): Source {
   const match = /^([^/@]+)\/(?:([^/@]+)\/)?([^/@]+)(?:@([^/@]+))?$/.exec(spec.place);
   if (match === null) throw new UsageError(`${spec.text}: it is typed rbd:POOL/[NAMESPACE/]IMAGE[@SNAPSHOT]`);
   const [, pool = "", namespace, image = "", snapshot] = match;
@@ -351,101 +251,4 @@ function readRbd(spec: Spec, parameters: Parameters): Omit<DiskSource, "text"> {
     open: ({ readOnly, shared }) =>
       RbdBackend.open({ ...address, cache, fence, readOnly, lock: shared ? "first-request" : "now" }),
   };
-}
-
-function readSlice(spec: Spec, parameters: Parameters): Omit<DiskSource, "text"> {
-  // One SPEC, with all commas that are in it.
-  const source = readParsed(parseSpec(/^\[.*\]$/s.test(spec.place) ? spec.place.slice(1, -1) : spec.place));
-  const partition = parameters.count("partition", 1, 128);
-  const offsetBytes = parameters.text("offset") === "0" ? 0 : parameters.size("offset");
-  const sizeBytes = parameters.size("size");
-  if (partition !== undefined && (offsetBytes ?? sizeBytes) !== undefined) {
-    throw new UsageError(`${spec.text}: a slice is a partition, or an offset and a size, not both`);
-  }
-  return {
-    ...together([source]),
-    open: (options) =>
-      joined([source], options, ([disk]) =>
-        slice(disk!, {
-          ...(partition === undefined ? {} : { partition }),
-          ...(offsetBytes === undefined ? {} : { offsetBytes }),
-          ...(sizeBytes === undefined ? {} : { sizeBytes }),
-        })),
-  };
-}
-
-function readMirror(spec: Spec, parameters: Parameters): Omit<DiskSource, "text"> {
-  const sources = membersOf(spec).map(readParsed);
-  const bitmapPath = parameters.text("bitmap");
-  const lateMs = parameters.count("late", 0, 1_200_000) ?? LATE_MS;
-  let mirror: MirrorBackend | undefined;
-  const of = together(sources);
-  return {
-    ...of,
-    files: [...of.files, ...(bitmapPath === undefined ? [] : [bitmapPath])],
-    describe: () => mirror === undefined ? [] : describeMirror(mirror.status),
-    open: async (options) => {
-      requireNoGrowth(options);
-      const halves = sources.map((source) => ({ name: source.text, open: () => source.open(options) }));
-      return mirror = await MirrorBackend.open(halves, {
-        ...(bitmapPath === undefined ? {} : { bitmapPath }),
-        lateMs,
-      });
-    },
-  };
-}
-
-function describeMirror({ state, halves, writtenBytes, resyncedBytes, repairedBytes }: MirrorStatus): string[] {
-  return [
-    `mirror: ${state}; ${formatSize(writtenBytes)} written, ${formatSize(resyncedBytes)} copied again, ` +
-    `${formatSize(repairedBytes)} repaired`,
-    ...halves.map(({ name, state, error, syncLeftBytes }) =>
-      `  ${name}: ${state}${syncLeftBytes === 0 ? "" : `, ${formatSize(syncLeftBytes)} to copy`}` +
-      `${error === undefined ? "" : `, because: ${error}`}`
-    ),
-  ];
-}
-
-function readSet(spec: Spec, join: (disks: readonly Backend[]) => Backend): Omit<DiskSource, "text"> {
-  const sources = membersOf(spec).map(readParsed);
-  return {
-    ...together(sources),
-    open: (options) => joined(sources, options, join),
-  };
-}
-
-/** What holds of a disk that is made of others. */
-function together(
-  sources: readonly DiskSource[],
-): Required<Pick<DiskSource, "survives" | "hasModule" | "isEmpty" | "files">> {
-  return {
-    survives: sources.every(({ survives }) => survives),
-    hasModule: sources.some(({ hasModule }) => hasModule === true),
-    isEmpty: sources.every(({ isEmpty }) => isEmpty === true),
-    files: sources.flatMap(({ files = [] }) => files),
-  };
-}
-
-function requireNoGrowth({ growToBytes }: OpenOptions): void {
-  if (growToBytes === undefined) return;
-  throw new DblockError("EOPNOTSUPP", "Cannot grow the disk", "it is made of others, whose sizes stay");
-}
-
-/** Opens all, or none. */
-async function joined(
-  sources: readonly DiskSource[],
-  options: OpenOptions,
-  join: (disks: readonly Backend[]) => Backend | Promise<Backend>,
-): Promise<Backend> {
-  requireNoGrowth(options);
-  await using undo = new AsyncDisposableStack();
-  const disks: Backend[] = [];
-  for (const source of sources) {
-    const disk = await source.open(options);
-    undo.defer(() => disk.close?.("unused"));
-    disks.push(disk);
-  }
-  const whole = await join(disks);
-  undo.move();
-  return whole;
 }

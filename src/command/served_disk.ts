@@ -12,7 +12,7 @@ import { hasLostItsServer, settle } from "../module/existing.ts";
 import { serve, type ServeOptions } from "../module/serve.ts";
 import type { DiskPlan, Exit } from "./disk_plan.ts";
 import type { LiveOptions } from "./live_module.ts";
-import type { OpenOptions } from "./schemes.ts";
+import type { OpenOptions } from "./disk_source.ts";
 import { shareBackend } from "./shared_backend.ts";
 
 /** New code of a module has so much time to take over. A guess: those who use the disk begin to wonder. */
