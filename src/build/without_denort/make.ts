@@ -6,12 +6,16 @@
 import { existsSync } from "@std/fs";
 import { basename } from "node:path";
 import { type Part, replaceReferences } from "../program.ts";
-import { addProgram } from "./elf.ts";
+import { addProgram, type Bundle } from "./elf.ts";
+import { startRuntime } from "./runtime.ts";
+import { asScript } from "./script.ts";
 import { type Arch, denoFor, stubTools } from "./target.ts";
 
 const HERE = new URL(".", import.meta.url).pathname;
 /** Files that decide what comes out, besides the program's own. */
-export const MAKER_FILES = ["make.ts", "elf.ts", "target.ts", "stub.c", "stub.ld"].map((name) => `${HERE}${name}`);
+export const MAKER_FILES = ["make.ts", "elf.ts", "runtime.ts", "script.ts", "target.ts", "stub.c", "stub.ld"].map((
+  name,
+) => `${HERE}${name}`);
 
 /**
  * Deno's options in an executable. Everything that would look at the machine is off: configuration, lock file, cache,
@@ -51,40 +55,37 @@ export async function makeFromDeno(
   scratchDir: string,
 ): Promise<void> {
   const stub = await compileStub(arch, scratchDir);
-  const encoder = new TextEncoder();
-  const bundles = parts.map((part, index) => ({
-    name: basename(part.path),
-    source: encoder.encode(withDescriptors(part, index, parts)),
-  }));
   Deno.copyFileSync(await denoFor(arch), output);
   Deno.chmodSync(output, 0o755);
-  addProgram(output, stub, { options: OPTIONS.split(" "), variables: VARIABLES, bundles });
+  addProgram(output, stub, { options: OPTIONS.split(" "), variables: VARIABLES, bundles: bundlesOf(parts) });
 }
 
 /**
- * A part's code with its references made valid. The stub gives the parts consecutive file descriptors in their order;
- * the first is the entry's, known from its URL, and every part that is started hands the number on to the next.
- *
- * Why not the descriptor's path as the URL: it has no extension, and what is started by URL gets no `--ext`, so Deno
- * would transpile it and try for 150 ms to keep the result in a cache that is not there. A blob has a media type.
+ * The program as the stub gives it to Deno, in consecutive file descriptors: a few lines that Deno loads as the main
+ * module, and the parts, which those lines run.
  */
-function withDescriptors(part: Part, index: number, parts: readonly Part[]): string {
-  if (part.references.size === 0) return part.code;
-  const code = replaceReferences(part.code, (specifier) => {
-    const target = parts.findIndex((other) => other.path === part.references.get(specifier));
-    if (target < 0) throw new Error(`unreachable: ${specifier} is no part of the program`);
-    return `__dblockPart(${target})`;
+function bundlesOf(parts: readonly Part[]): Bundle[] {
+  const made = parts.map((part, index) => {
+    const code = replaceReferences(part.code, (specifier) => {
+      const target = parts.findIndex((other) => other.path === part.references.get(specifier));
+      if (target < 0) throw new Error(`unreachable: ${specifier} is no part of the program`);
+      return `__dblock.part(${target})`;
+    });
+    const name = basename(part.path);
+    return { name, code, script: asScript(code, name, index === 0) };
   });
-  const first = index === 0 ? "globalThis.__dblockFirst ??= Number(/\\d+$/.exec(import.meta.url));" : "";
-  return `${first}${PART_FUNCTION}\n${code}`;
+  const first = "Number(/\\d+$/.exec(import.meta.url)) + 1";
+  const exportsOf = JSON.stringify(made.map(({ script }) => script?.exports ?? null));
+  const begin = `(${startRuntime})(${first}, ${exportsOf});`;
+  const [entry] = made;
+  // An entry that imports something is a module, and Deno loads the one that is named; so it follows in the same text.
+  const main = entry?.script === undefined ? `${begin}\n${entry?.code}` : `${begin} await __dblock.run(0);`;
+  const encoder = new TextEncoder();
+  return [
+    { name: entry?.name ?? "", source: encoder.encode(main) },
+    ...made.map(({ name, code, script }) => ({ name, source: encoder.encode(script?.source ?? code) })),
+  ];
 }
-
-/** One line, so that line numbers in messages are off by one only. The same part has the same URL each time. */
-const PART_FUNCTION = `const __dblockUrls = []; function __dblockPart(index) {
-  return new URL(__dblockUrls[index] ??= URL.createObjectURL(new Blob([
-    "globalThis.__dblockFirst ??= " + __dblockFirst + ";", Deno.readFileSync("/proc/self/fd/" + (__dblockFirst + index)),
-  ], { type: "text/javascript" })));
-}`.replaceAll(/\n */g, " ");
 
 async function compileStub(arch: Arch, scratchDir: string): Promise<Uint8Array> {
   const { gcc, objcopy, flags, remedy } = stubTools(arch);
