@@ -150,6 +150,8 @@ const SYMBOLS = {
   execv: { parameters: ["buffer", "buffer"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
+const LIBC = "libc.so.6";
+
 type Library = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
 let library: Library | undefined;
 
@@ -166,22 +168,41 @@ export function libc(): Library {
   return library = lazily(SYMBOLS);
 }
 
+type CFunction = (...values: (number | bigint | BufferSource)[]) => unknown;
+
+/** Called so often before a way into C of its own is made for it: a guess, far below what making it takes. */
+const SLOW_CALLS = 64;
+/** Those whose callers keep the function. */
+const FAST_AT_ONCE: readonly string[] = ["ioctlNumber"];
+
 /**
- * Functions of libc that are opened one by one, each when it is first asked for: a way into C takes half a millisecond to
- * make, in every Worker anew, and a process needs a third of them. That may be amid I/O, as V8's compiling of what is
- * called first there: an I/O flusher's memory does not wait for the disk.
+ * Functions of libc that are looked up one by one, each when it is first asked for. A fast way into C is machine code that
+ * Deno compiles: the first takes a process 2 ms, each takes half a millisecond more, in every Worker anew. So a function
+ * gets one only when it has been called some times; before that it is called by its address, which takes some
+ * microseconds. All that may be amid I/O, as V8's compiling of what is called first there: an I/O flusher's memory does
+ * not wait for the disk.
  */
 function lazily<S extends Deno.ForeignLibraryInterface>(symbols: S): Deno.DynamicLibrary<S>["symbols"] {
   const opened = {};
-  for (const [name, definition] of Object.entries(symbols)) {
-    const open = () => {
-      const value = Deno.dlopen("libc.so.6", { [name]: definition }).symbols[name];
+  for (const [name, definition] of Object.entries(symbols) as [string, Deno.ForeignFunction][]) {
+    let slow: CFunction | undefined;
+    let callsLeft = definition.nonblocking || FAST_AT_ONCE.includes(name) ? 0 : SLOW_CALLS;
+    const get = () => {
+      if (callsLeft-- > 0) return slow ??= byAddress(name, definition);
+      const value = Deno.dlopen(LIBC, { [name]: definition }).symbols[name];
       Object.defineProperty(opened, name, { value });
       return value;
     };
-    Object.defineProperty(opened, name, { get: open, configurable: true });
+    Object.defineProperty(opened, name, { get, configurable: true });
   }
   return opened as Deno.DynamicLibrary<S>["symbols"];
+}
+
+function byAddress(name: string, definition: Deno.ForeignFunction): CFunction {
+  const symbol = definition.name ?? name;
+  const { [symbol]: address } = Deno.dlopen(LIBC, { [symbol]: { type: "pointer" } }).symbols;
+  const pointer = new Deno.UnsafeFnPointer(address as Deno.PointerObject<typeof definition>, definition);
+  return (...values) => pointer.call(...values);
 }
 
 /**
