@@ -7,10 +7,11 @@ import { requestOptions } from "../../src/disk/request.ts";
 import { parseNbdUri } from "../../src/nbd/address.ts";
 import { GROUPS, programOf, type Step } from "./examples.ts";
 import { exists, sh, waitFor } from "./harness.ts";
+import { Running } from "./running.ts";
 
 /** Where things are typed: paths are relative to it. */
 const FOLDER = "/tmp/examples";
-const READY_MS = 60_000;
+const END_MS = 60_000;
 const mapping = "--import-map=src/build/standins/import_map.json";
 
 /** What the examples find there. */
@@ -23,60 +24,19 @@ async function prepare(): Promise<void> {
 
 const PATH = `/project:${Deno.env.get("PATH")}`;
 
-/** A program that goes on until it is told to end. */
-class Running implements AsyncDisposable {
-  readonly child: Deno.ChildProcess;
-  stdout = "";
-  stderr = "";
-  ended: Deno.CommandStatus | undefined;
-  readonly #typed: string;
-  readonly #streams: Promise<void[]>;
+/** What is typed, as a shell would start it. */
+const started = (typed: string) =>
+  new Running(`"${typed}"`, ["bash", "-c", `exec ${typed}`], { cwd: FOLDER, env: { PATH } });
 
-  constructor(typed: string, command: string, args: readonly string[], cwd = FOLDER) {
-    this.#typed = typed;
-    this.child = new Deno.Command(command, {
-      args: [...args],
-      cwd,
-      env: { PATH },
-      stdin: "null",
-      stdout: "piped",
-      stderr: "piped",
-    }).spawn();
-    this.child.status.then((status) => this.ended = status);
-    const collect = async (stream: ReadableStream<Uint8Array>, add: (text: string) => void) => {
-      for await (const text of stream.pipeThrough(new TextDecoderStream())) add(text);
-    };
-    this.#streams = Promise.all([
-      collect(this.child.stdout, (text) => this.stdout += text),
-      collect(this.child.stderr, (text) => this.stderr += text),
-    ]);
-  }
+/** Its disks, once it has said something. */
+async function disksOf(running: Running, said: RegExp): Promise<string[]> {
+  await running.ready((stdout) => said.test(stdout));
+  return [...running.stdout.matchAll(/(\/dev\/\S+) is /g)].map(([, path]) => path!);
+}
 
-  /** As a shell would start it. */
-  static typed(typed: string): Running {
-    return new Running(typed, "bash", ["-c", `exec ${typed}`]);
-  }
-
-  /** Its disks, once it has said something. */
-  async says(pattern: RegExp): Promise<string[]> {
-    await waitFor(`"${this.#typed}" says ${pattern}`, () => {
-      assert(this.ended === undefined, `"${this.#typed}" ended with ${this.ended?.code}: ${this.stdout}${this.stderr}`);
-      return pattern.test(this.stdout);
-    }, READY_MS);
-    return [...this.stdout.matchAll(/(\/dev\/\S+) is /g)].map(([, path]) => path!);
-  }
-
-  /** Waits for its end. */
-  async end(signal?: Deno.Signal): Promise<Deno.CommandStatus> {
-    if (signal !== undefined) this.child.kill(signal);
-    await waitFor(`"${this.#typed}" ends`, () => this.ended !== undefined, READY_MS);
-    await this.#streams;
-    return this.ended!;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.ended === undefined) await this.end("SIGKILL");
-  }
+async function endBy(running: Running, signal?: Deno.Signal): Promise<Deno.CommandStatus> {
+  if (signal !== undefined) running.child.kill(signal);
+  return await running.end(END_MS);
 }
 
 /** What is written is read back, at the end of the disk too. */
@@ -99,16 +59,16 @@ async function exerciseNbd(uri: string): Promise<void> {
 }
 
 async function runServer(step: Step & { readonly kind: "server" }): Promise<Running | undefined> {
-  const running = Running.typed(step.typed);
+  const running = started(step.typed);
   try {
-    const paths = await running.says(/to end /);
+    const paths = await disksOf(running, /to end /);
     const uris = [...running.stdout.matchAll(/(nbd\S+) is ready/g)].map(([, uri]) => uri!);
     assert(paths.length + uris.length > 0, running.stdout);
     for (const path of paths) assert(exists(path), path);
     if (step.covers === undefined) { for (const path of paths) await exercise(path); }
     for (const uri of uris) await exerciseNbd(uri);
     if (step.keep) return running;
-    assertEquals((await running.end("SIGINT")).code, 0, running.stderr);
+    assertEquals((await endBy(running, "SIGINT")).code, 0, running.stderr);
     for (const path of paths) await waitFor(`${path} is gone`, () => !exists(path));
     return undefined;
   } catch (error) {
@@ -122,13 +82,13 @@ async function runProgram(step: Step & { readonly kind: "program" }): Promise<Ru
   // Where a reader would put it: the imports are those of a program beside the README.
   const file = `/project/${typed.startsWith("src/") ? "src/" : ""}.example.ts`;
   Deno.writeTextFileSync(file, before + programOf(typed));
-  const running = new Running(typed, "deno", ["run", "-A", "--no-check", mapping, file], "/project");
+  const running = new Running(`"${typed}"`, ["deno", "run", "-A", "--no-check", mapping, file]);
   if (keep) {
-    const [path] = await running.says(/ is (ready|there)/);
+    const [path] = await disksOf(running, / is (ready|there)/);
     await exercise(path!);
     return running;
   }
-  assertEquals((await running.end()).code, 0, running.stderr);
+  assertEquals((await endBy(running)).code, 0, running.stderr);
   return undefined;
 }
 
@@ -167,15 +127,15 @@ for (const [name, steps] of Object.entries(GROUPS)) {
           keep(await runProgram(step));
           break;
         case "watch": {
-          await using running = Running.typed(step.typed);
-          await running.says(step.says);
-          assertEquals((await running.end("SIGINT")).signal, "SIGINT");
+          await using running = started(step.typed);
+          await running.ready((stdout) => step.says.test(stdout));
+          assertEquals((await endBy(running, "SIGINT")).signal, "SIGINT");
           break;
         }
         case "end": {
           const running = kept.pop()!;
           const signal = step.by === "itself" ? undefined : step.by === "SIGKILL" ? "SIGKILL" : "SIGINT";
-          const { code, signal: died } = await running.end(signal);
+          const { code, signal: died } = await endBy(running, signal);
           assertEquals(died ?? code, signal === "SIGKILL" ? signal : 0, running.stderr);
         }
       }
