@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT
-/** The replies of one connection on their way out: small ones go together in one write, each large one by itself. */
+/**
+ * The replies of one connection on their way out. On a plain socket one system call gathers many of them where they are; with
+ * TLS, small ones are copied together and each large one goes by itself.
+ */
+import { Pieces, send } from "../system/socket.ts";
 import { HEADROOM_BYTES } from "./pool.ts";
 import type { Slot } from "./slot.ts";
 import type { Wire } from "./wire.ts";
@@ -18,12 +22,16 @@ export interface OutboxOwner {
   broken(): void;
 }
 
+let pieces: Pieces | undefined;
+
 /** Replies in the order in which they were finished. */
 export class Outbox {
   readonly #wire: Wire;
   readonly #owner: OutboxOwner;
-  readonly #out = new Uint8Array(OUT_BYTES);
+  #out: Uint8Array<ArrayBuffer> | undefined;
   readonly #ready: Slot[] = [];
+  /** Those before it in `#ready` are sent. */
+  #first = 0;
   #isWriting = false;
   #isScheduled = false;
   #isBroken = false;
@@ -38,12 +46,17 @@ export class Outbox {
     return this.#isWriting;
   }
 
+  /** Replies that are not on their way yet. */
+  get waitingCount(): number {
+    return this.#ready.length - this.#first;
+  }
+
   /** Since when the client has left no room for a write, in ms of `performance.now()`; 0: it is not waited for. */
   get waitingSinceMs(): number {
     return this.#sinceMs;
   }
 
-  /** The slot's reply is complete. It goes out with the next write: `writeSoon()` or `writeNow()`. */
+  /** The slot's reply is complete. It goes out with the next write: `writeSoon()`, `writeNow()` or `sendNow()`. */
   add(slot: Slot): void {
     this.#ready.push(slot);
   }
@@ -58,9 +71,32 @@ export class Outbox {
     });
   }
 
-  /** Writes what is ready. */
+  /** Writes what is ready. What the socket has no room for goes when it has. */
   writeNow(): void {
-    if (!this.#isWriting && this.#ready.length > 0) void this.#write();
+    if (this.#isWriting || this.waitingCount === 0) return;
+    this.sendNow();
+    if (this.waitingCount > 0) void this.#write();
+    else this.#owner.drained();
+  }
+
+  /** Writes what is ready, as far as the socket takes it at once. */
+  sendNow(): void {
+    const { fd } = this.#wire;
+    if (fd === undefined || this.#isWriting || this.#isBroken) return;
+    pieces ??= new Pieces();
+    while (this.waitingCount > 0) {
+      pieces.clear();
+      let bytes = 0;
+      for (let i = this.#first; i < this.#ready.length && !pieces.isFull; i++) {
+        const slot = this.#ready[i]!;
+        pieces.add(slot.replyAddress + slot.from, slot.to - slot.from);
+        bytes += slot.to - slot.from;
+      }
+      const count = send(fd, pieces);
+      if (count < 0) return; // no room, or an error, which `#write()` finds out
+      this.#sent(count);
+      if (count < bytes) return;
+    }
   }
 
   /** The connection has ended: nothing is written any more, and the slots are given back. */
@@ -69,9 +105,27 @@ export class Outbox {
     this.writeNow();
   }
 
+  #sent(bytes: number): void {
+    let rest = bytes;
+    while (this.#first < this.#ready.length) {
+      const slot = this.#ready[this.#first]!;
+      const size = slot.to - slot.from;
+      if (size > rest) {
+        slot.from += rest;
+        break;
+      }
+      rest -= size;
+      this.#first++;
+      this.#owner.sent(slot);
+    }
+    if (this.#first < this.#ready.length) return;
+    this.#ready.length = 0;
+    this.#first = 0;
+  }
+
   async #write(): Promise<void> {
     this.#isWriting = true;
-    while (this.#ready.length > 0) {
+    while (this.waitingCount > 0) {
       try {
         await this.#writeSome();
       } catch {
@@ -84,28 +138,27 @@ export class Outbox {
   }
 
   async #writeSome(): Promise<void> {
-    const ready = this.#ready;
-    let taken = 0;
+    const out = this.#out ??= new Uint8Array(OUT_BYTES);
     let bytes = 0;
-    for (; taken < ready.length; taken++) {
-      const { reply, from, to } = ready[taken]!;
+    for (let i = this.#first; i < this.#ready.length; i++) {
+      const { reply, from, to } = this.#ready[i]!;
       const size = to - from;
       if (size > COPIED_BYTES_MAX || bytes + size > OUT_BYTES) break;
       // A loop is faster than a view for a few bytes.
-      if (reply.length === HEADROOM_BYTES) { for (let i = from; i < to; i++) this.#out[bytes + i - from] = reply[i]!; }
-      else this.#out.set(reply.subarray(from, to), bytes);
+      if (reply.length === HEADROOM_BYTES) { for (let i = from; i < to; i++) out[bytes + i - from] = reply[i]!; }
+      else out.set(reply.subarray(from, to), bytes);
       bytes += size;
     }
-    if (taken > 0) {
+    if (bytes > 0) {
       // Copied: the slots are free before the write has ended.
-      for (const slot of ready.splice(0, taken)) this.#owner.sent(slot);
-      return await this.#send(this.#out.subarray(0, bytes));
+      this.#sent(bytes);
+      return await this.#send(out.subarray(0, bytes));
     }
-    const alone = ready.shift()!;
+    const { reply, from, to } = this.#ready[this.#first]!;
     try {
-      await this.#send(alone.reply.subarray(alone.from, alone.to));
+      await this.#send(reply.subarray(from, to));
     } finally {
-      this.#owner.sent(alone);
+      this.#sent(to - from);
     }
   }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** The memory of all payloads of a server: buffers that are used again, and a bound on all of them together. */
+import { addressOf } from "../system/memory.ts";
 import { HEAD_BYTES_MAX } from "./reply.ts";
 
 /** Room before each payload, so that a reply's header and its data are one piece; keeps the data aligned. */
@@ -14,6 +15,7 @@ console.assert(HEADROOM_BYTES >= HEAD_BYTES_MAX);
 export class PooledBuffer {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly view: DataView;
+  #address = 0;
   #window: Uint8Array<ArrayBuffer>;
 
   constructor(sizeBytes: number) {
@@ -24,6 +26,11 @@ export class PooledBuffer {
 
   get sizeBytes(): number {
     return this.bytes.length - HEADROOM_BYTES;
+  }
+
+  /** Where `bytes` is, for calls of the system. */
+  get address(): number {
+    return this.#address ||= addressOf(this.bytes);
   }
 
   /** A part of the payload. Requests of one length after the other get the same object: nothing is allocated then. */

@@ -239,7 +239,7 @@ class Server implements NbdServer, ExportDirectory {
       try {
         const conn = await this.#listener.accept();
         if ("setNoDelay" in conn && conn.remoteAddr.transport === "tcp") (conn as unknown as Deno.TcpConn).setNoDelay();
-        void this.#greet(new ConnWire(conn));
+        void this.#greet(new ConnWire(conn, { isAccepted: true }));
       } catch (error) {
         if (this.#isClosing) return;
         this.#log(`Cannot accept a connection on ${formatNbdAddress(this.address)}: ${describe(error)}`);

@@ -7,6 +7,8 @@ import type { Backend } from "../disk/backend.ts";
 import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispatch.ts";
 import { ERRNO } from "../disk/errors.ts";
 import { REQUEST_FUA, REQUEST_KEEP_ALLOCATED, REQUEST_READ_AHEAD } from "../disk/operation.ts";
+import { addressOf } from "../system/memory.ts";
+import { Pieces, receive } from "../system/socket.ts";
 import type { Negotiated } from "./handshake.ts";
 import { Outbox, type OutboxOwner } from "./outbox.ts";
 import { type BufferPool, HEADROOM_BYTES, type PooledBuffer } from "./pool.ts";
@@ -28,6 +30,7 @@ import {
 import { nbdError, statusBytes } from "./reply.ts";
 import { judge, requestBytes, type Rules, WireRequest } from "./request.ts";
 import { Slot } from "./slot.ts";
+import { type Member, turns } from "./turns.ts";
 import type { Wire } from "./wire.ts";
 
 /** Requests of one connection at once. */
@@ -38,6 +41,17 @@ const OPEN_BYTES_MAX = 2 * PAYLOAD_BYTES_MAX;
 const RING_BYTES = 128 * 1024;
 /** A structured reply with more extents than this is worth nobody's memory. */
 const EXTENTS_MAX = 8_192;
+
+/** A payload from which on it goes to its slot's memory, and not through the ring, as far as that is possible. */
+const LARGE_BYTES = 16 * 1024;
+const LARGE_AHEAD_BYTES = 4 * 1024;
+/** A client that was slow again and again is waited for in turns once in so many times. */
+const PENALTY_MAX = 64;
+
+/** What a session waits for: bytes of its client, answers and room for them, memory for a payload; or for nothing any more. */
+type Need = "input" | "room" | "memory" | "nothing";
+
+let incoming: Pieces | undefined;
 
 /** What a session needs. */
 export interface SessionOptions {
@@ -50,7 +64,8 @@ export interface SessionOptions {
 }
 
 /** Serves one connection: `run()` once, `stop()` at any time. */
-export class Session implements Transport, OutboxOwner {
+export class Session implements Transport, OutboxOwner, Member {
+  lastTurn = 0;
   readonly #wire: Wire;
   readonly #pool: BufferPool;
   readonly #backend: Backend;
@@ -66,6 +81,18 @@ export class Session implements Transport, OutboxOwner {
   readonly #ringView = new DataView(this.#ring.buffer);
   #begin = 0;
   #end = 0;
+  #ringAddress = 0;
+  /** The request whose payload is not complete. */
+  #taking: Slot | undefined;
+  /** The last payload was large: the next one will be. */
+  #isLarge = false;
+  #hasLeft = false;
+  /** The client has sent something during the last turns. */
+  #isQuick = false;
+  /** How many times the next turns are left out, and still are. */
+  #penalty = 0;
+  #turnsOff = 0;
+  #leftTurns: () => void = () => {};
   #openCount = 0;
   #openBytes = 0;
   #isStopping = false;
@@ -107,28 +134,41 @@ export class Session implements Transport, OutboxOwner {
     this.#ring.set(first);
     this.#end = first.length;
     try {
-      while (await this.#takeAll()) {
-        if (this.#begin > 0) {
-          this.#ring.copyWithin(0, this.#begin, this.#end);
-          this.#end -= this.#begin;
-          this.#begin = 0;
-        }
-        this.#waitingSinceMs = this.#end > 0 ? performance.now() : 0;
-        const count = await this.#wire.read(this.#end === 0 ? this.#ring : this.#ring.subarray(this.#end));
-        this.#waitingSinceMs = 0;
-        if (count === 0) break;
-        this.#end += count;
-      }
+      while (await this.#goOn(this.#takeAll()));
     } catch {
       this.#break(); // the client has gone, or was cut off
     }
     this.#isStopping = true;
-    this.#waitingSinceMs = 0;
+    if (this.#taking !== undefined) this.sent(this.#taking); // the client has ended amid it
     this.#outbox.writeNow(); // what was answered before the message that ended it
     // A small reply gives its slot back before it is written.
     while (this.#openCount > 0 || this.#outbox.isWriting) await this.#progress();
     this.#wire.close();
     this.#dispatcher.abort();
+  }
+
+  /** Waits for what is needed. False: there will be no more requests. */
+  async #goOn(need: Need): Promise<boolean> {
+    this.#outbox.writeNow();
+    switch (need) {
+      case "nothing":
+        return false;
+      case "room":
+        await this.#progress();
+        return true;
+      case "memory":
+        await this.#pool.released();
+        return !this.#isBroken;
+      case "input":
+        // Who has just left the turns was waited for there, and so is one whose answers come from the event loop.
+        if (this.#wire.fd !== undefined && !this.#hasLeft && this.#isIdle && !this.#outbox.isWriting) {
+          this.#hasLeft = true;
+          if (--this.#turnsOff < 0) await this.#takeTurns();
+          return true;
+        }
+        this.#hasLeft = false;
+        return await this.#read();
+    }
   }
 
   /** Takes no more requests; what is open is answered, then the connection is closed. */
@@ -156,59 +196,147 @@ export class Session implements Transport, OutboxOwner {
     this.#outbox.writeSoon();
   }
 
-  /** Takes every request that is there. False when there will be no more. */
-  async #takeAll(): Promise<boolean> {
+  /** Takes every request that is there. What it needs then, to go on. */
+  #takeAll(): Need {
     const headerBytes = requestBytes(this.#extended);
     const request = this.#request;
-    while (!this.#isStopping && this.#end - this.#begin >= headerBytes) {
-      if (!request.parse(this.#ringView, this.#begin, this.#extended)) return false;
-      if (request.command === NBD_CMD_DISC) return false;
-      this.#begin += headerBytes;
+    for (;;) {
+      if (this.#taking !== undefined && !this.#takePayload(this.#taking)) return "input";
+      if (this.#isStopping) return "nothing";
+      if (this.#end - this.#begin < headerBytes) return "input";
+      if (!request.parse(this.#ringView, this.#begin, this.#extended)) return "nothing";
+      if (request.command === NBD_CMD_DISC) return "nothing";
       const errno = judge(request, this.#rules);
       const memoryBytes = errno === 0 ? this.#memoryFor(request) : 0;
+      if (this.#openCount >= SLOTS_MAX) return "room";
+      if (this.#openBytes > 0 && this.#openBytes + memoryBytes > OPEN_BYTES_MAX) return "room";
       let buffer: PooledBuffer | undefined;
-      while (this.#openCount >= SLOTS_MAX || this.#openBytes > 0 && this.#openBytes + memoryBytes > OPEN_BYTES_MAX) {
-        this.#outbox.writeSoon();
-        await this.#progress();
-      }
-      while (memoryBytes > 0 && (buffer = this.#pool.acquire(memoryBytes)) === undefined) {
-        this.#outbox.writeSoon();
-        await this.#pool.released();
-        if (this.#isBroken) return false;
-      }
-      const slot = this.#open(buffer);
-      if (request.payloadBytes > 0 && !await this.#takePayload(slot, request.payloadBytes, errno === 0)) return false;
-      if (errno === 0) this.#start(slot);
-      else this.#finish(slot, errno);
+      if (memoryBytes > 0 && (buffer = this.#pool.acquire(memoryBytes)) === undefined) return "memory";
+      this.#begin += headerBytes;
+      this.#taking = this.#open(buffer, errno);
     }
-    this.#outbox.writeNow();
-    return !this.#isStopping;
   }
 
-  #open(buffer: PooledBuffer | undefined): Slot {
+  #open(buffer: PooledBuffer | undefined, refusedWith: number): Slot {
     let slot = this.#free.pop();
     if (slot === undefined) this.#slots.push(slot = new Slot(this.#slots.length));
     this.#openCount++;
     this.#openBytes += buffer?.sizeBytes ?? 0;
-    slot.begin(this.#request, buffer);
+    slot.begin(this.#request, buffer, refusedWith);
+    if (slot.payloadBytes > 0) this.#isLarge = slot.payloadBytes > LARGE_BYTES;
     return slot;
   }
 
-  /** What follows a header, into the slot's memory or nowhere. False, and the slot is free, if the client ends amid it. */
-  async #takePayload(slot: Slot, payloadBytes: number, isWanted: boolean): Promise<boolean> {
-    if (isWanted && payloadBytes <= this.#end - this.#begin) {
-      slot.buffer!.bytes.set(this.#ring.subarray(this.#begin, this.#begin + payloadBytes), HEADROOM_BYTES);
-      this.#begin += payloadBytes;
-      return true;
+  /** What follows a header, into the slot's memory or nowhere; then the request begins. False: not all of it is there. */
+  #takePayload(slot: Slot): boolean {
+    const count = Math.min(slot.payloadBytes - slot.payloadDoneBytes, this.#end - this.#begin);
+    if (count > 0) {
+      if (slot.refusedWith === 0) {
+        const piece = this.#ring.subarray(this.#begin, this.#begin + count);
+        slot.buffer!.bytes.set(piece, HEADROOM_BYTES + slot.payloadDoneBytes);
+      }
+      this.#begin += count;
+      slot.payloadDoneBytes += count;
     }
-    let isComplete = false;
+    if (slot.payloadDoneBytes < slot.payloadBytes) return false;
+    this.#taking = undefined;
+    if (slot.refusedWith === 0) this.#start(slot);
+    else this.#finish(slot, slot.refusedWith);
+    return true;
+  }
+
+  /** How much of a payload is to go past the ring, to the memory of its slot; the ring is empty then. */
+  #directBytes(): number {
+    const slot = this.#taking;
+    return slot === undefined || slot.refusedWith !== 0 ? 0 : slot.payloadBytes - slot.payloadDoneBytes;
+  }
+
+  /** Moves what is left in the ring to its beginning. */
+  #compact(): void {
+    if (this.#begin === this.#end) this.#begin = this.#end = 0;
+    else if (this.#begin > 0) {
+      this.#ring.copyWithin(0, this.#begin, this.#end);
+      this.#end -= this.#begin;
+      this.#begin = 0;
+    }
+  }
+
+  /** Waits for bytes. False at the connection's end. */
+  async #read(): Promise<boolean> {
+    this.#compact();
+    const directBytes = this.#directBytes();
+    this.#waitingSinceMs = this.#end > 0 || this.#taking !== undefined ? performance.now() : 0;
     try {
-      isComplete = isWanted ? await this.#fill(slot, payloadBytes) : await this.#skip(payloadBytes);
+      const count = await this.#wire.read(
+        directBytes > 0
+          ? this.#taking!.buffer!.window(this.#taking!.payloadDoneBytes, directBytes)
+          : this.#end === 0
+          ? this.#ring
+          : this.#ring.subarray(this.#end),
+      );
+      this.#received(count, directBytes);
+      return count > 0;
     } finally {
       this.#waitingSinceMs = 0;
-      if (!isComplete) this.sent(slot);
     }
-    return isComplete;
+  }
+
+  #received(count: number, directBytes: number): void {
+    const direct = Math.min(count, directBytes);
+    if (direct > 0) this.#taking!.payloadDoneBytes += direct;
+    this.#end += count - direct;
+  }
+
+  get fd(): number {
+    return this.#wire.fd ?? -1;
+  }
+
+  get wantsRoom(): boolean {
+    return this.#outbox.waitingCount > 0 && !this.#outbox.isWriting;
+  }
+
+  serveNow(isReadable: boolean): boolean {
+    const { fd } = this.#wire;
+    if (fd === undefined) return false;
+    this.#isQuick = true;
+    if (isReadable) {
+      this.#compact();
+      const directBytes = this.#directBytes();
+      const pieces = incoming ??= new Pieces();
+      pieces.clear();
+      if (directBytes > 0) {
+        const { buffer, payloadDoneBytes } = this.#taking!;
+        pieces.add(buffer!.address + HEADROOM_BYTES + payloadDoneBytes, directBytes);
+      }
+      // What comes before a large payload is little, and what comes with it would be copied.
+      const ringBytes = Math.min(RING_BYTES - this.#end, this.#isLarge ? LARGE_AHEAD_BYTES : RING_BYTES);
+      pieces.add((this.#ringAddress ||= addressOf(this.#ring)) + this.#end, ringBytes);
+      const count = receive(fd, pieces);
+      if (count <= 0) return false; // the end, or an error: who waits for the socket finds out
+      this.#received(count, directBytes);
+    }
+    const need = this.#takeAll();
+    this.#outbox.sendNow();
+    return need === "input" && this.#isIdle;
+  }
+
+  /** The backend has nothing to answer. */
+  get #isIdle(): boolean {
+    return this.#openCount === this.#outbox.waitingCount + (this.#taking === undefined ? 0 : 1);
+  }
+
+  left(): void {
+    this.#outbox.writeNow();
+    this.#leftTurns();
+  }
+
+  /** Is served in turns while its client is quick; a slow one is seldom waited for there. */
+  async #takeTurns(): Promise<void> {
+    this.#isQuick = false;
+    const left = new Promise<void>((resolve) => this.#leftTurns = resolve);
+    if (turns.join(this)) await left;
+    this.#penalty = this.#isQuick ? 0 : Math.min(Math.max(1, 2 * this.#penalty), PENALTY_MAX);
+    this.#turnsOff = this.#penalty;
   }
 
   /** How much of the pool a request takes. */
@@ -226,39 +354,6 @@ export class Session implements Transport, OutboxOwner {
       default:
         return 0;
     }
-  }
-
-  /** Reads a payload whose end is not there yet, past the ring. False: the client has ended amid it. */
-  async #fill(slot: Slot, payloadBytes: number): Promise<boolean> {
-    const target = slot.buffer!.window(0, payloadBytes);
-    let done = this.#end - this.#begin;
-    target.set(this.#ring.subarray(this.#begin, this.#end));
-    this.#begin = this.#end = 0;
-    this.#outbox.writeNow();
-    while (done < payloadBytes) {
-      this.#waitingSinceMs = performance.now();
-      const count = await this.#wire.read(target.subarray(done));
-      if (count === 0) return false;
-      done += count;
-    }
-    return true;
-  }
-
-  /** Reads a payload that nobody wants. False: the client has ended amid it. */
-  async #skip(payloadBytes: number): Promise<boolean> {
-    for (let rest = payloadBytes; rest > 0;) {
-      if (this.#begin === this.#end) {
-        this.#outbox.writeNow();
-        this.#waitingSinceMs = performance.now();
-        this.#begin = 0;
-        this.#end = await this.#wire.read(this.#ring);
-        if (this.#end === 0) return false;
-      }
-      const count = Math.min(rest, this.#end - this.#begin);
-      this.#begin += count;
-      rest -= count;
-    }
-    return true;
   }
 
   #start(slot: Slot): void {

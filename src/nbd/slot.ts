@@ -2,6 +2,7 @@
 /** A request that is open, from its header until its reply is written: its numbers, its memory, and its reply. */
 import type { Extent } from "../disk/backend.ts";
 import type { Operation } from "../disk/operation.ts";
+import { addressOf } from "../system/memory.ts";
 import { HEADROOM_BYTES, type PooledBuffer } from "./pool.ts";
 import {
   EXTENDED_REPLY_BYTES,
@@ -27,8 +28,10 @@ export interface ReplyForm {
 export class Slot {
   /** Its number for dispatch. */
   readonly index: number;
-  readonly #head = new Uint8Array(HEADROOM_BYTES);
+  /** A buffer that was made as one: V8 moves small arrays about. */
+  readonly #head = new Uint8Array(new ArrayBuffer(HEADROOM_BYTES));
   readonly #headView: DataView = new DataView(this.#head.buffer);
+  #headAddress = 0;
   /** Memory for a payload, of the server's pool. */
   buffer: PooledBuffer | undefined;
   command = 0;
@@ -44,6 +47,11 @@ export class Slot {
   pieceBytesMax = 0;
   pieceBytes = 0;
   doneBytes = 0;
+  /** What follows the header on the wire, and how much of it has come. */
+  payloadBytes = 0;
+  payloadDoneBytes = 0;
+  /** What is wrong with the request itself; its payload is skipped then. */
+  refusedWith = 0;
   /** What is to be sent: `reply[from]` to `reply[to]`. */
   reply: Uint8Array<ArrayBuffer> = this.#head;
   from = 0;
@@ -54,15 +62,23 @@ export class Slot {
   }
 
   /** The next request of the slot. */
-  begin(request: WireRequest, buffer: PooledBuffer | undefined): void {
+  begin(request: WireRequest, buffer: PooledBuffer | undefined, refusedWith: number): void {
     this.command = request.command;
     this.wireFlags = request.flags;
     this.cookieHigh = request.cookieHigh;
     this.cookieLow = request.cookieLow;
     this.offsetBytes = request.offsetBytes;
     this.lengthBytes = request.lengthBytes;
+    this.payloadBytes = request.payloadBytes;
+    this.payloadDoneBytes = 0;
+    this.refusedWith = refusedWith;
     this.doneBytes = 0;
     this.buffer = buffer;
+  }
+
+  /** Where `reply` is, for calls of the system. */
+  get replyAddress(): number {
+    return this.reply === this.#head ? this.#headAddress ||= addressOf(this.#head) : this.buffer!.address;
   }
 
   /** The reply to a READ: what is in the buffer, and before it a header. */

@@ -2,11 +2,14 @@
 /** A connection as NBD uses it: bytes in, bytes out. A socket of Deno, or the same with TLS around it. */
 import type { Duplex } from "node:stream";
 import type { ConnectionOptions, TlsOptions, TLSSocket } from "node:tls";
+import { fileOf, releaseFile } from "../system/socket.ts";
 
 const ENDED = "the connection ended during the TLS handshake";
 
 /** Both ends of a connection's bytes. One read and one write may be open at a time. */
 export interface Wire {
+  /** The socket itself, where its bytes are those of the connection and the system's own calls can be used on it. */
+  readonly fd: number | undefined;
   /** Fills a part of `into`. @returns how many bytes came, 0 at the end */
   read(into: Uint8Array): Promise<number>;
   /** Sends all of it. */
@@ -18,10 +21,18 @@ export interface Wire {
 /** A socket of Deno. */
 export class ConnWire implements Wire {
   readonly #conn: Deno.Conn;
+  readonly #fd: number | undefined;
   #isClosed = false;
 
-  constructor(conn: Deno.Conn) {
+  /** @param options.isAccepted the connection was accepted just now, and no other one since: its file can be found */
+  constructor(conn: Deno.Conn, options: { readonly isAccepted?: boolean } = {}) {
     this.#conn = conn;
+    this.#fd = options.isAccepted ? fileOf(conn) : undefined;
+  }
+
+  /** Undefined after `close()`: the number may be another file's then. */
+  get fd(): number | undefined {
+    return this.#isClosed ? undefined : this.#fd;
   }
 
   async read(into: Uint8Array): Promise<number> {
@@ -36,6 +47,7 @@ export class ConnWire implements Wire {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    if (this.#fd !== undefined) releaseFile(this.#fd);
     this.#conn.close();
   }
 }
@@ -67,6 +79,7 @@ async function streamOf(wire: Wire): Promise<Duplex> {
 
 /** A connection with TLS. */
 export class TlsWire implements Wire {
+  readonly fd = undefined;
   readonly #socket: TLSSocket;
   readonly #wire: Wire;
   #error: unknown;

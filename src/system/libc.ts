@@ -106,6 +106,17 @@ const SYMBOLS = {
   fstatfs: { parameters: ["i32", "buffer"], result: "i32" },
   // int flock(int fd, int operation)
   flock: { parameters: ["i32", "i32"], result: "i32" },
+  // ssize_t recvmsg(int fd, struct msghdr *, int flags) and sendmsg, of less than 2 GiB: the lower half of the result says all
+  recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
+  sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
+  // int getsockname(int fd, struct sockaddr *, socklen_t *)
+  getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+  // int getsockopt(int fd, int level, int option, void *value, socklen_t *)
+  getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
+  // int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
+  setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
+  // int ppoll(struct pollfd *, nfds_t count, const struct timespec *, const sigset_t *)
+  ppoll: { parameters: ["buffer", "usize", "buffer", "usize"], result: "i32" },
   // ssize_t read(int fd, void *address, size_t length)
   read: { parameters: ["i32", "usize", "usize"], result: "isize" },
   // ssize_t pread(int fd, void *buffer, size_t length, off_t offset)

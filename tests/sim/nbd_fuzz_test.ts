@@ -20,6 +20,7 @@ const NUMBERS = [0, 1, 511, 512, 4096, 65_536, SIZE_BYTES - 512, SIZE_BYTES, 2 *
 
 /** The server's end of a connection whose client sends `input`, takes what comes, and leaves. */
 class PlayedWire implements Wire {
+  readonly fd = undefined;
   #input: Uint8Array;
   readonly #random: Random;
   isClosed = false;

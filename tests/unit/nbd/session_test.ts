@@ -295,3 +295,24 @@ Deno.test("NBD: a client that breaks the protocol, or ends amid a message, ends 
   assertEquals(await after.ask(p.NBD_CMD_FLUSH), 0);
   while (served.server.connectionCount > 1) await new Promise((resolve) => setTimeout(resolve, 1));
 });
+
+Deno.test("NBD: large answers to a client that reads them late are whole, whoever writes their rest", async () => {
+  const disk = recorder(4 * 2 ** 20);
+  for (let i = 0; i < disk.store.length; i++) disk.store[i] = i * 31 % 251;
+  await using served = await serveOne(disk);
+  for (const form of FORMS) {
+    using client = await RawClient.open(served.path, form);
+    // More than the socket has room for, and then more while the server waits for room.
+    for (let n = 0; n < 16; n++) {
+      await client.send(p.NBD_CMD_READ, { offset: n * 1000 * 512 % 2 ** 20, length: 2 ** 20 });
+      if (n >= 12) await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    for (let n = 0; n < 16; n++) {
+      const at = n * 1000 * 512 % 2 ** 20;
+      const { error, chunks: [chunk] } = await client.reply(2 ** 20);
+      assertEquals(error, 0);
+      const data = chunk!.data.subarray(chunk!.data.length - 2 ** 20);
+      assert(data.every((byte, i) => byte === disk.store[at + i]), `answer ${n}`);
+    }
+  }
+});

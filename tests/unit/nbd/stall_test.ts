@@ -19,7 +19,7 @@ async function open(pool: BufferPool) {
   const [conn, accepted] = await Promise.all([Deno.connect({ transport: "unix", path }), listener.accept()]);
   const one = exportOf("disk", recorder(), false);
   const negotiated = { export: describeExport(one), structured: false, extended: false, hasAllocation: false };
-  const wire = new ConnWire(accepted as unknown as Deno.Conn);
+  const wire = new ConnWire(accepted as unknown as Deno.Conn, { isAccepted: true });
   const geometry = geometryOf(one, one.sizeBytes);
   const session = new Session({ wire, negotiated, backend: one.backend, geometry, pool, log: () => {} });
   const client = new RawClient(new ConnWire(conn as unknown as Deno.Conn));
