@@ -201,12 +201,14 @@ static void dblock_answer_finish(struct dblock_answer *answers,
  * of some big copies need not wait for the others: @end comes down to where the
  * round ended.
  *
- * Return: the index of the answer whose data is missing, or @end.
+ * Return: the index of the answer whose data is missing, or @end; @work grows by
+ * the bytes that were to be copied.
  */
 static unsigned int dblock_answer_round(struct dblock_channel *channel,
 					struct dblock_completion *completions,
 					struct dblock_answer *answers,
-					unsigned int from, unsigned int *end)
+					unsigned int from, unsigned int *end,
+					size_t *work)
 {
 	struct dblock_queue *queue = channel->queue;
 	unsigned int count = *end;
@@ -227,6 +229,7 @@ static unsigned int dblock_answer_round(struct dblock_channel *channel,
 	}
 	spin_unlock(&queue->lock);
 	*end = count = i;
+	*work += bytes;
 
 	for (stop = from; stop < count; stop++)
 		if (answers[stop].phase == DBLOCK_ANSWER_CLAIMED &&
@@ -296,13 +299,14 @@ static int dblock_answer_fault_in(const struct dblock_completion *completion,
  * @channel: who answers
  * @completions: the kernel's own copy, @status zero; the outcome is set
  * @count: how many, up to DBLOCK_CHUNK
+ * @work: see dblock_pause()
  *
  * Return: 0, or -EINTR if the server is being killed; then what is left of the
  * chunk is still with it.
  */
 int dblock_queue_complete(struct dblock_channel *channel,
 			  struct dblock_completion *completions,
-			  unsigned int count)
+			  unsigned int count, size_t *work)
 {
 	struct dblock_answer answers[DBLOCK_CHUNK] = { };
 	unsigned int end;
@@ -310,11 +314,12 @@ int dblock_queue_complete(struct dblock_channel *channel,
 	int err;
 
 	while (i < count) {
-		cond_resched();
-		if (fatal_signal_pending(current))
-			return -EINTR;
+		err = dblock_pause(work);
+		if (err)
+			return err;
 		end = count;
-		i = dblock_answer_round(channel, completions, answers, i, &end);
+		i = dblock_answer_round(channel, completions, answers, i, &end,
+					work);
 		if (i == end)
 			continue;
 		err = dblock_answer_fault_in(&completions[i], &answers[i]);

@@ -375,13 +375,14 @@ int dblock_queue_deliver(struct dblock_channel *channel,
 /* answer.c */
 int dblock_queue_complete(struct dblock_channel *channel,
 			  struct dblock_completion *completions,
-			  unsigned int count);
+			  unsigned int count, size_t *work);
 
 /* poll.c */
 void dblock_poll_wait(struct dblock_channel *channel, bool nonblock);
 void dblock_poll_learn(struct dblock_channel *channel, unsigned int count);
 
 /* exchange.c */
+int dblock_pause(size_t *work);
 long dblock_exchange(struct file *file, unsigned long count);
 int dblock_commit(struct dblock_channel *channel, struct dblock_commit *p);
 

@@ -7,18 +7,34 @@
 #include <linux/fs.h>
 #include <linux/pid.h>
 #include <linux/sched/signal.h>
+#include <linux/sizes.h>
 #include <linux/uaccess.h>
 
 #include "dblock.h"
 
-/* A server that copies gigabytes in one call must not keep others from the CPU,
- * nor its own end from coming.
+/* After so much work others may have the CPU: some 100 us of copying. */
+#define DBLOCK_PAUSE_BYTES	SZ_1M
+/* A request without data is as much work as a copy of so much; a guess. */
+#define DBLOCK_REQUEST_BYTES	SZ_4K
+
+/**
+ * dblock_pause() - between two pieces of a call that can be long
+ * @work: the bytes that were copied since the last pause
+ *
+ * A server that copies gigabytes in one call must not keep others from the CPU,
+ * nor its own end from coming. A pause after each piece would be dear: those who
+ * got their answers ask again at once, one by one, and the next batch is small.
+ *
+ * Return: 0, or -EINTR if the server is being killed.
  */
-static int dblock_pause(void)
+int dblock_pause(size_t *work)
 {
 	if (fatal_signal_pending(current))
 		return -EINTR;
-	cond_resched();
+	if (*work >= DBLOCK_PAUSE_BYTES) {
+		*work = 0;
+		cond_resched();
+	}
 	return 0;
 }
 
@@ -31,19 +47,17 @@ static int dblock_take(struct dblock_channel *channel,
 		       u32 *taken, u32 *refused)
 {
 	struct dblock_completion chunk[DBLOCK_CHUNK];
+	size_t work = 0;
 	u32 i, n;
 	int err;
 
 	while (*taken < count) {
-		err = dblock_pause();
-		if (err)
-			return err;
 		n = min_t(u32, count - *taken, DBLOCK_CHUNK);
 		if (copy_from_user(chunk, from + *taken, n * sizeof(*chunk)))
 			return -EFAULT;
 		for (i = 0; i < n; i++)
 			chunk[i].status = DBLOCK_STATUS_TAKEN;
-		err = dblock_queue_complete(channel, chunk, n);
+		err = dblock_queue_complete(channel, chunk, n, &work);
 		if (err)
 			return err;
 		for (i = 0; i < n; i++) {
@@ -55,6 +69,7 @@ static int dblock_take(struct dblock_channel *channel,
 				err = -EFAULT;
 		}
 		*taken += n;
+		work += n * DBLOCK_REQUEST_BYTES;
 		if (err)
 			return err;
 	}
@@ -68,7 +83,8 @@ static int dblock_take(struct dblock_channel *channel,
  */
 static int dblock_tell(struct dblock_channel *channel,
 		       struct dblock_request __user *to,
-		       struct dblock_request *requests, unsigned int count)
+		       struct dblock_request *requests, unsigned int count,
+		       size_t *work)
 {
 	bool direct = channel->device->params.flags & DBLOCK_DEVICE_DIRECT;
 	unsigned int good = 0;
@@ -77,10 +93,11 @@ static int dblock_tell(struct dblock_channel *channel,
 
 	for (i = 0; i < count; i++) {
 		if (!direct && requests[i].operation == DBLOCK_OPERATION_WRITE) {
-			err = dblock_pause();
+			err = dblock_pause(work);
 			if (!err)
 				err = dblock_queue_deliver(channel,
 							   &requests[i]);
+			*work += requests[i].length_bytes;
 		}
 		if (err && err != -ENOENT)
 			break;
@@ -106,6 +123,7 @@ static int dblock_give(struct dblock_channel *channel)
 {
 	struct dblock_request chunk[DBLOCK_CHUNK];
 	u32 depth = channel->device->params.queue_depth;
+	size_t work = 0;
 	u32 given = 0;
 	int count, told;
 
@@ -116,7 +134,7 @@ static int dblock_give(struct dblock_channel *channel)
 		if (count <= 0)
 			return given ?: count;
 		told = dblock_tell(channel, channel->requests + given, chunk,
-				   count);
+				   count, &work);
 		if (told < 0)
 			return given ?: told;
 		given += told;
