@@ -149,17 +149,20 @@ export class Session implements Transport, OutboxOwner, Member {
 
   /** Waits for what is needed. False: there will be no more requests. */
   async #goOn(need: Need): Promise<boolean> {
-    this.#outbox.writeNow();
     switch (need) {
       case "nothing":
         return false;
       case "room":
+        // A write gives room at once, and nobody may miss that: it comes after the wait has begun.
+        this.#outbox.writeSoon();
         await this.#progress();
         return true;
       case "memory":
+        this.#outbox.writeSoon();
         await this.#pool.released();
         return !this.#isBroken;
       case "input":
+        this.#outbox.writeNow();
         // Who has just left the turns was waited for there, and so is one whose answers come from the event loop.
         if (this.#wire.fd !== undefined && !this.#hasLeft && this.#isIdle && !this.#outbox.isWriting) {
           this.#hasLeft = true;

@@ -92,9 +92,15 @@ async function fill(path: string): Promise<void> {
 
 await fill(`${dir}/content`);
 await fill(`${dir}/disk`);
+/** Whatever happens, no server stays behind. */
+await using stack = new AsyncDisposableStack();
+stack.defer(() => Deno.remove(dir, { recursive: true }));
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  Deno.addSignalListener(signal, () => void stack.disposeAsync().finally(() => Deno.exit(1)));
+}
 const running = new Map<string, Background>();
 for (const [name, command] of Object.entries(SERVERS)) {
-  const server = new Background(...command(`${dir}/${name}`));
+  const server = stack.use(new Background(...command(`${dir}/${name}`)));
   await server.listens(`${dir}/${name}`);
   // Every page is there before anything is measured.
   await run("nbdcopy", [`${dir}/content`, `nbd+unix:///?socket=${dir}/${name}`]);
@@ -123,5 +129,5 @@ for (const [title, job] of Object.entries(JOBS).filter(([title]) => title.includ
   const cost = names.map((name) => median(costs.get(name)!).toFixed(1));
   console.log(`| ${title} | ${[...names.map((name) => Math.round(of(name))), ...ratios, ...cost].join(" | ")} |`);
 }
-for (const server of running.values()) await server[Symbol.asyncDispose]();
-await Deno.remove(dir, { recursive: true });
+await stack.disposeAsync();
+Deno.exit(); // the listeners would keep the program

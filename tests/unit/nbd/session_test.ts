@@ -316,3 +316,14 @@ Deno.test("NBD: large answers to a client that reads them late are whole, whoeve
     }
   }
 });
+
+Deno.test("NBD: more requests at once than a connection may have open, or has memory for, are all answered", async () => {
+  for (const [count, length, memoryBytes] of [[1000, 512, 2 ** 26], [300, 65_536, 2 ** 17]] as const) {
+    await using served = await serveOne(recorder(2 ** 20), { memoryBytes });
+    using client = await RawClient.open(served.path);
+    const requests = Array.from({ length: count }, () => client.bytesOf(p.NBD_CMD_READ, { length }));
+    const said = client.wire.write(new Uint8Array(requests.flatMap((bytes) => [...bytes])));
+    for (let n = 0; n < count; n++) assertEquals((await client.reply(length)).error, 0);
+    await said;
+  }
+});
