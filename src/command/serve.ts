@@ -3,6 +3,8 @@
 import { DblockError, describe, quietly } from "../disk/errors.ts";
 import type { Device } from "../module/device.ts";
 import { list } from "../module/info.ts";
+import { SharedWorkers } from "../module/shared_workers.ts";
+import { linux } from "../system/libc.ts";
 import { filters as FILTERS } from "../filters/table.ts";
 import { formatNbdUri } from "../nbd/address.ts";
 import { type NbdServer, serveNbd } from "../nbd/server.ts";
@@ -13,7 +15,7 @@ import { DISK_OPTIONS, type DiskPlan, readDisks, requireNames } from "./disk_pla
 import { counted } from "./listing.ts";
 import { answerQuestions, type Description, keepStarted, type Question } from "./run_folder.ts";
 import { SCHEMES } from "./schemes.ts";
-import { type DeviceEnd, ServedDisk } from "./served_disk.ts";
+import { type DeviceEnd, ServedDisk, type StartOptions } from "./served_disk.ts";
 import { abortOnSignals, heedSignals, outliveTerminal, SIGNALS_HELP } from "./signals.ts";
 
 const CONFIG: Option = {
@@ -108,7 +110,8 @@ export async function serveDisks(plans: readonly DiskPlan[]): Promise<void> {
   const stop = new AbortController();
   const signal = AbortSignal.any([interrupted.signal, stop.signal]);
   await using undo = new AsyncDisposableStack();
-  const disks = await startAll(await nameAll(plans), stop, signal);
+  using shared = sharedWorkers(plans);
+  const disks = await startAll(await nameAll(plans), stop, { signal, shared });
   undo.defer(async () => {
     await Promise.all(disks.flatMap((disk) => disk.devices.map((device) => device.close({ force: true }))));
   });
@@ -169,19 +172,24 @@ async function nameAll(plans: readonly DiskPlan[]): Promise<DiskPlan[]> {
   }));
 }
 
+/** As many Workers as there are processors, if there are more disks: a thread for each takes its time to start. */
+function sharedWorkers(plans: readonly DiskPlan[]): SharedWorkers | undefined {
+  const { hardwareConcurrency } = navigator;
+  return plans.length > hardwareConcurrency ? new SharedWorkers(hardwareConcurrency, linux) : undefined;
+}
+
 /** All of them, or none. */
 async function startAll(
   plans: readonly DiskPlan[],
   stop: AbortController,
-  signal: AbortSignal,
+  options: StartOptions,
 ): Promise<readonly ServedDisk[]> {
-  // As many Workers as processors help; a thread for each queue of 20 disks takes its time to start.
   const queues = plans.length === 1 ? undefined : 1;
   const started: ServedDisk[] = [];
   const failures: unknown[] = [];
   await Promise.all(plans.map(async (plan) => {
     try {
-      started.push(await ServedDisk.start(plan, { signal, queues }));
+      started.push(await ServedDisk.start(plan, { ...options, queues }));
     } catch (error) {
       failures.push(error);
       stop.abort(error);

@@ -9,7 +9,9 @@ import { readOnly } from "../filters/read_only.ts";
 import { Control, devicePath } from "../module/control.ts";
 import type { Device, Ending } from "../module/device.ts";
 import { hasLostItsServer, settle } from "../module/existing.ts";
-import { serve, type ServeOptions } from "../module/serve.ts";
+import { serve, serveOn, type ServeOptions } from "../module/serve.ts";
+import type { SharedWorkers } from "../module/shared_workers.ts";
+import { linux } from "../system/libc.ts";
 import type { DiskPlan, Exit } from "./disk_plan.ts";
 import type { LiveOptions } from "./live_module.ts";
 import type { OpenOptions } from "./disk_source.ts";
@@ -34,6 +36,8 @@ export interface StartOptions {
   readonly signal: AbortSignal;
   /** For disks that say nothing about it. @default what suits the machine */
   readonly queues?: number | undefined;
+  /** Who serves new disks in memory that say nothing about queues. @default Workers of their own */
+  readonly shared?: SharedWorkers | undefined;
 }
 
 /** Why a device of a disk ended. */
@@ -91,7 +95,8 @@ export class ServedDisk {
     }
     const devices = new Map<DeviceExit, Device>();
     const outcomes = await Promise.allSettled(deviceParts.map(async ({ exit, part }) => {
-      const device = await serve(part, serveOptions(plan, exit.name, options));
+      const shared = plan.queues === undefined ? options.shared : undefined;
+      const device = await serveOn(linux, part, serveOptions(plan, exit.name, options), shared);
       undo.defer(() => device.close({ force: true }));
       devices.set(exit, device);
     }));

@@ -8,7 +8,7 @@ import { checkRequest, type Geometry } from "../disk/dispatch.ts";
 import { ERRNO } from "../disk/errors.ts";
 import { type Operation, REQUEST_KEEP_ALLOCATED } from "../disk/operation.ts";
 import type { Mapping } from "../disk/servable.ts";
-import { UNKNOWN } from "./request.ts";
+import { type Ring, UNKNOWN } from "./request.ts";
 import type { Flusher } from "../system/file.ts";
 import { discardMapped, flusherOf, zeroMapped } from "../system/mapping.ts";
 
@@ -18,25 +18,36 @@ import { discardMapped, flusherOf, zeroMapped } from "../system/mapping.ts";
  * @throws {DblockError} if the channel fails for good.
  */
 export function serveMapped(channel: Channel, mapping: Mapping, geometry: Geometry): void {
-  const ring = channel.ring;
   const flusher = flusherOf(mapping);
   for (;;) {
     const count = channel.exchange();
     if (count === GONE) return;
-    for (let i = 0; i < count; i++) {
-      const operation = ring.operation(i);
-      const flags = ring.flags(i);
-      const offsetBytes = ring.offsetBytes(i);
-      const lengthBytes = ring.lengthBytes(i);
-      let errno: number = ERRNO.EOPNOTSUPP;
-      if (operation !== undefined && flags !== UNKNOWN) {
-        errno = checkRequest(geometry, operation, offsetBytes, lengthBytes);
-        if (errno === 0 && operation !== "read" && operation !== "write") {
-          errno = maintain(mapping, flusher, operation, flags, offsetBytes, lengthBytes);
-        }
+    answerMapped(channel.ring, count, { mapping, geometry, flusher });
+  }
+}
+
+/** What a mapped disk is answered from. */
+export interface MappedDisk {
+  readonly mapping: Mapping;
+  readonly geometry: Geometry;
+  readonly flusher: Flusher;
+}
+
+/** Puts the answers to all requests of the ring into it. */
+export function answerMapped(ring: Ring, count: number, { mapping, geometry, flusher }: MappedDisk): void {
+  for (let i = 0; i < count; i++) {
+    const operation = ring.operation(i);
+    const flags = ring.flags(i);
+    const offsetBytes = ring.offsetBytes(i);
+    const lengthBytes = ring.lengthBytes(i);
+    let errno: number = ERRNO.EOPNOTSUPP;
+    if (operation !== undefined && flags !== UNKNOWN) {
+      errno = checkRequest(geometry, operation, offsetBytes, lengthBytes);
+      if (errno === 0 && operation !== "read" && operation !== "write") {
+        errno = maintain(mapping, flusher, operation, flags, offsetBytes, lengthBytes);
       }
-      ring.complete(ring.slot(i), ring.generation(i), lengthBytes, mapping.address + offsetBytes, errno);
     }
+    ring.complete(ring.slot(i), ring.generation(i), lengthBytes, mapping.address + offsetBytes, errno);
   }
 }
 

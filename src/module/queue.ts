@@ -98,8 +98,18 @@ export interface WorkerOptions {
   readonly eventLoop?: boolean;
 }
 
+/** Somebody in another thread who can serve a queue. */
+export interface QueueServer extends ServedQueue {
+  /** Imports a backend and returns what it can do. */
+  load(module: BackendModule): Promise<Profile>;
+  /** Serves a queue; resolves once it has attached, to whether its thread is an I/O flusher. */
+  serve(plan: QueuePlan, options?: WorkerOptions): Promise<boolean>;
+  /** Closes a backend that was loaded, and gives the thread back; resolves to whether that went well. */
+  close(reason: CloseReason, timeoutMs: number): Promise<boolean>;
+}
+
 /** A Worker that serves one queue: `load()` if it needs a module, then `serve()`, at the end `close()`. */
-export class QueueWorker implements ServedQueue {
+export class QueueWorker implements QueueServer {
   readonly #name: string;
   readonly #worker: Worker;
   readonly #log: (message: string) => void;

@@ -22,7 +22,8 @@ import { checkFits, createWhenFree, EXISTING_POLICIES, type ExistingPolicy, find
 import { Life } from "./life.ts";
 import { type Kernel, linux } from "../system/libc.ts";
 import { checkOptions, type DeviceOptions, geometryOf, planDevice } from "./plan.ts";
-import { LocalQueue, type QueuePlan, QueueWorker } from "./queue.ts";
+import { LocalQueue, type QueuePlan, type QueueServer, QueueWorker } from "./queue.ts";
+import type { SharedWorkers } from "./shared_workers.ts";
 
 const DEFAULT_START_TIMEOUT_MS = 60_000;
 /** A guess: long enough for what a cache has to write, and short enough for who waits for the program to end. */
@@ -85,8 +86,13 @@ export async function serve(backend: Servable, options: ServeOptions): Promise<D
   return await serveOn(linux, backend, options);
 }
 
-/** {@linkcode serve} on a given kernel. */
-export async function serveOn(kernel: Kernel, backend: Servable, options: ServeOptions): Promise<Device> {
+/** {@linkcode serve} on a given kernel; with `shared`, a new disk in memory gets no Workers of its own. */
+export async function serveOn(
+  kernel: Kernel,
+  backend: Servable,
+  options: ServeOptions,
+  shared?: SharedWorkers,
+): Promise<Device> {
   const { name, startTimeoutMs = DEFAULT_START_TIMEOUT_MS, closeTimeoutMs = DEFAULT_CLOSE_TIMEOUT_MS } = options;
   const life = new Life(name, kernel, quietly(options.log ?? console.error));
   using limit = new Deadline(startTimeoutMs, options.signal, () => {
@@ -97,7 +103,7 @@ export async function serveOn(kernel: Kernel, backend: Servable, options: ServeO
   undo.defer(() => closeObject(backend, life, closeTimeoutMs));
   checkServeOptions(options);
   limit.signal.throwIfAborted();
-  return await begin(backend, { ...options, closeTimeoutMs }, { life, limit, undo });
+  return await begin(backend, { ...options, closeTimeoutMs }, { life, limit, undo, shared });
 }
 
 /** What a start needs to go on and to be undone. */
@@ -105,12 +111,13 @@ interface Start {
   readonly life: Life;
   readonly limit: Deadline;
   readonly undo: AsyncDisposableStack;
+  readonly shared: SharedWorkers | undefined;
 }
 
 async function begin(
   backend: Servable,
   options: ServeOptions & { readonly closeTimeoutMs: number },
-  { life, limit, undo }: Start,
+  { life, limit, undo, shared }: Start,
 ): Promise<Device> {
   const { name, kernel } = life;
   const { existing = "refuse", grow = false, closeTimeoutMs } = options;
@@ -121,7 +128,11 @@ async function begin(
   const workerCount = isMapped(backend) || isModule(backend) ? queues : 0;
   // What a module says is not known yet; all else is checked before Workers are started.
   if (!isModule(backend)) planDevice(profileOf(backend), { ...options, queues });
-  const workers = Array.from({ length: workerCount }, () => new QueueWorker(name, life.log, kernel));
+  const isShared = shared !== undefined && existing === "refuse" && mayShare(backend);
+  const workers = Array.from(
+    { length: workerCount },
+    (): QueueServer => isShared ? shared.queue() : new QueueWorker(name, life.log, kernel),
+  );
   undo.defer(async () => {
     const saved = await Promise.all(workers.map((worker) => worker.close(life.may.closeReason, closeTimeoutMs)));
     if (saved.includes(false)) life.isUnsaved = true;
@@ -185,6 +196,11 @@ function resizerOf(backend: Servable, geometry: Resizer["geometry"]): Resizer | 
   return { geometry, resize: backend.resize.bind(backend) };
 }
 
+/** A file may keep a thread waiting, for a page or a flush; memory does not. */
+function mayShare(backend: Servable): boolean {
+  return isMapped(backend) && backend.mapping.kind === "anonymous";
+}
+
 function defaultQueues(backend: Servable): number {
   if (!isMapped(backend) && !isModule(backend)) return 1; // one event loop is not faster with two queues
   return Math.min(navigator.hardwareConcurrency, DEFAULT_QUEUES_MAX);
@@ -212,7 +228,7 @@ async function closeObject(backend: Servable, life: Life, timeoutMs: number): Pr
   }
 }
 
-async function loadAll(workers: readonly QueueWorker[], backend: BackendModule): Promise<Profile> {
+async function loadAll(workers: readonly QueueServer[], backend: BackendModule): Promise<Profile> {
   const [first, ...others] = await Promise.all(workers.map((worker) => worker.load(backend)));
   if (first === undefined) throw new RangeError("a device has at least one queue");
   if (others.some((other) => JSON.stringify(other) !== JSON.stringify(first))) {
@@ -227,7 +243,7 @@ async function loadAll(workers: readonly QueueWorker[], backend: BackendModule):
 async function attachAndStart(
   backend: Servable,
   plans: readonly QueuePlan[],
-  workers: readonly QueueWorker[],
+  workers: readonly QueueServer[],
   life: Life,
 ): Promise<void> {
   const { name, kernel, log } = life;
@@ -252,7 +268,7 @@ async function attachAndStart(
 async function attachWorkers(
   backend: MappedBackend | BackendModule,
   plans: readonly QueuePlan[],
-  workers: readonly QueueWorker[],
+  workers: readonly QueueServer[],
   life: Life,
 ): Promise<void> {
   const options = isMapped(backend) ? { mapping: backend.mapping } : { eventLoop: backend.eventLoop ?? false };

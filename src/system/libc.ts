@@ -78,6 +78,8 @@ const SYMBOLS = {
   // int epoll_wait(int epoll, struct epoll_event *events, int capacity,
   //                int timeout_ms), on a thread of its own
   epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32", nonblocking: true },
+  // the same, on this thread
+  epoll_waitHere: { name: "epoll_wait", parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
   // int eventfd(unsigned int count, int flags)
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
   // int eventfd_write(int fd, eventfd_t count)

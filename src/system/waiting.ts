@@ -82,7 +82,13 @@ export function closePollFiles(calls: EpollCalls, files: PollFiles): void {
   calls.close(files.epoll);
 }
 
-function control(calls: EpollCalls, epoll: number, operation: number, fd: number, events: number): boolean {
+function control(
+  calls: Pick<EpollCalls, "epoll_ctl">,
+  epoll: number,
+  operation: number,
+  fd: number,
+  events: number,
+): boolean {
   const event = new DataView(new ArrayBuffer(EVENT_BYTES));
   event.setUint32(0, events, true);
   event.setInt32(DATA_OFFSET, fd, true);
@@ -191,6 +197,56 @@ function noRoom(attempted: string): DblockError {
   return new DblockError("EMFILE", attempted, "the kernel has no room", {
     hint: "see ulimit -n and sysctl fs.epoll.max_user_watches",
   });
+}
+
+/** The system calls of {@linkcode ReadyFiles}. */
+export interface ReadyCalls {
+  epoll_ctl(epoll: number, operation: number, fd: number, event: BufferSource): number;
+  epoll_waitHere(epoll: number, events: BufferSource, capacity: number, timeoutMs: number): number;
+}
+
+/** Waits for any number of files and blocks this thread meanwhile: for Workers that have nothing else to do. */
+export class ReadyFiles {
+  readonly #calls: ReadyCalls;
+  readonly #files: PollFiles;
+  readonly #events = new DataView(new ArrayBuffer(EVENTS_MAX * EVENT_BYTES));
+
+  /** @param files belong to somebody else, whose bell ends a wait */
+  constructor(calls: ReadyCalls, files: PollFiles) {
+    this.#calls = calls;
+    this.#files = files;
+  }
+
+  /**
+   * Waits for this file, too. dblock.ko wakes those who watch a file that has attached; so ATTACH comes first.
+   *
+   * @throws {DblockError} EMFILE (the kernel has no room).
+   */
+  add(fd: number): void {
+    if (!control(this.#calls, this.#files.epoll, EPOLL_CTL_ADD, fd, EPOLLIN)) {
+      throw noRoom(`Cannot wait for file ${fd}`);
+    }
+  }
+
+  /** Whether it is waited for: a file that another thread has closed is not, and says nothing by itself. */
+  has(fd: number): boolean {
+    return control(this.#calls, this.#files.epoll, EPOLL_CTL_MOD, fd, EPOLLIN);
+  }
+
+  /** It is waited for no more. */
+  remove(fd: number): void {
+    control(this.#calls, this.#files.epoll, EPOLL_CTL_DEL, fd, 0);
+  }
+
+  /** Returns when a file has something to read or has failed, or the bell rings: how many {@linkcode ready} has. */
+  wait(): number {
+    return Math.max(0, this.#calls.epoll_waitHere(this.#files.epoll, this.#events, EVENTS_MAX, FOR_EVER));
+  }
+
+  /** A file of those that the last wait has found; the bell, if it rang. */
+  ready(index: number): number {
+    return this.#events.getInt32(index * EVENT_BYTES + DATA_OFFSET, true);
+  }
 }
 
 let turnsLeft = BLOCKED_MAX;

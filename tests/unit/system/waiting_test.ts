@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // How a program waits for many files without their taking Deno's threads: on real files (FIFOs), with real system calls.
-import { assert, assertEquals } from "@std/assert";
-import { linux, O_NONBLOCK, O_RDWR } from "../../../src/system/libc.ts";
-import { blockingTurn } from "../../../src/system/waiting.ts";
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { DblockError } from "../../../src/disk/errors.ts";
+import { libc as calls, linux, O_NONBLOCK, O_RDWR } from "../../../src/system/libc.ts";
+import { blockingTurn, ReadyFiles } from "../../../src/system/waiting.ts";
 
 const COUNT = 40;
 
@@ -236,4 +237,29 @@ Deno.test("blockingTurn() lets half the pool wait, and the others in line", asyn
   for (const turn of turns) turn[Symbol.dispose]();
   for (const turn of await Promise.all(late)) turn[Symbol.dispose]();
   assertEquals(order, [1, 2]);
+});
+
+Deno.test("ReadyFiles finds what is ready each time, the bell once, and sees that a file was closed by another thread", () => {
+  const files = linux.openPollFiles();
+  const ready = new ReadyFiles(calls(), files);
+  const found = () => Array.from({ length: ready.wait() }, (_, i) => ready.ready(i)).sort();
+  const fd = calls().eventfd(1, 0);
+  ready.add(fd);
+  assertThrows(() => ready.add(fd), DblockError, "no room");
+  assertEquals([found(), found(), ready.has(fd)], [[fd], [fd], true]);
+  linux.ringPollFiles(files);
+  linux.ringPollFiles(files);
+  assertEquals([found(), found()], [[fd, files.bell].sort(), [fd]]);
+  calls().eventfd_read(fd, new Uint8Array(8));
+  linux.ringPollFiles(files);
+  assertEquals(found(), [files.bell]);
+  linux.abandon(fd);
+  assertEquals(ready.has(fd), false);
+  linux.close(fd);
+  const other = calls().eventfd(1, 0);
+  ready.add(other);
+  ready.remove(other);
+  assertEquals(ready.has(other), false);
+  linux.close(other);
+  linux.closePollFiles(files);
 });
