@@ -1,5 +1,4 @@
 // memory: 256 MiB
-// runner: small
 // time limit: 240 s
 // dmesg may have: invoked oom-killer|Call Trace:
 // On a machine of 256 MB, of which the kernel leaves 212, somebody takes what memory there is again and again: ext4 on a ramdisk

@@ -128,10 +128,7 @@ async function runTest(
 ): Promise<{ output: string; isStuck: boolean }> {
   // Types are checked on the host.
   const options = ["--allow-all", "--no-check", "--import-map=src/build/standins/import_map.json"];
-  const isSmall = /^\/\/ runner: small$/m.test(Deno.readTextFileSync(file.path));
-  const args = isSmall
-    ? ["run", ...options, "tests/vm/small_runner.ts", file.path, filter ?? ""]
-    : ["test", ...options, ...(filter === undefined ? [] : [`--filter=${filter}`]), file.path];
+  const args = ["run", ...options, "tests/vm/file_runner.ts", file.path, filter ?? ""];
   // setsid makes the process the leader of a group that can be killed as one.
   const test = new Deno.Command("setsid", {
     args: ["deno", ...args],

@@ -7,7 +7,7 @@ import { parseTestSummary } from "./report.ts";
 import { explainLoss, isEmulatorFault, runVm } from "./vm.ts";
 
 Deno.test("runDeviceTests() reports every kind of bad ending, and goes on", async (t) => {
-  const names = ["fails", "dirties", "leaves", "economizes", "hangs", "panics", "silent", "passes"];
+  const names = ["fails", "dirties", "leaves", "steps", "hangs", "panics", "silent", "passes"];
   const results = await runDeviceTests({
     kernel: await fetchKernel(defaultKernel),
     files: names.map((name) => `tests/vm/fixtures/${name}_test.ts`),
@@ -18,14 +18,14 @@ Deno.test("runDeviceTests() reports every kind of bad ending, and goes on", asyn
     fails: { verdict: "fail", counts: [1, 1, 0], problem: /^$/ },
     dirties: { verdict: "fail", counts: [1, 1, 0], problem: /^dmesg: WARNING: not a real one$/ },
     leaves: { verdict: "fail", counts: [1, 1, 0], problem: /^left running: sleep 1000$/ },
-    economizes: { verdict: "fail", counts: [1, 1, 1], problem: /^$/ },
+    steps: { verdict: "fail", counts: [1, 1, 1], problem: /^$/ },
     hangs: { verdict: "fail", counts: [0, 1, 0], problem: /^no end within \d+(\.\d+)? s/ },
     panics: { verdict: "lost", counts: [0, 1, 0], problem: /^the VM was lost: .*sysrq/i },
     silent: { verdict: "lost", counts: [0, 1, 0], problem: /^the VM was lost: silent for \d+(\.\d+)? s$/ },
     passes: { verdict: "pass", counts: [1, 0, 1], problem: /^skipped: needs a moon made of cheese$/ },
   };
   for (const [i, name] of names.entries()) {
-    await t.step(`a file that ${name}`, () => {
+    await t.step(`a file like ${name}`, () => {
       const result = results[i]!;
       const { verdict, counts, problem } = expected[name]!;
       const { passed, failed, skipped } = result.counts;
