@@ -5,7 +5,8 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { isDebian } from "./debian.ts";
 import { sh, waitFor } from "./harness.ts";
-import { Ramdisk, runRamdisk } from "./ramdisk.ts";
+import { runRamdisk } from "./ramdisk.ts";
+import { Serving } from "./serving.ts";
 
 const ignore = !isDebian();
 const names = ["holders0", "holders1"] as const;
@@ -80,9 +81,7 @@ Deno.test({
   name: "who uses a disk is named with the place",
   ignore,
   async fn(t) {
-    const start = (name: string) => Ramdisk.start({ name, args: ["--size", "160M"] });
-    await using _first = await start(names[0]);
-    await using _second = await start(names[1]);
+    await using _both = await Serving.start(["serve", ...names.flatMap((name) => ["memory:160MiB", "--name", name])]);
     await sh(`mkdir -p ${place}`);
     for (const { what, begin, end, said } of uses) {
       await t.step(what, async () => {

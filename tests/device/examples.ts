@@ -69,7 +69,14 @@ function filterExample(example: string): string {
 /** What is done with a line. */
 export type Step =
   /** It ends by itself, with this status [0], and says this. */
-  | { readonly kind: "command"; readonly typed: string; readonly says?: RegExp; readonly status?: number }
+  | {
+    readonly kind: "command";
+    readonly typed: string;
+    readonly says?: RegExp;
+    readonly status?: number;
+    /** What is typed after it, so that it ends sooner. */
+    readonly more?: string;
+  }
   /**
    * It serves: its disks are written and read, then Ctrl-C ends it; or it is kept, for the steps that follow. Of a line that
    * covers examples the disks are only there: a filter's example may be one that makes errors.
@@ -85,6 +92,12 @@ export type Step =
   | { readonly kind: "program"; readonly typed: string; readonly before?: string; readonly keep?: true };
 
 const command = (typed: string, says?: RegExp): Step => ({ kind: "command", typed, ...(says && { says }) });
+const bench = (typed: string, says: RegExp, more = ""): Step => ({
+  kind: "command",
+  typed,
+  says,
+  more: `--seconds 1 --area 8MiB ${more}`,
+});
 const server = (typed: string): Step => ({ kind: "server", typed });
 const kept = (typed: string): Step => ({ kind: "server", typed, keep: true });
 const end = (by: "itself" | "Ctrl-C" | "SIGKILL"): Step => ({ kind: "end", by });
@@ -175,9 +188,10 @@ export const GROUPS: Readonly<Record<string, readonly Step[]>> = {
   ],
   "dblock bench": [
     { kind: "module", typed: "src/README.md program 1" },
-    command("dblock bench ./new.img?size=1GiB", /^write 4 KiB, one at a time .* \d+\.\d\d$/m),
-    command("dblock bench ./disk.img", /^read 4 KiB, one at a time .* \d+\.\d\d$/m),
-    command("dblock bench ./disk.ts?size=1GiB --read-only --json", /"ratio": [\d.]+/),
+    // All jobs, once; as they stand there these take minutes.
+    bench("dblock bench ./new.img?size=1GiB", /^write 4 KiB, one at a time .* \d+\.\d\d$/m),
+    bench("dblock bench ./disk.img", /^read 4 KiB, one at a time .* \d+\.\d\d$/m, "--jobs randread-4KiB-1"),
+    bench("dblock bench ./disk.ts?size=1GiB --read-only --json", /"ratio": [\d.]+/, "--jobs randread-4KiB-1"),
   ],
 };
 

@@ -39,13 +39,14 @@ async function endBy(running: Running, signal?: Deno.Signal): Promise<Deno.Comma
   return await running.end(END_MS);
 }
 
-/** What is written is read back, at the end of the disk too. */
+/** What is written is read back, at the end of the disk too. One shell for all: a program takes a while to start. */
 async function exercise(path: string): Promise<void> {
-  const last = Math.floor(Number((await sh(`blockdev --getsize64 ${path}`)).stdout) / 2 ** 20) - 1;
-  for (const at of [1, last]) {
-    await sh(`head -c 1M /dev/urandom >/tmp/in; dd if=/tmp/in of=${path} bs=1M seek=${at} oflag=direct status=none`);
-    await sh(`dd if=${path} bs=1M skip=${at} count=1 iflag=direct status=none | cmp - /tmp/in`);
-  }
+  await sh(`set -e; last=$(($(blockdev --getsize64 ${path}) / 1048576 - 1))
+    head -c 1M /dev/urandom >/tmp/in
+    for at in 1 $last; do
+      dd if=/tmp/in of=${path} bs=1M seek=$at oflag=direct status=none
+      dd if=${path} bs=1M skip=$at count=1 iflag=direct status=none | cmp - /tmp/in
+    done`);
 }
 
 /** The same over NBD, where the program says that it is. */
@@ -93,8 +94,7 @@ async function runProgram(step: Step & { readonly kind: "program" }): Promise<Ru
 }
 
 async function runCommand(step: Step & { readonly kind: "command" }): Promise<void> {
-  // As it stands there bench takes minutes.
-  const typed = step.typed.startsWith("dblock bench") ? `${step.typed} --seconds 1 --area 8MiB` : step.typed;
+  const typed = `${step.typed} ${step.more ?? ""}`;
   const { status, stdout, stderr } = await sh(`cd ${FOLDER}; ${typed}`, {
     check: false,
     env: { PATH },
@@ -113,6 +113,7 @@ for (const [name, steps] of Object.entries(GROUPS)) {
       if (running !== undefined) kept.push(stack.use(running));
     };
     for (const step of steps) {
+      const startedMs = performance.now();
       switch (step.kind) {
         case "command":
           await runCommand(step);
@@ -139,6 +140,8 @@ for (const [name, steps] of Object.entries(GROUPS)) {
           assertEquals(died ?? code, signal === "SIGKILL" ? signal : 0, running.stderr);
         }
       }
+      const what = step.kind === "end" ? `its end by ${step.by}` : step.typed;
+      console.log(`${((performance.now() - startedMs) / 1000).toFixed(1)} s: ${what.slice(0, 100)}`);
     }
     assertEquals(kept, []);
   });

@@ -36,91 +36,98 @@ async function sleepCounts(pid: number): Promise<Map<string, number>> {
   return counts;
 }
 
-Deno.test("one reader and writer at a time, with every length of the poll", async () => {
-  await using disk = await Ramdisk.start({ name: "poll0", args: ["--size", "64M"] });
-  const before = (await Deno.readTextFile(parameter)).trim();
-  try {
-    for (const pollUs of [0, 200, 10_000, 4_000_000_000]) {
-      await Deno.writeTextFile(parameter, `${pollUs}`);
-      const result = await fio(
-        `--name=one --filename=${disk.path} --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=4M --verify=crc32c`,
-      );
-      assertEquals([result.status, ...fioErrors(result)], [0, 0], `poll_us=${pollUs}: ${result.stderr}`);
-    }
-    // No reader is left, and the longest poll is still set.
-    let used = Infinity;
-    // What the load has left to do (V8's memory, threads that end) may take a while.
-    for (let round = 0; round < 5 && used >= 150; round++) {
-      const started = await cpuMs(disk.pid);
-      await new Promise((resolve) => setTimeout(resolve, 3_000));
-      used = await cpuMs(disk.pid) - started;
-    }
-    figure({ "CPU time of an idle server in 3 s": [used, "ms"] });
-    assert(used < 150, `an idle server used ${used} ms of CPU in 3 s`);
-  } finally {
-    await Deno.writeTextFile(parameter, before);
+async function verifiesAtEachLength(disk: Ramdisk): Promise<void> {
+  for (const pollUs of [0, 200, 10_000, 4_000_000_000]) {
+    await Deno.writeTextFile(parameter, `${pollUs}`);
+    const result = await fio(
+      `--name=one --filename=${disk.path} --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=4M --verify=crc32c`,
+    );
+    assertEquals([result.status, ...fioErrors(result)], [0, 0], `poll_us=${pollUs}: ${result.stderr}`);
   }
   for (const wrong of ["-1", "soon"]) {
     assertEquals((await sh(`echo ${wrong} > ${parameter}`, { check: false })).status, 1, wrong);
   }
-});
+}
 
-Deno.test({
-  name: "where polling is on, one reader's requests find the server awake",
-  ignore: !requires(
-    "a second CPU, and a reader as fast as the poll is long",
-    navigator.hardwareConcurrency > 1 && kernelSlowness === 1,
-  ),
-  async fn() {
-    const before = (await Deno.readTextFile(parameter)).trim();
-    await using disk = await Ramdisk.start({ name: "poll2", args: ["--size", "64M"] });
-    // The reader's CPU is not the server's: polling gives way to any other task.
-    await sh(`taskset --all-tasks --cpu-list --pid 0 ${disk.pid}`);
-    const requests = 5_000;
-    const sleepsPerRequest = async (pollUs: number): Promise<number> => {
-      await Deno.writeTextFile(parameter, `${pollUs}`);
-      const before = await sleepCounts(disk.pid);
-      await sh(`taskset --cpu-list 1 dd if=${disk.path} of=/dev/null bs=4k count=${requests} iflag=direct status=none`);
-      const after = await sleepCounts(disk.pid);
-      return [...after].reduce((sum, [tid, count]) => sum + count - (before.get(tid) ?? 0), 0) / requests;
-    };
-    try {
-      const asleep = await sleepsPerRequest(0);
-      assert(asleep > 0.8, `without polling the server slept ${asleep} times per request`);
-      // On a host that others share polling may not pay, and then it is right that the server sleeps: only rounds for which
-      // the VM had its processors count.
-      let [awake, isJudged] = [Infinity, false];
-      for (let round = 0; round < 5 && awake >= 0.5; round++) {
-        const started = performance.now();
-        awake = Math.min(awake, await sleepsPerRequest(1_000));
-        const tookMs = performance.now() - started;
-        isJudged ||= tookMs / pacedMs(tookMs) < contendedFrom;
-      }
-      figure({ "sleeps without polling": [asleep, "/request"], "with polling": [awake, "/request"] });
-      assert(awake < 0.5 || !isJudged, `with polling the server slept ${awake} times per request`);
-    } finally {
-      await Deno.writeTextFile(parameter, before);
-    }
-  },
-});
+/** No reader is left, and the longest poll is still set. */
+async function idles(disk: Ramdisk): Promise<void> {
+  let used = Infinity;
+  // What the load has left to do (V8's memory, threads that end) may take a while.
+  for (let round = 0; round < 5 && used >= 150; round++) {
+    const started = await cpuMs(disk.pid);
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    used = await cpuMs(disk.pid) - started;
+  }
+  figure({ "CPU time of an idle server in 3 s": [used, "ms"] });
+  assert(used < 150, `an idle server used ${used} ms of CPU in 3 s`);
+}
 
-Deno.test("a polling server is killed, and its device destroyed by force, at once", async () => {
-  const before = (await Deno.readTextFile(parameter)).trim();
+async function findsServerAwake(disk: Ramdisk): Promise<void> {
+  // The reader's CPU is not the server's: polling gives way to any other task.
+  await sh(`taskset --all-tasks --cpu-list --pid 0 ${disk.pid}`);
+  const requests = 5_000;
+  const sleepsPerRequest = async (pollUs: number): Promise<number> => {
+    await Deno.writeTextFile(parameter, `${pollUs}`);
+    const before = await sleepCounts(disk.pid);
+    await sh(`taskset --cpu-list 1 dd if=${disk.path} of=/dev/null bs=4k count=${requests} iflag=direct status=none`);
+    const after = await sleepCounts(disk.pid);
+    return [...after].reduce((sum, [tid, count]) => sum + count - (before.get(tid) ?? 0), 0) / requests;
+  };
+  const asleep = await sleepsPerRequest(0);
+  assert(asleep > 0.8, `without polling the server slept ${asleep} times per request`);
+  // On a host that others share polling may not pay, and then it is right that the server sleeps: only rounds for which
+  // the VM had its processors count.
+  let [awake, isJudged] = [Infinity, false];
+  for (let round = 0; round < 5 && awake >= 0.5; round++) {
+    const started = performance.now();
+    awake = Math.min(awake, await sleepsPerRequest(1_000));
+    const tookMs = performance.now() - started;
+    isJudged ||= tookMs / pacedMs(tookMs) < contendedFrom;
+  }
+  figure({ "sleeps without polling": [asleep, "/request"], "with polling": [awake, "/request"] });
+  assert(awake < 0.5 || !isJudged, `with polling the server slept ${awake} times per request`);
+  await sh(`taskset --all-tasks --cpu-list --pid 0,1 ${disk.pid}`);
+}
+
+async function endsAtOnce(disk: Ramdisk, ending: "kill" | "destroy"): Promise<void> {
   await Deno.writeTextFile(parameter, "10000");
+  const reading = sh(`while dd if=${disk.path} of=/dev/null bs=4k count=500 iflag=direct; do :; done`, {
+    check: false,
+  });
+  const before = infoOf(disk.name)!.requests[0]!;
+  await waitFor("a reader is at it", () => infoOf(disk.name)!.requests[0]! > before + 200);
+  const started = performance.now();
+  if (ending === "kill") disk.child.kill("SIGKILL");
+  else assertEquals(await destroyDevice(disk.name), 0);
+  await reading;
+  await waitFor("the device is gone", () => infoOf(disk.name) === undefined);
+  assertWithin(5_000, performance.now() - started, `gone after ${ending}`);
+}
+
+const isFast = requires(
+  "a second CPU, and a reader as fast as the poll is long",
+  navigator.hardwareConcurrency > 1 && kernelSlowness === 1,
+);
+
+Deno.test("a server that polls", async (t) => {
+  const before = (await Deno.readTextFile(parameter)).trim();
+  const start = (name: string) => Ramdisk.start({ name, args: ["--size", "64M"] });
   try {
-    for (const ending of ["kill", "destroy"] as const) {
-      await using disk = await Ramdisk.start({ name: "poll1", args: ["--size", "64M"] });
-      const reading = sh(`while dd if=${disk.path} of=/dev/null bs=4k count=500 iflag=direct; do :; done`, {
-        check: false,
-      });
-      await waitFor("a reader is at it", () => infoOf("poll1")!.requests[0]! > 200);
-      const started = performance.now();
-      if (ending === "kill") disk.child.kill("SIGKILL");
-      else assertEquals(await destroyDevice("poll1"), 0);
-      await reading;
-      await waitFor("the device is gone", () => infoOf("poll1") === undefined);
-      assertWithin(5_000, performance.now() - started, `gone after ${ending}`);
-    }
+    // One disk for all that ends none: a start takes longer than most of this.
+    await using disk = await start("poll0");
+    await t.step(
+      "serves one reader and writer at a time, with every length of the poll",
+      () => verifiesAtEachLength(disk),
+    );
+    await t.step("uses no CPU while it is idle, with the longest poll", () => idles(disk));
+    await t.step({
+      name: "is awake when the next request of one reader comes",
+      ignore: !isFast,
+      fn: () => findsServerAwake(disk),
+    });
+    await t.step("is killed at once", () => endsAtOnce(disk, "kill"));
+    await using other = await start("poll1");
+    await t.step("has its device destroyed by force at once", () => endsAtOnce(other, "destroy"));
   } finally {
     await Deno.writeTextFile(parameter, before);
   }

@@ -90,13 +90,15 @@ Deno.test("a disk whose server died is not recovered with anything but its store
 });
 
 Deno.test("the name of a killed server is free for the same command at once", async () => {
-  const args = ["--size", "64M"];
+  const start = () => Ramdisk.start({ name: "recover4", args: ["--size", "64M"] });
+  let killed = await start();
   for (let round = 0; round < 2; round++) {
-    const killed = await Ramdisk.start({ name: "recover4", args });
     killed.child.kill("SIGKILL"); // its end is not waited for
-    await using next = await Ramdisk.start({ name: "recover4", args });
+    const next = await start();
     assertMatch(next.stdout, /^\/dev\/recover4 is ready/);
     await killed.end();
+    killed = next;
   }
+  await killed[Symbol.asyncDispose]();
   assertEquals(infoOf("recover4"), undefined);
 });
