@@ -3,9 +3,9 @@
 import { DblockError, describe, ERRNO, errnoOf } from "../disk/errors.ts";
 import { UsageError } from "./cli.ts";
 import { readItems } from "./command.ts";
-import { checkName, DISK_OPTIONS, type DiskPlan, readDisks } from "./disk_plan.ts";
+import { DISK_OPTIONS, type DiskPlan, readDisks } from "./disk_plan.ts";
 import { basename } from "./path.ts";
-import { splitWords } from "./words.ts";
+import { checkName, splitWords } from "./words.ts";
 
 /** Where the disks of a machine stand, a file each. */
 export const CONFIG_FOLDER = "/etc/dblock";

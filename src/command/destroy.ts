@@ -5,7 +5,7 @@ import { devicePath } from "../module/control.ts";
 import { destroy } from "../module/destroy.ts";
 import { UsageError } from "./cli.ts";
 import { type Command, readTyped } from "./command.ts";
-import { checkName } from "./disk_plan.ts";
+import { checkName } from "./words.ts";
 import { withNames } from "./info.ts";
 import { forgetStarted, readStarted } from "./run_folder.ts";
 

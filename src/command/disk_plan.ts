@@ -5,7 +5,6 @@
  */
 import { DBLOCK_QUEUE_COUNT_MAX, DBLOCK_QUEUE_DEPTH_MAX } from "../module/abi.ts";
 import { DblockError } from "../disk/errors.ts";
-import { whyBadName } from "../module/control.ts";
 import { ON_DEATH, type OnDeath } from "../module/words.ts";
 import { type NbdAddress, parseNbdAddress, parseNbdUri } from "../nbd/address.ts";
 import { parseCount, parseTimeout, UsageError } from "./cli.ts";
@@ -13,7 +12,7 @@ import type { Item, Option } from "./command.ts";
 import { type ParsedFilter, parseFilter } from "../filters/table.ts";
 import type { DiskSource } from "./disk_source.ts";
 import { readSpec } from "./schemes.ts";
-import { didYouMean } from "./words.ts";
+import { checkName, didYouMean } from "./words.ts";
 
 /** Where a disk is to be had: in /dev, or from an NBD server. */
 export type Exit =
@@ -158,18 +157,6 @@ function readDisk(spec: string, items: readonly Item[]): DiskPlan {
     queues: queues === undefined ? undefined : parseCount(queues, "queues", 1, DBLOCK_QUEUE_COUNT_MAX),
     depth: depth === undefined ? undefined : parseCount(depth, "requests", 1, DBLOCK_QUEUE_DEPTH_MAX),
   };
-}
-
-/**
- * The name of a disk, as it was typed; "/dev/NAME" means the same.
- *
- * @throws {UsageError} if it cannot be one.
- */
-export function checkName(text: string): string {
-  const name = text.replace(/^\/dev\//, "");
-  const wrong = whyBadName(name);
-  if (wrong === undefined) return name;
-  throw new UsageError(`"${text}" cannot be a disk's name: ${wrong}`);
 }
 
 function readPolicy(text: string): OnDeath {

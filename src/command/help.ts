@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 /** `dblock help`: what there is to type. */
 import { filters } from "../filters/table.ts";
-import { UsageError } from "./cli.ts";
 import { type Command, helpOf, readTyped, row } from "./command.ts";
-import { didYouMean } from "./words.ts";
+import { findCommand, overview } from "./command_line.ts";
 
 /** The subcommand, over a table of which it is part. */
 export function helpOver(commands: () => readonly Command[]): Command {
@@ -26,17 +25,6 @@ export function helpOver(commands: () => readonly Command[]): Command {
   };
 }
 
-/**
- * A subcommand by its name.
- *
- * @throws {UsageError} with the one that was meant.
- */
-export function findCommand(name: string, commands: readonly Command[]): Command {
-  const found = commands.find((command) => command.name === name);
-  if (found !== undefined) return found;
-  throw new UsageError(`there is no command ${name}${didYouMean(name, commands.map((command) => command.name))}`);
-}
-
 /** All filters with their options. */
 function filterHelp(): string {
   const sections = Object.entries(filters).map(([name, { summary, example, options }]) =>
@@ -49,18 +37,4 @@ function filterHelp(): string {
   return `A filter stands in front of a disk: dblock serve SPEC --with NAME=OPTION=VALUE,...\n\n${
     sections.join("\n\n")
   }`;
-}
-
-/** All subcommands. */
-export function overview(commands: readonly Command[]): string {
-  return `dblock: disks that programs serve
-
-  sudo dblock serve memory:4GiB --name scratch     a disk: /dev/scratch
-  sudo dblock list                                 what there is
-  sudo dblock destroy scratch                      end it, from another terminal
-
-${commands.map(({ name, summary }) => row(`  dblock ${name}`, summary)).join("\n")}
-
-dblock COMMAND --help says more. Exit status: 0; 1 it failed; 2 it was typed wrongly.
-As dblock-ramdisk, this program is the ramdisk: dblock-ramdisk --help.`;
 }

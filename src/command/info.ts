@@ -4,7 +4,7 @@ import { DblockError } from "../disk/errors.ts";
 import { type DeviceInfo, info, list } from "../module/info.ts";
 import { UsageError } from "./cli.ts";
 import { type Command, JSON_OPTION, readTyped } from "./command.ts";
-import { checkName } from "./disk_plan.ts";
+import { checkName } from "./words.ts";
 import { formatDevice, jsonOf } from "./listing.ts";
 import { ask, type Description, readStarted } from "./run_folder.ts";
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /**
- * The executable: `dblock`, or `dblock-ramdisk` if that is the name it was called by. Each is a bundle of its own, so that
- * the ramdisk starts as if there were nothing else.
+ * The executable: `dblock`, or `dblock-ramdisk` if that is the name it was called by. Most of `dblock`
+ * is a bundle of its own, so that the ramdisk and what opens no disk start as if there were nothing else.
  */
+import { isLight, LIGHT_COMMANDS, runDblock } from "./command_line.ts";
 import { basename } from "./path.ts";
 import { ramdisk } from "./ramdisk.ts";
 
@@ -14,6 +15,7 @@ function calledAs(): string {
 
 if (import.meta.main) {
   if (calledAs().startsWith("dblock-ramdisk")) await ramdisk(Deno.args);
+  else if (isLight(Deno.args)) await runDblock(Deno.args, LIGHT_COMMANDS);
   else {
     const { dblock } = await import(new URL("./main.ts", import.meta.url).href);
     await dblock(Deno.args);

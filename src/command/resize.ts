@@ -4,7 +4,7 @@ import { devicePath } from "../module/control.ts";
 import { info } from "../module/info.ts";
 import { formatSize, UsageError } from "./cli.ts";
 import { type Command, readTyped } from "./command.ts";
-import { checkName } from "./disk_plan.ts";
+import { checkName } from "./words.ts";
 import { withNames } from "./info.ts";
 import { diskSize } from "./parameters.ts";
 import { ask } from "./run_folder.ts";

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/** Words as people type them: how a file of words is split, and which known word a wrong one was meant to be. */
+/** Words as people type them: how a file of words is split, which known word a wrong one was meant to be, a disk's name. */
+import { whyBadName } from "../module/control.ts";
 import { UsageError } from "./cli.ts";
 
 const SPACE = /\s/;
@@ -80,4 +81,16 @@ function distanceOf(from: string, to: string): number {
     rows.push(row);
   }
   return rows[from.length]![to.length]!;
+}
+
+/**
+ * The name of a disk, as it was typed; "/dev/NAME" means the same.
+ *
+ * @throws {UsageError} if it cannot be one.
+ */
+export function checkName(text: string): string {
+  const name = text.replace(/^\/dev\//, "");
+  const wrong = whyBadName(name);
+  if (wrong === undefined) return name;
+  throw new UsageError(`"${text}" cannot be a disk's name: ${wrong}`);
 }

@@ -4,7 +4,7 @@
  * test sees that no example is missing.
  */
 import { COMMANDS } from "../../src/command/commands.ts";
-import { overview } from "../../src/command/help.ts";
+import { overview } from "../../src/command/command_line.ts";
 import { HELP } from "../../src/command/ramdisk.ts";
 import { filters } from "../../src/filters/table.ts";
 

@@ -6,7 +6,7 @@ import { COMMANDS } from "../../../src/command/commands.ts";
 import { readConfig } from "../../../src/command/config.ts";
 import { readItems } from "../../../src/command/command.ts";
 import { DISK_OPTIONS, readDisks } from "../../../src/command/disk_plan.ts";
-import { overview } from "../../../src/command/help.ts";
+import { overview } from "../../../src/command/command_line.ts";
 import { readCommandLine } from "../../../src/command/main.ts";
 import { SERVE } from "../../../src/command/serve.ts";
 import { splitWords } from "../../../src/command/words.ts";
