@@ -6,7 +6,7 @@ import { COMMANDS } from "../../../src/command/commands.ts";
 import { readConfig } from "../../../src/command/config.ts";
 import { readItems } from "../../../src/command/command.ts";
 import { DISK_OPTIONS, readDisks } from "../../../src/command/disk_plan.ts";
-import { overview } from "../../../src/command/command_line.ts";
+import { isLight, LIGHT_COMMANDS, overview } from "../../../src/command/command_line.ts";
 import { readCommandLine } from "../../../src/command/main.ts";
 import { SERVE } from "../../../src/command/serve.ts";
 import { splitWords } from "../../../src/command/words.ts";
@@ -141,4 +141,15 @@ Deno.test("readConfig() names a disk by its file, reads folders, and says in whi
   assertThrows(() => readConfig(`${dir}/c`), UsageError, "there is no SPEC in it");
   assertThrows(() => readConfig(`${dir}/none`), Error, "there is no such file or folder");
   Deno.removeSync(dir, { recursive: true });
+});
+
+Deno.test("subcommands that open no disk start without filters, NBD and what SPECs mean", async () => {
+  assertEquals(LIGHT_COMMANDS.filter((command) => !COMMANDS.includes(command)), []);
+  assertEquals([["list"], ["--version"], ["serve"], ["--help"], []].map(isLight), [true, true, false, false, false]);
+  const program = new URL("../../../src/command/program.ts", import.meta.url).pathname;
+  const deno = new URL("../../../src/build/deno.sh", import.meta.url).pathname;
+  const { stdout } = await new Deno.Command(deno, { args: ["info", "--json", "--no-lock", program] }).output();
+  const { modules } = JSON.parse(new TextDecoder().decode(stdout)) as { modules: { specifier: string }[] };
+  const heavy = modules.filter(({ specifier }) => /\/(nbd|filters)\/|\/schemes\.ts$/.test(specifier));
+  assertEquals([modules.length > 20, heavy], [true, []]);
 });
