@@ -3,10 +3,12 @@
 import { DblockError, withHint } from "../disk/errors.ts";
 import { devicePath } from "../module/control.ts";
 import { destroy } from "../module/destroy.ts";
+import { kernelDevicePath } from "../system/kernel_nbd.ts";
 import { UsageError } from "./cli.ts";
 import { type Command, readTyped } from "./command.ts";
 import { checkName } from "./words.ts";
 import { withNames } from "./info.ts";
+import { destroyKernelDisk } from "./kernel_disk.ts";
 import { forgetStarted, readStarted } from "./run_folder.ts";
 
 /** The subcommand. */
@@ -25,17 +27,18 @@ export const DESTROY: Command = {
     if (names.length === 0) throw new UsageError("the NAME of a disk is missing (dblock list shows all)");
     return async () => {
       for (const name of names) {
-        await destroyOne(name, typed.has("force"));
-        console.log(`${devicePath(name)} is destroyed`);
+        console.log(`${await destroyOne(name, typed.has("force"))} is destroyed`);
       }
     };
   },
 };
 
-async function destroyOne(name: string, force: boolean): Promise<void> {
+/** @returns where it was */
+async function destroyOne(name: string, force: boolean): Promise<string> {
   const started = readStarted(name);
   try {
-    await destroy(name, { force });
+    if (started?.kernelNbd === undefined) await destroy(name, { force });
+    else await destroyKernelDisk(started, { force });
   } catch (error) {
     if (!(error instanceof DblockError) || error.code !== "EBUSY") throw await withNames(error);
     const first = error.wrong.includes("mounted on") ? "umount it first" : "end that first";
@@ -43,6 +46,7 @@ async function destroyOne(name: string, force: boolean): Promise<void> {
   }
   // A dead server has left it; one that lives removes what it has written by itself.
   if (started !== undefined && readStarted(name)?.pid === started.pid && !isAlive(started.pid)) forgetStarted(name);
+  return started?.kernelNbd === undefined ? devicePath(name) : `${kernelDevicePath(started.kernelNbd)} (${name})`;
 }
 
 function isAlive(pid: number): boolean {

@@ -14,9 +14,10 @@ import type { DiskSource } from "./disk_source.ts";
 import { readSpec } from "./schemes.ts";
 import { checkName, didYouMean } from "./words.ts";
 
-/** Where a disk is to be had: in /dev, or from an NBD server. */
+/** Where a disk is to be had: in /dev, by this module or by the kernel's NBD client, or from an NBD server. */
 export type Exit =
   | { readonly kind: "device"; /** Undefined: the first dblockN that is free. */ readonly name: string | undefined }
+  | { readonly kind: "kernel-nbd"; /** What the commands call it; the kernel calls it nbdN. */ readonly name: string }
   | {
     readonly kind: "nbd";
     readonly address: NbdAddress; /** Undefined: the disk's name. */
@@ -51,6 +52,13 @@ export const DISK_OPTIONS: readonly Option[] = [
     value: "ADDRESS",
     ofDisk: true,
     text: "serve it over NBD: unix:PATH, HOST:PORT, or an nbd:// URI, which names the export",
+  },
+  {
+    name: "transport",
+    value: "nbd",
+    ofDisk: true,
+    text:
+      "without dblock.ko: the kernel's own NBD client has the disk, as /dev/nbdN; --name is what other commands call it",
   },
   {
     name: "with",
@@ -110,7 +118,7 @@ export function readDisks(items: readonly Item[]): DiskPlan[] {
 export function requireNames(plans: readonly DiskPlan[]): void {
   const names = new Set<string>();
   for (const exit of plans.flatMap(({ exits }) => exits)) {
-    if (exit.kind !== "device" || exit.name === undefined) continue;
+    if (exit.kind === "nbd" || exit.name === undefined) continue;
     if (names.has(exit.name)) {
       throw new UsageError(`--name ${exit.name} is there twice: each disk has a name of its own`);
     }
@@ -143,12 +151,13 @@ function readDisk(spec: string, items: readonly Item[]): DiskPlan {
   if (given.has("watch") && !source.hasModule) {
     throw new UsageError(`--watch is for modules, such as ./disk.ts, and ${spec} is none`);
   }
+  const ways = given.has("transport") ? overKernelNbd(given, exits, onDeath) : exits;
   const [queues, depth] = [given.get("queues"), given.get("depth")];
   return {
     words,
     source,
     filters,
-    exits: exits.length > 0 ? exits : [{ kind: "device", name: undefined }],
+    exits: ways.length > 0 ? ways : [{ kind: "device", name: undefined }],
     readOnly: given.has("read-only"),
     onDeath,
     takeOver,
@@ -157,6 +166,20 @@ function readDisk(spec: string, items: readonly Item[]): DiskPlan {
     queues: queues === undefined ? undefined : parseCount(queues, "queues", 1, DBLOCK_QUEUE_COUNT_MAX),
     depth: depth === undefined ? undefined : parseCount(depth, "requests", 1, DBLOCK_QUEUE_DEPTH_MAX),
   };
+}
+
+/** The same ways out, without the module. */
+function overKernelNbd(given: ReadonlyMap<string, string>, exits: readonly Exit[], onDeath: OnDeath): readonly Exit[] {
+  const transport = given.get("transport");
+  if (transport !== "nbd") throw new UsageError(`"${transport}" is not a transport (there is: nbd)`);
+  if (onDeath !== "remove") throw new UsageError(`--on-death ${onDeath} needs dblock.ko, and not --transport nbd`);
+  for (const option of ["take-over", "queues", "depth"]) {
+    if (given.has(option)) throw new UsageError(`--${option} needs dblock.ko, and not --transport nbd`);
+  }
+  if (!exits.some(({ kind }) => kind === "device")) {
+    throw new UsageError("--transport nbd needs a name for the disk: --name NAME");
+  }
+  return exits.map((exit) => exit.kind === "device" ? { kind: "kernel-nbd", name: exit.name! } : exit);
 }
 
 function readPolicy(text: string): OnDeath {

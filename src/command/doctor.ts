@@ -49,6 +49,11 @@ export async function examine(root = ""): Promise<Finding[]> {
   ];
 }
 
+/** The kernel's own module is the distribution's, and signed. */
+const KERNEL_NBD: Finding = {
+  what: "without the module: sudo modprobe nbd; sudo dblock serve SPEC --name NAME --transport nbd",
+};
+
 async function examineModule(root: string, isRoot: boolean): Promise<Finding[]> {
   const release = Deno.osRelease();
   if (!exists(`${root}/proc/modules`)) {
@@ -61,12 +66,12 @@ async function examineModule(root: string, isRoot: boolean): Promise<Finding[]> 
   if (!exists(`${root}${DBLOCK_CONTROL_PATH}`)) {
     const lockdown = lockdownOf(root);
     const load: Finding = { what: `module: not loaded (kernel ${release})`, mend: "sudo make load" };
-    if (lockdown === "none") return [load];
+    if (lockdown === "none") return [load, KERNEL_NBD];
     const what = `lockdown: ${lockdown}, so the kernel loads only modules that are signed`;
     return [load, {
       what,
       mend: "sign kmod/dblock.ko with a key that the machine trusts (mokutil), or turn Secure Boot off",
-    }];
+    }, KERNEL_NBD];
   }
   if (!isRoot) return [{ what: `module: loaded (kernel ${release})` }];
   try {

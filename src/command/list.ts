@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 /** `dblock list`: all disks of the module in a line each. */
+import { DblockError } from "../disk/errors.ts";
 import { type DeviceInfo, list } from "../module/info.ts";
 import { formatSize } from "./cli.ts";
 import { type Command, JSON_OPTION, readTyped } from "./command.ts";
+import { kernelDiskRows } from "./kernel_disk.ts";
 import { jsonOf } from "./listing.ts";
 import { readStarted } from "./run_folder.ts";
 
@@ -19,27 +21,40 @@ export const LIST: Command = {
   parse(words) {
     const typed = readTyped(words, this, 0);
     return async () => {
-      const infos = (await list()).sort((a, b) => a.name < b.name ? -1 : 1);
+      const kernelRows = kernelDiskRows();
+      const infos = await ofModule(kernelRows.length > 0);
       if (typed.has("json")) console.log(jsonOf(infos));
-      else console.log(infos.length === 0 ? "there is no disk" : table(infos));
+      else if (infos.length + kernelRows.length === 0) console.log("there is no disk");
+      else console.log(table([...infos.map(rowOf), ...kernelRows]));
     };
   },
 };
 
 const HEAD = ["DISK", "SIZE", "STATE", "SERVER", "OPEN", "SPEC"];
 
-function table(infos: readonly DeviceInfo[]): string {
-  const rows = [
-    HEAD,
-    ...infos.map((info) => [
-      info.path,
-      formatSize(info.sizeBytes),
-      info.state,
-      info.server === undefined ? "none" : `${info.server.pid}`,
-      `${info.openCount}`,
-      readStarted(info.name)?.words[0] ?? "",
-    ]),
+/** The disks of the module, which need not be there if other disks are. */
+async function ofModule(thereAreOthers: boolean): Promise<readonly DeviceInfo[]> {
+  try {
+    return (await list()).sort((a, b) => a.name < b.name ? -1 : 1);
+  } catch (error) {
+    if (thereAreOthers && error instanceof DblockError && error.code === "ENOENT") return [];
+    throw error;
+  }
+}
+
+function rowOf(info: DeviceInfo): string[] {
+  return [
+    info.path,
+    formatSize(info.sizeBytes),
+    info.state,
+    info.server === undefined ? "none" : `${info.server.pid}`,
+    `${info.openCount}`,
+    readStarted(info.name)?.words[0] ?? "",
   ];
+}
+
+function table(body: readonly (readonly string[])[]): string {
+  const rows = [HEAD, ...body];
   const widths = HEAD.map((_, column) => Math.max(...rows.map((cells) => cells[column]!.length)));
   return rows.map((cells) => cells.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd()).join("\n");
 }

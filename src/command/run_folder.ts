@@ -17,6 +17,8 @@ export interface Started {
   readonly cwd: string;
   /** What followed `dblock serve`. */
   readonly words: readonly string[];
+  /** The number of /dev/nbdN, if the kernel's NBD client has the disk. */
+  readonly kernelNbd?: number;
 }
 
 /** What a server can be asked. */
@@ -61,8 +63,9 @@ export function readStarted(name: string): Started | undefined {
 
 function isStarted(value: unknown): value is Started {
   if (typeof value !== "object" || value === null) return false;
-  const { name, pid, cwd, words } = value as Partial<Record<keyof Started, unknown>>;
+  const { name, pid, cwd, words, kernelNbd } = value as Partial<Record<keyof Started, unknown>>;
   return typeof name === "string" && typeof pid === "number" && typeof cwd === "string" && Array.isArray(words) &&
+    (kernelNbd === undefined || Number.isInteger(kernelNbd)) &&
     words.every((word) => typeof word === "string");
 }
 

@@ -12,6 +12,7 @@ import { becomeIoFlusher, formatSize, keepCode, UsageError } from "./cli.ts";
 import { type Command, type Option, readItems, row } from "./command.ts";
 import { CONFIG_FOLDER, readConfig } from "./config.ts";
 import { DISK_OPTIONS, type DiskPlan, readDisks, requireNames } from "./disk_plan.ts";
+import { endAtSignals, greetingOfKernelDisk, type KernelDisk, startKernelDisks } from "./serve_kernel_disk.ts";
 import { counted } from "./listing.ts";
 import { answerQuestions, type Description, keepStarted, type Question } from "./run_folder.ts";
 import { SCHEMES } from "./schemes.ts";
@@ -116,6 +117,10 @@ export async function serveDisks(plans: readonly DiskPlan[]): Promise<void> {
     await Promise.all(disks.flatMap((disk) => disk.devices.map((device) => device.close({ force: true }))));
   });
   const servers = await startServers(disks, signal);
+  undo.defer(async () => {
+    await Promise.all(servers.map(({ server }) => server.close()));
+  });
+  const kernelDisks = await startKernelDisks(disks);
   undo.move();
   const left = new Set<string>();
   using _words = leaveWords(disks, left);
@@ -123,7 +128,8 @@ export async function serveDisks(plans: readonly DiskPlan[]): Promise<void> {
   using _heard = heedSignals(() => [...running].flatMap((disk) => disk.devices));
   interrupted[Symbol.dispose]();
   using _servers = closeAtSignals(servers);
-  for (const line of greetings(disks, servers)) say(line);
+  using _kernelDisks = endAtSignals(kernelDisks, complain);
+  for (const line of greetings(disks, servers, kernelDisks)) say(line);
 
   const failures: DblockError[] = [];
   await Promise.all([
@@ -140,6 +146,10 @@ export async function serveDisks(plans: readonly DiskPlan[]): Promise<void> {
     ...servers.map(async ({ server, uris }) => {
       await server.closed;
       for (const uri of uris) say(`${uri} has ended`);
+    }),
+    ...kernelDisks.map(async (one) => {
+      await one.ended;
+      say(`${one.device.path} (${one.name}) has ended`);
     }),
   ]);
   for (const failure of failures.slice(1)) complain(failure.message);
@@ -197,7 +207,9 @@ async function startAll(
   }));
   if (failures.length === 0) return started.sort((a, b) => plans.indexOf(a.plan) - plans.indexOf(b.plan));
   await Promise.all(started.flatMap((disk) => disk.devices.map((device) => device.close({ force: true }))));
-  for (const { nbdParts } of started) for (const { backend } of nbdParts) await backend.close?.("unused");
+  for (const { nbdParts, kernelParts } of started) {
+    for (const { backend } of [...nbdParts, ...kernelParts]) await backend.close?.("unused");
+  }
   throw failures[0];
 }
 
@@ -267,10 +279,15 @@ async function answer(disk: ServedDisk, question: Question): Promise<Description
   }
 }
 
-function greetings(disks: readonly ServedDisk[], servers: readonly Exporter[]): string[] {
+function greetings(
+  disks: readonly ServedDisk[],
+  servers: readonly Exporter[],
+  kernelDisks: readonly KernelDisk[],
+): string[] {
   const lines = disks.flatMap((disk) => disk.devices.map((device) => greeting(disk, device)));
   for (const { uris } of servers) lines.push(...uris.map((uri) => `${uri} is ready`));
-  const names = disks.flatMap((disk) => disk.devices.map((device) => device.name));
+  lines.push(...kernelDisks.map(greetingOfKernelDisk));
+  const names = [...disks.flatMap((disk) => disk.devices), ...kernelDisks].map(({ name }) => name);
   const end = names.length === 1 ? `dblock destroy ${names[0]}, or Ctrl-C` : "Ctrl-C";
   const last = lines.pop();
   return last === undefined ? [] : [...lines, `${last}; to end ${lines.length === 0 ? "it" : "all"}: ${end}`];

@@ -31,6 +31,12 @@ export interface NbdPart {
   readonly backend: Backend;
 }
 
+/** A disk that the kernel's NBD client is to have: whoever gives it closes it. */
+export interface KernelNbdPart {
+  readonly name: string;
+  readonly backend: Backend;
+}
+
 /** How to start disks. */
 export interface StartOptions {
   readonly signal: AbortSignal;
@@ -51,6 +57,8 @@ export class ServedDisk {
   readonly plan: DiskPlan;
   /** What goes to NBD. */
   readonly nbdParts: readonly NbdPart[];
+  /** What goes to the kernel's NBD client. */
+  readonly kernelParts: readonly KernelNbdPart[];
   /** Resolves when the disk is served to /dev no more. */
   readonly ended: Promise<DeviceEnd[]>;
   readonly #devices: Map<DeviceExit, Device>;
@@ -62,13 +70,19 @@ export class ServedDisk {
   private constructor(
     plan: DiskPlan,
     options: StartOptions,
-    made: { backend: Backend; devices: Map<DeviceExit, Device>; nbdParts: readonly NbdPart[] },
+    made: {
+      backend: Backend;
+      devices: Map<DeviceExit, Device>;
+      nbdParts: readonly NbdPart[];
+      kernelParts: readonly KernelNbdPart[];
+    },
   ) {
     this.plan = plan;
     this.#options = options;
     this.#backend = made.backend;
     this.#devices = made.devices;
     this.nbdParts = made.nbdParts;
+    this.kernelParts = made.kernelParts;
     this.ended = Promise.all([...made.devices.keys()].map((exit) => this.#end(exit)));
   }
 
@@ -83,6 +97,7 @@ export class ServedDisk {
     const parts = shareBackend(backend, plan.exits.length);
     await using undo = new AsyncDisposableStack();
     const nbdParts: NbdPart[] = [];
+    const kernelParts: KernelNbdPart[] = [];
     const deviceParts: { exit: DeviceExit; part: Backend }[] = [];
     for (const [i, exit] of plan.exits.entries()) {
       const part = parts[i]!;
@@ -90,7 +105,8 @@ export class ServedDisk {
       else {
         const exported = plan.readOnly && !part.readOnly ? readOnly(part) : part;
         undo.defer(() => exported.close?.("unused"));
-        nbdParts.push({ exit, backend: exported });
+        if (exit.kind === "nbd") nbdParts.push({ exit, backend: exported });
+        else kernelParts.push({ name: exit.name, backend: exported });
       }
     }
     const devices = new Map<DeviceExit, Device>();
@@ -102,7 +118,7 @@ export class ServedDisk {
     }));
     for (const outcome of outcomes) if (outcome.status === "rejected") throw explain(outcome.reason);
     undo.move();
-    return new ServedDisk(plan, options, { backend, devices, nbdParts });
+    return new ServedDisk(plan, options, { backend, devices, nbdParts, kernelParts });
   }
 
   /** Its devices, as they are now. */
@@ -137,7 +153,7 @@ export class ServedDisk {
       const wrong = "what is mapped can grow, and not become smaller";
       throw new DblockError("EOPNOTSUPP", attempted, wrong, { hint: `serve it with ?raw: ${this.plan.source.text}` });
     }
-    if (this.nbdParts.length > 0) {
+    if (this.nbdParts.length + this.kernelParts.length > 0) {
       throw new DblockError("EOPNOTSUPP", attempted, "it is served over NBD, too", { hint: "serve it with ?raw" });
     }
     await this.replace({ shared: true, growToBytes: sizeBytes });

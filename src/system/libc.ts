@@ -111,6 +111,10 @@ const SYMBOLS = {
   // ssize_t recvmsg(int fd, struct msghdr *, int flags) and sendmsg, of less than 2 GiB: the lower half of the result says all
   recvmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   sendmsg: { parameters: ["i32", "buffer", "i32"], result: "i32" },
+  // int socket(int domain, int type, int protocol)
+  socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // int connect(int fd, const struct sockaddr *, socklen_t length)
+  connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   // int getsockname(int fd, struct sockaddr *, socklen_t *)
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   // int getsockopt(int fd, int level, int option, void *value, socklen_t *)

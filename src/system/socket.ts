@@ -12,6 +12,8 @@ const POLLIN = 1;
 const POLLOUT = 4;
 const REVENTS_SHIFT = 16;
 const SOL_SOCKET = 1;
+const SOCK_STREAM = 1;
+const SOCK_CLOEXEC = 0o2000000;
 const SO_SNDBUF = 7;
 const SO_ACCEPTCONN = 30;
 const SO_SNDBUFFORCE = 32;
@@ -48,6 +50,23 @@ export function fileOf(conn: Deno.Conn): number | undefined {
   if (Deno.build.os !== "linux" || Deno.permissions.querySync({ name: "ffi" }).state !== "granted") return undefined;
   const { localAddr } = conn;
   return localAddr.transport === "unix" ? acceptedUnixFile(localAddr.path) : internalFile(conn);
+}
+
+/**
+ * Connects to a unix socket that listens, and gives the file away: the caller closes it.
+ *
+ * @returns undefined if that fails
+ */
+export function connectUnix(path: string): number | undefined {
+  const bytes = new TextEncoder().encode(path);
+  const address = new DataView(new ArrayBuffer(SOCKADDR_UN_BYTES + 1));
+  address.setUint16(0, AF_UNIX, true);
+  new Uint8Array(address.buffer).set(bytes, 2);
+  const fd = libc().socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return undefined;
+  if (libc().connect(fd, address, 2 + bytes.length + 1) === 0) return fd;
+  libc().close(fd);
+  return undefined;
 }
 
 /** The file will be closed: its number means nothing any more. */

@@ -47,3 +47,16 @@ export async function survivesRemount({ type, mkfs, fsck }: FileSystem): Promise
   assertEquals((await runRamdisk(`-d --name ${type}`)).status, 0);
   assertEquals((await disk.end()).code, 0);
 }
+
+/** ext4 on a disk that is there keeps 20 MB of a real tree across a remount. */
+export async function keepsTree(path: string): Promise<void> {
+  await sh(`mkfs.ext4 -q ${path} && mount ${path} ${mountpoint}`);
+  try {
+    await sh(`cp --archive ${tree}/share/perl ${mountpoint} && umount ${mountpoint} && fsck.ext4 -fn ${path}`);
+    await sh(`mount -o ro ${path} ${mountpoint}`);
+    const { stdout } = await sh(`diff -r --no-dereference ${tree}/share/perl ${mountpoint}/perl`, { check: false });
+    assertEquals(stdout, "");
+  } finally {
+    await sh(`umount ${mountpoint}`, { check: false });
+  }
+}

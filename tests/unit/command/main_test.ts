@@ -88,7 +88,7 @@ Deno.test("options belong to the SPEC before them; those before the first SPEC t
   );
   const seen = plans.map(({ source, exits, timeoutMs, readOnly, depth }) => [
     source.text,
-    exits.map((exit) => exit.kind === "device" ? exit.name : `${exit.kind} ${exit.exportName}`),
+    exits.map((exit) => exit.kind === "nbd" ? `nbd ${exit.exportName}` : exit.name),
     timeoutMs,
     readOnly,
     depth,
@@ -98,6 +98,22 @@ Deno.test("options belong to the SPEC before them; those before the first SPEC t
     ["null:1MiB", ["nbd x"], 30_000, true, 4],
   ]);
   assertEquals(plansOf("null:512")[0]!.exits, [{ kind: "device", name: undefined }]);
+});
+
+Deno.test("--transport nbd gives names to the kernel's NBD client, and takes nothing that needs the module", () => {
+  assertEquals(plansOf("null:1MiB --name a --transport nbd")[0]!.exits, [{ kind: "kernel-nbd", name: "a" }]);
+  for (
+    const [words, wrong] of [
+      ["null:1MiB --transport nbd", "--name NAME"],
+      ["null:1MiB --name a --transport ublk", "there is: nbd"],
+      ["a.img --name a --transport nbd --on-death hold", "--on-death hold needs dblock.ko"],
+      ["a.img --name a --transport nbd --take-over", "--take-over needs dblock.ko"],
+      ["null:1MiB --name a --transport nbd --queues 2", "--queues needs dblock.ko"],
+      ["null:1MiB --name a --transport nbd null:1MiB --name a", "--name a is there twice"],
+    ] as const
+  ) {
+    assertThrows(() => plansOf(words), UsageError, wrong);
+  }
 });
 
 Deno.test("the words of a plan mean the same plan", () => {

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+/**
+ * What other commands know of disks of `dblock serve --transport nbd`: the kernel's NBD client has them as /dev/nbdN. The name is ours alone, and
+ * /run/dblock/ says which number it is.
+ */
+import { DblockError } from "../disk/errors.ts";
+import { disconnectKernelDevice, kernelDeviceOwner, kernelDevicePath } from "../system/kernel_nbd.ts";
+import { formatSize } from "./cli.ts";
+import { forgetStarted, readStarted, type Started, startedNames } from "./run_folder.ts";
+
+const SECTOR_BYTES = 512;
+
+/**
+ * Takes a disk from the kernel; its server, if it lives, ends with it.
+ *
+ * @throws {DblockError} EBUSY (in use), ENOENT (there is none any more).
+ */
+export async function destroyKernelDisk(started: Started, options: { readonly force: boolean }): Promise<void> {
+  const { name, kernelNbd } = started;
+  if (kernelNbd === undefined || !isOurs(started)) {
+    forgetStarted(name);
+    throw new DblockError("ENOENT", `Cannot destroy ${name}`, "it has ended already");
+  }
+  await disconnectKernelDevice(kernelNbd, options);
+}
+
+/** Lines of `dblock list`. */
+export function kernelDiskRows(): string[][] {
+  return ofKernel().map((started) => {
+    const isLive = exists(`/proc/${started.pid}`);
+    const server = isLive ? `${started.pid}` : "none";
+    const path = kernelDevicePath(started.kernelNbd!);
+    const state = isLive ? "live" : "failed";
+    return [`${path} (${started.name})`, formatSize(sizeOf(started)), state, server, "", started.words[0] ?? ""];
+  });
+}
+
+/** What `dblock info` says. */
+export function describeKernelDisk(name: string): string {
+  const started = readStarted(name);
+  if (started === undefined || !isOurs(started)) return `${name} has ended`;
+  const lines = [
+    `${kernelDevicePath(started.kernelNbd!)} (${name}): ${formatSize(sizeOf(started))}`,
+    `  the kernel's NBD client has it; process ${started.pid} ${
+      exists(`/proc/${started.pid}`) ? "serves it" : "served it, and is dead: I/O fails"
+    }`,
+    `  content: ${started.words[0] ?? ""}`,
+  ];
+  return lines.join("\n");
+}
+
+function ofKernel(): Started[] {
+  return startedNames().flatMap((name) => readStarted(name) ?? []).filter(isOurs);
+}
+
+/** The kernel still has what that server gave it. */
+function isOurs({ kernelNbd, pid }: Started): boolean {
+  return kernelNbd !== undefined && kernelDeviceOwner(kernelNbd) === pid;
+}
+
+/** The name of a disk whose server was killed is free; that of another one is not. @throws {DblockError} EEXIST */
+export async function replaceDead(started: Started): Promise<void> {
+  if (!isOurs(started)) return;
+  if (exists(`/proc/${started.pid}`)) {
+    const hint = `end that one with dblock destroy ${started.name}, or take another name: --name NAME`;
+    throw new DblockError("EEXIST", `Cannot create ${started.name}`, "the name is in use", { hint });
+  }
+  await destroyKernelDisk(started, { force: false });
+  forgetStarted(started.name);
+}
+
+function sizeOf({ kernelNbd }: Started): number {
+  try {
+    return Number(Deno.readTextFileSync(`/sys/block/nbd${kernelNbd}/size`)) * SECTOR_BYTES;
+  } catch {
+    return 0;
+  }
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
