@@ -7,7 +7,8 @@
  */
 import { DblockError, ERRNO, errnoName } from "../disk/errors.ts";
 import { type Ceph, ceph, cText, EBLOCKLISTED, RBD_EVENT_TYPE_EVENTFD } from "../system/ceph.ts";
-import { libc, linux } from "../system/libc.ts";
+import { linux } from "../system/libc.ts";
+import { libc } from "../system/library.ts";
 
 /** Which image, and as whom. */
 export interface RbdAddress {

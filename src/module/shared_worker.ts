@@ -7,7 +7,8 @@
 import { DblockError, describe } from "../disk/errors.ts";
 import type { Geometry } from "../disk/dispatch.ts";
 import type { Mapping } from "../disk/servable.ts";
-import { libc, linux, setBatchScheduling } from "../system/libc.ts";
+import { linux, setBatchScheduling } from "../system/libc.ts";
+import { libc } from "../system/library.ts";
 import { flusherOf } from "../system/mapping.ts";
 import { type PollFiles, ReadyFiles } from "../system/waiting.ts";
 import { Channel, GONE } from "./channel.ts";

@@ -6,7 +6,7 @@
 import type { Backend } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 import { connectKernelDevice, disconnectKernelDevice, kernelDevicePath } from "../system/kernel_nbd.ts";
-import { libc } from "../system/libc.ts";
+import { libc } from "../system/library.ts";
 import { connectUnix } from "../system/socket.ts";
 import { describeExport, exportOf, geometryOf } from "./export.ts";
 import { listen } from "./listener.ts";

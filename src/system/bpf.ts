@@ -4,7 +4,8 @@
  * assembles, loads and attaches; what a program does is its author's business. All of it ends when its files are closed,
  * so a process that is killed leaves nothing behind.
  */
-import { libc, linux } from "./libc.ts";
+import { linux } from "./libc.ts";
+import { libc } from "./library.ts";
 import { encode, struct, text, u32, u64 } from "./struct.ts";
 
 const IS_ARM = Deno.build.arch === "aarch64";

@@ -2,7 +2,8 @@
 /** Reads and writes at a place of a file, looks for its holes, makes it durable: with errors that say why. */
 import type { Extent } from "../disk/backend.ts";
 import { DblockError, describe, errnoOf } from "../disk/errors.ts";
-import { isWritable, libc } from "./libc.ts";
+import { isWritable } from "./libc.ts";
+import { libc } from "./library.ts";
 
 /** Which way the data goes. */
 export type Direction = "read" | "write";

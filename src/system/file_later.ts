@@ -5,7 +5,8 @@
  */
 import { describe } from "../disk/errors.ts";
 import { type Direction, failure, requireAccess, taken } from "./file.ts";
-import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, libc } from "./libc.ts";
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from "./libc.ts";
+import { libc } from "./library.ts";
 import { blockingTurn } from "./waiting.ts";
 
 /**

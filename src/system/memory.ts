@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** Copies between arrays and memory that is known by its address. Nothing is checked: the memory has to be mapped. */
-import { libc } from "./libc.ts";
+import { libc } from "./library.ts";
 
 /**
  * Where an array's memory is. It stays there as long as the array's buffer does, if that has been made as a buffer: V8 keeps

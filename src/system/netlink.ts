@@ -4,7 +4,7 @@
  * before a call has returned.
  */
 import { ERRNO } from "../disk/errors.ts";
-import { libc } from "./libc.ts";
+import { libc } from "./library.ts";
 import { addressOf } from "./memory.ts";
 import { Pieces, receive, send } from "./socket.ts";
 

@@ -3,7 +3,7 @@
  * System calls on a socket that Deno has opened: bytes from and to many places of memory at once, and a short wait for many
  * sockets. They return at once or after microseconds, on this very thread; whoever has to wait for longer uses Deno's calls.
  */
-import { libc } from "./libc.ts";
+import { libc } from "./library.ts";
 
 // Of sys/socket.h and poll.h, on Linux.
 const MSG_DONTWAIT = 0x40;

@@ -4,7 +4,7 @@
  * `decode` turn plain objects into bytes and back. It knows nothing of dblock;
  * the layouts themselves are in abi.ts.
  *
- * Everything is little-endian: libc.ts refuses other machines.
+ * Everything is little-endian: library.ts refuses other machines.
  */
 
 /** How a field is stored. `text` is a char array with a closing NUL. */

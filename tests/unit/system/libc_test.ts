@@ -1,6 +1,7 @@
 /** How functions of libc are opened: slow at first, then fast, and the same all the while. */
 import { assertEquals } from "@std/assert";
-import { libc, O_RDWR } from "../../../src/system/libc.ts";
+import { O_RDWR } from "../../../src/system/libc.ts";
+import { libc } from "../../../src/system/library.ts";
 
 /** The libraries' functions that are opened while `run` runs, by their kind. */
 function opened(run: () => void): string[] {
