@@ -250,7 +250,7 @@ Deno.test("NbdBackend: an old server without GO is understood, and one that lies
   ];
   for (const lie of lies) {
     using server = await liar(lie);
-    const client = await NbdBackend.open(uriOf(server.path), { log: () => {}, reconnectTimeoutMs: 100 });
+    const client = await NbdBackend.open(uriOf(server.path), { log: () => {}, reconnectTimeoutMs: 1000 });
     assertEquals(await codeOf(client.read(new Uint8Array(512), 0)), "ENOLINK");
     assert(server.connections() > 1 && server.connections() < 20, `${server.connections()} connections`);
     await client.close();
