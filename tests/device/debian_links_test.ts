@@ -13,6 +13,14 @@ async function property(path: string, name: string): Promise<string> {
   return (await sh(`udevadm info --query=property --value --property=${name} ${path}`)).stdout.trim();
 }
 
+/**
+ * Until udev has handled every event. While it handles one of a disk it does not watch that disk, so it would miss an mkfs that
+ * ends then; tools that have to be sure lock the disk (udevadm lock).
+ */
+async function settle(): Promise<void> {
+  await sh("udevadm settle --timeout=60");
+}
+
 Deno.test({
   name: "mkfs and sfdisk on a disk that is there bring its links and its units, which go with it",
   ignore,
@@ -22,6 +30,7 @@ Deno.test({
     await waitForLink("/dev/disk/by-id/dblock-links0", path);
     assertEquals(await property(path, "ID_SERIAL_SHORT"), "links0");
 
+    await settle();
     await sh(`mkfs.ext4 -q -U ${uuid} -L first ${path}`);
     await waitForLink(`/dev/disk/by-uuid/${uuid}`, path);
     await waitForLink("/dev/disk/by-label/first", path);
@@ -30,12 +39,14 @@ Deno.test({
     assertEquals(await property(path, "ID_FS_UUID"), uuid);
     await waitFor("the unit by label", async () => await stateOf("dev-disk-by\\x2dlabel-first.device") === "active");
 
+    await settle();
     await sh(
       `wipefs -q -a ${path} && printf 'size=16M, name=one\\nsize=40M, name=two\\n' | sfdisk -q --label gpt ${path}`,
     );
     await waitForLink("/dev/disk/by-partlabel/one", `${path}p1`);
     await waitForLink("/dev/disk/by-partlabel/two", `${path}p2`);
     await waitForLink("/dev/disk/by-id/dblock-links0-part2", `${path}p2`);
+    await settle();
     await sh(`mkfs.btrfs -q -m single -d single -U ${uuid} -L second --mixed ${path}p2`);
     await waitForLink(`/dev/disk/by-uuid/${uuid}`, `${path}p2`);
     await waitForLink("/dev/disk/by-label/second", `${path}p2`);
