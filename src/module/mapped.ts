@@ -18,11 +18,13 @@ import { discardMapped, flusherOf, zeroMapped } from "../system/mapping.ts";
  * @throws {DblockError} if the channel fails for good.
  */
 export function serveMapped(channel: Channel, mapping: Mapping, geometry: Geometry): void {
-  const flusher = flusherOf(mapping);
+  const ring = channel.ring;
+  const disk: MappedDisk = { mapping, geometry, flusher: flusherOf(mapping) };
   for (;;) {
     const count = channel.exchange();
     if (count === GONE) return;
-    answerMapped(channel.ring, count, { mapping, geometry, flusher });
+    // The loop is here, and not in answerOne(): V8 optimizes a loop that never ends sooner than a function.
+    for (let i = 0; i < count; i++) answerOne(ring, i, disk);
   }
 }
 
@@ -34,21 +36,23 @@ export interface MappedDisk {
 }
 
 /** Puts the answers to all requests of the ring into it. */
-export function answerMapped(ring: Ring, count: number, { mapping, geometry, flusher }: MappedDisk): void {
-  for (let i = 0; i < count; i++) {
-    const operation = ring.operation(i);
-    const flags = ring.flags(i);
-    const offsetBytes = ring.offsetBytes(i);
-    const lengthBytes = ring.lengthBytes(i);
-    let errno: number = ERRNO.EOPNOTSUPP;
-    if (operation !== undefined && flags !== UNKNOWN) {
-      errno = checkRequest(geometry, operation, offsetBytes, lengthBytes);
-      if (errno === 0 && operation !== "read" && operation !== "write") {
-        errno = maintain(mapping, flusher, operation, flags, offsetBytes, lengthBytes);
-      }
+export function answerMapped(ring: Ring, count: number, disk: MappedDisk): void {
+  for (let i = 0; i < count; i++) answerOne(ring, i, disk);
+}
+
+function answerOne(ring: Ring, i: number, { mapping, geometry, flusher }: MappedDisk): void {
+  const operation = ring.operation(i);
+  const flags = ring.flags(i);
+  const offsetBytes = ring.offsetBytes(i);
+  const lengthBytes = ring.lengthBytes(i);
+  let errno: number = ERRNO.EOPNOTSUPP;
+  if (operation !== undefined && flags !== UNKNOWN) {
+    errno = checkRequest(geometry, operation, offsetBytes, lengthBytes);
+    if (errno === 0 && operation !== "read" && operation !== "write") {
+      errno = maintain(mapping, flusher, operation, flags, offsetBytes, lengthBytes);
     }
-    ring.complete(ring.slot(i), ring.generation(i), lengthBytes, mapping.address + offsetBytes, errno);
   }
+  ring.complete(ring.slot(i), ring.generation(i), lengthBytes, mapping.address + offsetBytes, errno);
 }
 
 /** What does not move data: 0 or an errno. */
