@@ -11,6 +11,7 @@ import { type Command, JSON_OPTION, type Option, readItems, row } from "./comman
 import { DISK_OPTIONS, type DiskPlan, readDisks } from "./disk_plan.ts";
 import { fio, type FioRun, measureWithFio } from "./fio.ts";
 import { diskSize } from "./parameters.ts";
+import { exists } from "./path.ts";
 import { ServedDisk } from "./served_disk.ts";
 import { abortOnSignals } from "./signals.ts";
 import { didYouMean } from "./words.ts";
@@ -258,15 +259,6 @@ function owned(stack: AsyncDisposableStack, disk: ServedDisk): Device {
   const device = disk.devices[0]!;
   stack.defer(() => device.close({ force: true }));
   return device;
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function removeIfThere(path: string): void {

@@ -5,6 +5,7 @@ import { DBLOCK_ABI_VERSION, DBLOCK_CONTROL_PATH } from "../module/abi.ts";
 import { DblockError, describe } from "../disk/errors.ts";
 import { list, moduleVersion } from "../module/info.ts";
 import { type Command, readTyped } from "./command.ts";
+import { exists } from "./path.ts";
 import { readStarted, RUN_FOLDER, startedNames } from "./run_folder.ts";
 
 /** The subcommand. */
@@ -127,13 +128,9 @@ async function examineLeftovers(): Promise<Finding[]> {
   return findings.length === 0 ? [{ what: `disks: ${names.size}, none of them without a server` }] : findings;
 }
 
-function exists(path: string): boolean {
-  return readText(path, true) !== undefined;
-}
-
-function readText(path: string, isEnough = false): string | undefined {
+function readText(path: string): string | undefined {
   try {
-    return isEnough ? (Deno.statSync(path), "") : Deno.readTextFileSync(path);
+    return Deno.readTextFileSync(path);
   } catch {
     return undefined;
   }

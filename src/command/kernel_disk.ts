@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 /**
- * What other commands know of disks of `dblock serve --transport nbd`: the kernel's NBD client has them as /dev/nbdN. The name is ours alone, and
- * /run/dblock/ says which number it is.
+ * What other commands know of disks of `dblock serve --transport nbd`: the kernel's NBD client has them as /dev/nbdN. The
+ * name is ours alone, and /run/dblock/ says which number it is.
  */
 import { DblockError } from "../disk/errors.ts";
 import { disconnectKernelDevice, kernelDeviceOwner, kernelDevicePath } from "../system/kernel_nbd.ts";
 import { formatSize } from "./cli.ts";
+import { exists } from "./path.ts";
 import { forgetStarted, readStarted, type Started, startedNames } from "./run_folder.ts";
 
 const SECTOR_BYTES = 512;
@@ -27,7 +28,7 @@ export async function destroyKernelDisk(started: Started, options: { readonly fo
 /** Lines of `dblock list`. */
 export function kernelDiskRows(): string[][] {
   return ofKernel().map((started) => {
-    const isLive = exists(`/proc/${started.pid}`);
+    const isLive = isServed(started);
     const server = isLive ? `${started.pid}` : "none";
     const path = kernelDevicePath(started.kernelNbd!);
     const state = isLive ? "live" : "failed";
@@ -42,7 +43,7 @@ export function describeKernelDisk(name: string): string {
   const lines = [
     `${kernelDevicePath(started.kernelNbd!)} (${name}): ${formatSize(sizeOf(started))}`,
     `  the kernel's NBD client has it; process ${started.pid} ${
-      exists(`/proc/${started.pid}`) ? "serves it" : "served it, and is dead: I/O fails"
+      isServed(started) ? "serves it" : "served it, and is dead: I/O fails"
     }`,
     `  content: ${started.words[0] ?? ""}`,
   ];
@@ -58,10 +59,14 @@ function isOurs({ kernelNbd, pid }: Started): boolean {
   return kernelNbd !== undefined && kernelDeviceOwner(kernelNbd) === pid;
 }
 
+function isServed({ pid }: Started): boolean {
+  return exists(`/proc/${pid}`);
+}
+
 /** The name of a disk whose server was killed is free; that of another one is not. @throws {DblockError} EEXIST */
 export async function replaceDead(started: Started): Promise<void> {
   if (!isOurs(started)) return;
-  if (exists(`/proc/${started.pid}`)) {
+  if (isServed(started)) {
     const hint = `end that one with dblock destroy ${started.name}, or take another name: --name NAME`;
     throw new DblockError("EEXIST", `Cannot create ${started.name}`, "the name is in use", { hint });
   }
@@ -74,14 +79,5 @@ function sizeOf({ kernelNbd }: Started): number {
     return Number(Deno.readTextFileSync(`/sys/block/nbd${kernelNbd}/size`)) * SECTOR_BYTES;
   } catch {
     return 0;
-  }
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
   }
 }

@@ -1,5 +1,15 @@
 // SPDX-License-Identifier: MIT
-/** Paths as text. As `node:path` has it, whose load would cost a program that starts a disk more than the disk. */
+/** Paths. As text, they are what `node:path` has, whose load would cost a program that starts a disk more than the disk. */
+
+/** True if there is something at a path, and this program may know. Links are followed. */
+export function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 /** A path from the root: without "." and "..", and from the working directory if it does not begin at the root. */
 export function resolve(...paths: readonly string[]): string {

@@ -5,7 +5,6 @@
  * shared_workers.ts.
  */
 import { DblockError, describe } from "../disk/errors.ts";
-import type { Geometry } from "../disk/dispatch.ts";
 import type { Mapping } from "../disk/servable.ts";
 import { linux, setBatchScheduling } from "../system/libc.ts";
 import { libc } from "../system/library.ts";
@@ -13,7 +12,7 @@ import { flusherOf } from "../system/mapping.ts";
 import { type PollFiles, ReadyFiles } from "../system/waiting.ts";
 import { Channel, GONE } from "./channel.ts";
 import { answerMapped, type MappedDisk } from "./mapped.ts";
-import type { Failure } from "./worker.ts";
+import type { Failure, ServeMessage } from "./worker.ts";
 
 /** To the Worker, first of all. */
 export interface BeginMessage {
@@ -23,16 +22,8 @@ export interface BeginMessage {
   readonly sent: Int32Array<SharedArrayBuffer>;
 }
 
-/** To the Worker: serve a queue; it answers `attached` or `left`. */
-export interface ServeMemoryMessage {
-  readonly kind: "serve";
-  readonly name: string;
-  readonly id: number;
-  readonly queue: number;
-  readonly depth: number;
-  /** The queue's open file, O_NONBLOCK, which is the Worker's until it says `left`. */
-  readonly fd: number;
-  readonly geometry: Geometry;
+/** To the Worker: serve a queue, whose file is O_NONBLOCK; it answers `attached` or `left`. */
+export interface ServeMemoryMessage extends Omit<ServeMessage, "takeOver" | "pollFiles" | "eventLoop"> {
   readonly mapping: Mapping;
 }
 
