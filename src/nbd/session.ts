@@ -7,9 +7,8 @@ import type { Backend } from "../disk/backend.ts";
 import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispatch.ts";
 import { ERRNO } from "../disk/errors.ts";
 import { REQUEST_FUA, REQUEST_KEEP_ALLOCATED, REQUEST_READ_AHEAD } from "../disk/operation.ts";
-import { addressOf } from "../system/memory.ts";
-import { Pieces, receive } from "../system/socket.ts";
 import type { Negotiated } from "./handshake.ts";
+import { Inbox } from "./inbox.ts";
 import { Outbox, type OutboxOwner } from "./outbox.ts";
 import { type BufferPool, HEADROOM_BYTES, type PooledBuffer } from "./pool.ts";
 import {
@@ -37,21 +36,13 @@ import type { Wire } from "./wire.ts";
 const SLOTS_MAX = 128;
 /** Payloads of one connection at once, unless a single one is larger. */
 const OPEN_BYTES_MAX = 2 * PAYLOAD_BYTES_MAX;
-/** What is read at once: the headers and small payloads of many requests. */
-const RING_BYTES = 128 * 1024;
 /** A structured reply with more extents than this is worth nobody's memory. */
 const EXTENTS_MAX = 8_192;
-
-/** A payload from which on it goes to its slot's memory, and not through the ring, as far as that is possible. */
-const LARGE_BYTES = 16 * 1024;
-const LARGE_AHEAD_BYTES = 4 * 1024;
 /** A client that was slow again and again is waited for in turns once in so many times. */
 const PENALTY_MAX = 64;
 
 /** What a session waits for: bytes of its client, answers and room for them, memory for a payload; or for nothing any more. */
 type Need = "input" | "room" | "memory" | "nothing";
-
-let incoming: Pieces | undefined;
 
 /** What a session needs. */
 export interface SessionOptions {
@@ -77,15 +68,9 @@ export class Session implements Transport, OutboxOwner, Member {
   readonly #free: Slot[] = [];
   readonly #outbox: Outbox;
   readonly #request = new WireRequest();
-  readonly #ring = new Uint8Array(RING_BYTES);
-  readonly #ringView = new DataView(this.#ring.buffer);
-  #begin = 0;
-  #end = 0;
-  #ringAddress = 0;
+  readonly #inbox = new Inbox();
   /** The request whose payload is not complete. */
   #taking: Slot | undefined;
-  /** The last payload was large: the next one will be. */
-  #isLarge = false;
   #hasLeft = false;
   /** The client has sent something during the last turns. */
   #isQuick = false;
@@ -131,8 +116,7 @@ export class Session implements Transport, OutboxOwner, Member {
    * @param first what has come after the handshake already
    */
   async run(first: Uint8Array): Promise<void> {
-    this.#ring.set(first);
-    this.#end = first.length;
+    this.#inbox.put(first);
     try {
       while (await this.#goOn(this.#takeAll()));
     } catch {
@@ -203,11 +187,12 @@ export class Session implements Transport, OutboxOwner, Member {
   #takeAll(): Need {
     const headerBytes = requestBytes(this.#extended);
     const request = this.#request;
+    const inbox = this.#inbox;
     for (;;) {
       if (this.#taking !== undefined && !this.#takePayload(this.#taking)) return "input";
       if (this.#isStopping) return "nothing";
-      if (this.#end - this.#begin < headerBytes) return "input";
-      if (!request.parse(this.#ringView, this.#begin, this.#extended)) return "nothing";
+      if (inbox.length < headerBytes) return "input";
+      if (!request.parse(inbox.view, inbox.begin, this.#extended)) return "nothing";
       if (request.command === NBD_CMD_DISC) return "nothing";
       const errno = judge(request, this.#rules);
       const memoryBytes = errno === 0 ? this.#memoryFor(request) : 0;
@@ -215,7 +200,7 @@ export class Session implements Transport, OutboxOwner, Member {
       if (this.#openBytes > 0 && this.#openBytes + memoryBytes > OPEN_BYTES_MAX) return "room";
       let buffer: PooledBuffer | undefined;
       if (memoryBytes > 0 && (buffer = this.#pool.acquire(memoryBytes)) === undefined) return "memory";
-      this.#begin += headerBytes;
+      inbox.skip(headerBytes);
       this.#taking = this.#open(buffer, errno);
     }
   }
@@ -226,19 +211,16 @@ export class Session implements Transport, OutboxOwner, Member {
     this.#openCount++;
     this.#openBytes += buffer?.sizeBytes ?? 0;
     slot.begin(this.#request, buffer, refusedWith);
-    if (slot.payloadBytes > 0) this.#isLarge = slot.payloadBytes > LARGE_BYTES;
+    if (slot.payloadBytes > 0) this.#inbox.expects(slot.payloadBytes);
     return slot;
   }
 
   /** What follows a header, into the slot's memory or nowhere; then the request begins. False: not all of it is there. */
   #takePayload(slot: Slot): boolean {
-    const count = Math.min(slot.payloadBytes - slot.payloadDoneBytes, this.#end - this.#begin);
+    const count = Math.min(slot.payloadBytes - slot.payloadDoneBytes, this.#inbox.length);
     if (count > 0) {
-      if (slot.refusedWith === 0) {
-        const piece = this.#ring.subarray(this.#begin, this.#begin + count);
-        slot.buffer!.bytes.set(piece, HEADROOM_BYTES + slot.payloadDoneBytes);
-      }
-      this.#begin += count;
+      if (slot.refusedWith === 0) this.#inbox.copyTo(slot.buffer!.bytes, HEADROOM_BYTES + slot.payloadDoneBytes, count);
+      this.#inbox.skip(count);
       slot.payloadDoneBytes += count;
     }
     if (slot.payloadDoneBytes < slot.payloadBytes) return false;
@@ -248,46 +230,25 @@ export class Session implements Transport, OutboxOwner, Member {
     return true;
   }
 
-  /** How much of a payload is to go past the ring, to the memory of its slot; the ring is empty then. */
+  /** How much of a payload is to go past the inbox, which is empty then, to the memory of its slot. */
   #directBytes(): number {
     const slot = this.#taking;
     return slot === undefined || slot.refusedWith !== 0 ? 0 : slot.payloadBytes - slot.payloadDoneBytes;
   }
 
-  /** Moves what is left in the ring to its beginning. */
-  #compact(): void {
-    if (this.#begin === this.#end) this.#begin = this.#end = 0;
-    else if (this.#begin > 0) {
-      this.#ring.copyWithin(0, this.#begin, this.#end);
-      this.#end -= this.#begin;
-      this.#begin = 0;
-    }
-  }
-
   /** Waits for bytes. False at the connection's end. */
   async #read(): Promise<boolean> {
-    this.#compact();
     const directBytes = this.#directBytes();
-    this.#waitingSinceMs = this.#end > 0 || this.#taking !== undefined ? performance.now() : 0;
+    const slot = directBytes > 0 ? this.#taking : undefined;
+    this.#waitingSinceMs = this.#inbox.length > 0 || this.#taking !== undefined ? performance.now() : 0;
     try {
-      const count = await this.#wire.read(
-        directBytes > 0
-          ? this.#taking!.buffer!.window(this.#taking!.payloadDoneBytes, directBytes)
-          : this.#end === 0
-          ? this.#ring
-          : this.#ring.subarray(this.#end),
-      );
-      this.#received(count, directBytes);
+      const direct = slot === undefined ? undefined : slot.buffer!.window(slot.payloadDoneBytes, directBytes);
+      const count = await this.#inbox.read(this.#wire, direct);
+      if (slot !== undefined) slot.payloadDoneBytes += count;
       return count > 0;
     } finally {
       this.#waitingSinceMs = 0;
     }
-  }
-
-  #received(count: number, directBytes: number): void {
-    const direct = Math.min(count, directBytes);
-    if (direct > 0) this.#taking!.payloadDoneBytes += direct;
-    this.#end += count - direct;
   }
 
   get fd(): number {
@@ -303,20 +264,12 @@ export class Session implements Transport, OutboxOwner, Member {
     if (fd === undefined) return false;
     this.#isQuick = true;
     if (isReadable) {
-      this.#compact();
       const directBytes = this.#directBytes();
-      const pieces = incoming ??= new Pieces();
-      pieces.clear();
-      if (directBytes > 0) {
-        const { buffer, payloadDoneBytes } = this.#taking!;
-        pieces.add(buffer!.address + HEADROOM_BYTES + payloadDoneBytes, directBytes);
-      }
-      // What comes before a large payload is little, and what comes with it would be copied.
-      const ringBytes = Math.min(RING_BYTES - this.#end, this.#isLarge ? LARGE_AHEAD_BYTES : RING_BYTES);
-      pieces.add((this.#ringAddress ||= addressOf(this.#ring)) + this.#end, ringBytes);
-      const count = receive(fd, pieces);
+      const slot = directBytes > 0 ? this.#taking : undefined;
+      const address = slot === undefined ? 0 : slot.buffer!.address + HEADROOM_BYTES + slot.payloadDoneBytes;
+      const count = this.#inbox.receive(fd, address, directBytes);
       if (count <= 0) return false; // the end, or an error: who waits for the socket finds out
-      this.#received(count, directBytes);
+      if (slot !== undefined) slot.payloadDoneBytes += Math.min(count, directBytes);
     }
     const need = this.#takeAll();
     this.#outbox.sendNow();
