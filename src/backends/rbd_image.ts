@@ -97,7 +97,7 @@ export class RbdImage {
     const cluster = out[0]!;
     undo.defer(() => calls.rados_shutdown(cluster));
     configure(calls, cluster, attempted, address, options);
-    const connected = await within(calls.rados_connect(cluster), "no monitor of the cluster answers");
+    const connected = await within(calls.rados_connect(cluster), NO_MONITOR);
     check(attempted, connected, whyNotConnected(connected, id, conf));
 
     const { pool: poolName, namespace, image: name, snapshot } = address;
@@ -217,10 +217,12 @@ function configure(
   }
 }
 
+const NO_MONITOR = "no monitor of the cluster answers (ceph -s, where it runs, says why)";
+
 function whyNotConnected(code: number, id: string, conf: string | undefined): string {
   switch (-code) {
     case ERRNO.ETIMEDOUT:
-      return "no monitor of the cluster answers";
+      return NO_MONITOR;
     case ERRNO.EACCES:
     case ERRNO.EPERM:
       return `the cluster refuses the key of client.${id}`;

@@ -5,6 +5,8 @@ import { sh } from "./harness.ts";
 interface Direction {
   readonly total_ios: number;
   readonly io_bytes: number;
+  /** Operations per second. */
+  readonly iops: number;
   /** From submission to completion. */
   readonly lat_ns: { readonly max: number };
 }
@@ -58,7 +60,7 @@ export interface FioLoop {
  * Keeps a disk under a load that verifies itself, for as long as a test needs it: each run writes all of `size` in a new
  * random order and reads all of it back.
  */
-export function fioLoop(name: string, args: string): FioLoop {
+export function fioLoop(name: string, args: string, { timeoutMs = 100_000 } = {}): FioLoop {
   const stopFile = `/tmp/${name}-stop`;
   const command = `fio --name=${name} --direct=1 --ioengine=io_uring --randrepeat=0 --verify=crc32c --verify_fatal=1 ` +
     `--minimal ${args}`;
@@ -66,7 +68,7 @@ export function fioLoop(name: string, args: string): FioLoop {
     `until [ -e ${stopFile} ]; do ${command} >/tmp/${name}-said 2>&1 || { cat /tmp/${name}-said; exit 1; }; done`,
     {
       check: false,
-      timeoutMs: 100_000,
+      timeoutMs,
     },
   );
   return {

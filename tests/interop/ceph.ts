@@ -30,6 +30,8 @@ function isInstalled(name: string): boolean {
 export class Cluster implements AsyncDisposable {
   /** Its ceph.conf. */
   readonly conf: string;
+  /** What another machine's ceph.conf has to say to reach it. */
+  clientConf = "";
   readonly #dir: string;
   readonly #servers = new Map<string, Deno.ChildProcess>();
 
@@ -38,11 +40,15 @@ export class Cluster implements AsyncDisposable {
     this.conf = join(dir, "ceph.conf");
   }
 
-  /** Starts one with a pool "rbd": some 10 s. */
-  static async start({ osds = 1 }: { readonly osds?: number } = {}): Promise<Cluster> {
+  /**
+   * Starts one with a pool "rbd": some 10 s.
+   *
+   * @param options.address where it listens, and what it says of itself
+   */
+  static async start({ osds = 1, address = "127.0.0.1" } = {}): Promise<Cluster> {
     const cluster = new Cluster(await Deno.makeTempDir({ prefix: "dblock-ceph-" }));
     try {
-      await cluster.#make(osds);
+      await cluster.#make(osds, address);
       return cluster;
     } catch (error) {
       await cluster[Symbol.asyncDispose]();
@@ -50,21 +56,22 @@ export class Cluster implements AsyncDisposable {
     }
   }
 
-  async #make(osds: number): Promise<void> {
-    const port = freePort();
+  async #make(osds: number, address: string): Promise<void> {
+    const port = freePort(address);
     const fsid = crypto.randomUUID();
     const dir = this.#dir;
-    await Deno.writeTextFile(
-      this.conf,
-      `[global]
+    this.clientConf = `[global]
 fsid = ${fsid}
-mon host = [v2:127.0.0.1:${port}/0]
+mon host = [v2:${address}:${port}/0]
 ms bind msgr1 = false
 auth cluster required = none
 auth service required = none
 auth client required = none
 ms mon client mode = crc
-osd pool default size = ${Math.min(osds, 2)}
+`;
+    await Deno.writeTextFile(
+      this.conf,
+      `${this.clientConf}osd pool default size = ${Math.min(osds, 2)}
 osd pool default min size = 1
 osd pool default pg num = 8
 osd crush chooseleaf type = 0
@@ -75,7 +82,7 @@ osd objectstore = bluestore
 bluestore block size = ${OSD_BYTES}
 osd memory target = ${OSD_MEMORY_BYTES}
 mon data = ${dir}/mon
-public addr = 127.0.0.1
+public addr = ${address}
 osd class load list = *
 osd class default list = *
 run dir = ${dir}
@@ -88,7 +95,15 @@ osd data = ${dir}/osd$id
 `,
     );
     await Deno.mkdir(join(dir, "mon"));
-    await run("monmaptool", ["--create", "--fsid", fsid, "--addv", "a", `[v2:127.0.0.1:${port}]`, join(dir, "monmap")]);
+    await run("monmaptool", [
+      "--create",
+      "--fsid",
+      fsid,
+      "--addv",
+      "a",
+      `[v2:${address}:${port}]`,
+      join(dir, "monmap"),
+    ]);
     await run("ceph-mon", ["-c", this.conf, "--mkfs", "-i", "a", "--monmap", join(dir, "monmap")]);
     await this.startMonitor();
     for (let id = 0; id < osds; id++) {
@@ -143,8 +158,8 @@ osd data = ${dir}/osd$id
   }
 }
 
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+function freePort(hostname: string): number {
+  using listener = Deno.listen({ hostname, port: 0 });
   return listener.addr.port;
 }
 

@@ -26,6 +26,7 @@ const guestPackages = [
   "nbdkit",
   "procps",
   "psmisc",
+  "rbd-nbd",
   "strace",
   "udev",
   "util-linux-extra",

@@ -31,6 +31,8 @@ export interface VmOptions {
   readonly debian?: boolean | undefined;
   /** Further words of the kernel's command line. */
   readonly extraCmdline?: string | undefined;
+  /** A network card: this machine's addresses, but those of loopback, are reached from the VM, and nothing reaches the VM. @default false */
+  readonly network?: boolean | undefined;
   /** The checkout that /project is made of. @default the one this file is in */
   readonly sourceDir?: string | undefined;
   /** dblock.ko for this kernel; it is kmod/dblock.ko in the VM. */
@@ -124,7 +126,8 @@ export async function runVm(options: VmOptions): Promise<VmResult> {
   if (options.debian) images.push(await systemImage());
   const files = options.interactive ? { ...options.files, "/interactive": "" } : options.files;
   const initramfs = join(runDir, "initramfs");
-  await writeInitramfs({ ...options, files, bootModules: options.debian ? ["overlay"] : [] }, initramfs);
+  const further = [...options.debian ? ["overlay"] : [], ...options.network ? ["virtio_net"] : []];
+  await writeInitramfs({ ...options, files, bootModules: further }, initramfs);
 
   using pacePipe = options.tellsPace ? await PacePipe.make(runDir) : undefined;
   const started = performance.now();
@@ -262,6 +265,7 @@ async function qemuCommand(
     ...port("report", "report.jsonl"),
     ...port("exit", "exit"),
     ...(options.tellsPace ? PacePipe.qemuArgs(runDir) : []),
+    ...(options.network ? ["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network"] : []),
     ...images.flatMap(disk),
   ];
 }
