@@ -39,6 +39,8 @@ const help = `Usage: make test [ARGS="..."]   or   src/build/deno.sh run -A test
   --verbose          show what device tests print while they run`;
 
 const tailLines = 60;
+/** The unit tests, as the first, take as long as all that come beside them; each suite keeps one processor busy, or none. */
+const suitesAtATime = 2;
 
 /** One line of the account at the end. */
 interface Failure {
@@ -75,9 +77,13 @@ async function main(): Promise<number> {
   for (const name of Object.keys(staticChecks)) {
     if (positionals.length === 0 || positionals.includes(name)) recordHost(await runCheck(name));
   }
-  for (const [suite, files] of selected) {
-    if (suite !== "device" && files.length > 0) recordHost(await runSuite(suite, files, values.filter));
-  }
+  const suites = [...selected].filter(([suite, files]) => suite !== "device" && files.length > 0);
+  const runSuites = async () => {
+    for (let next = suites.shift(); next !== undefined; next = suites.shift()) {
+      recordHost(await runSuite(...next, values.filter));
+    }
+  };
+  await Promise.all(Array.from({ length: suitesAtATime }, runSuites));
   const deviceFiles = selected.get("device")!;
   if (deviceFiles.length > 0) {
     const memoryMiB = values.memory === undefined ? undefined : toCount("--memory", values.memory);
