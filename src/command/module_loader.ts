@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /**
  * Loads a TypeScript module of the user's, and the files it imports, from the disk of this machine: anew each time, and
- * also in the executable, whose runtime need not know TypeScript. What the module exports is module_disk.ts's business.
+ * also in an executable, whose own loader knows neither TypeScript nor files. What the module exports is module_disk.ts's
+ * business.
  */
 import { dirname, resolve } from "./path.ts";
 import * as sdk from "../mod.ts";
@@ -14,103 +15,107 @@ export type ModuleExports = Readonly<Record<string, unknown>>;
 /** This package, under the names by which modules import it. */
 const SDK = /^(jsr:)?@dblock\/dblock(@[^/]*)?$/;
 const REMOTE = /^(jsr|npm|https?):/;
-/** Statements as the transpiler prints them, which begin a line; and import() of a literal. Of JSON with what says so. */
-const IMPORT =
-  /^(\s*(?:import|export)\s(?:[^"'`;]*?\sfrom\s)?\s*|.*?\bimport\(\s*)(["'])([^"'\n]+)\2(\s*with\s*\{\s*type:\s*["']json["']\s*,?\s*\})?/gm;
-const META = /\bimport\.meta\.(url|filename|dirname|main)\b/g;
 
-/**
- * The address of code that is in no file. `blob` costs a third of the time and of the memory, but the runtime that `deno
- * compile` puts into an executable knows only `data`, where the address is the code.
- */
-export type AddressKind = "data" | "blob";
-
-const ADDRESS: Readonly<Record<AddressKind, (code: string) => string>> = {
-  data: dataUrl,
-  // Never revoked: code may import it later.
-  blob: (code) => URL.createObjectURL(new Blob([code], { type: "text/javascript" })),
-};
-
-/** Makes the address of a module that was loaded before another one: its content may be the same. */
-let loads = 0;
+/** What the runtime has for modules whose text comes from elsewhere: V8's own, linked here, so imports in a circle work. */
+type Vm = typeof import("node:vm");
+type VmModule = InstanceType<Vm["Module"]>;
+type Code = InstanceType<Vm["SourceTextModule"]>;
 
 /**
  * Loads a module. Each call loads it again, whatever was loaded before.
  *
- * @param files gets the files it is made of, absolute, the module's own first, with marks of what was read. If the module
- * cannot be loaded: those that were looked for.
- * @param kind what suits the runtime
+ * @param files gets the files it is made of, absolute, the module's own first, with marks of what was read; also those that it
+ * imports later. If the module cannot be loaded: those that were looked for.
  * @throws {DblockError} ENOENT (no such file), EINVAL (it cannot be understood, or imports what cannot be had here): one line
  * with what to type instead.
  */
-export async function loadModule(
-  path: string,
-  files: Map<string, Mark> = new Map(),
-  kind: AddressKind = Deno.build.standalone ? "data" : "blob",
-): Promise<ModuleExports> {
+export async function loadModule(path: string, files: Map<string, Mark> = new Map()): Promise<ModuleExports> {
   const attempted = `Cannot load ${path}`;
-  const loader = new Loader(attempted, path, files, kind);
-  const url = await loader.urlOf(resolve(path));
+  // Asked for by name, so that a program which loads no module does not load this either.
+  const loader = new Loader(await import("node:vm"), attempted, path, files);
   try {
-    return await import(url);
+    return await loader.run(resolve(path));
   } catch (error) {
+    if (error instanceof DblockError && error.attempted === attempted) throw error;
     throw new DblockError("EINVAL", attempted, oneLine(error), { cause: error });
   }
 }
 
+/** All modules of one load. */
 class Loader {
+  readonly #vm: Vm;
   readonly #attempted: string;
   readonly #path: string;
   readonly #files: Map<string, Mark>;
-  readonly #urls = new Map<string, string | undefined>();
-  readonly #address: (code: string) => string;
-  readonly #load = ++loads;
-  /** What this package is called in the files. */
-  readonly #sdkNames = new Set<string>();
+  /** By file, or by the name of what is no file. */
+  readonly #modules = new Map<string, Promise<VmModule>>();
+  readonly #fileOf = new Map<VmModule, string>();
+  /** Ends when nothing is being linked: a module may be linked once, and two imports can ask for it. */
+  #linked: Promise<unknown> = Promise.resolve();
 
-  constructor(attempted: string, path: string, files: Map<string, Mark>, kind: AddressKind) {
-    this.#address = ADDRESS[kind];
+  constructor(vm: Vm, attempted: string, path: string, files: Map<string, Mark>) {
+    this.#vm = vm;
     this.#attempted = attempted;
     this.#path = path;
     this.#files = files;
   }
 
-  /** The URL of a file's code, in which the URLs of what it imports are. */
-  async urlOf(file: string): Promise<string> {
-    if (this.#urls.has(file)) {
-      const url = this.#urls.get(file);
-      if (url !== undefined) return url;
-      const wrong = `${file} imports itself, through others`;
-      throw new DblockError("EINVAL", this.#attempted, wrong, { hint: "put what they share into a file of its own" });
-    }
-    this.#urls.set(file, undefined);
-    const code = await this.#code(file);
-    const specifiers = new Set([...code.matchAll(IMPORT)].map(([, , , specifier]) => specifier!));
-    for (const specifier of specifiers) if (SDK.test(specifier)) this.#sdkNames.add(specifier);
-    const known = new Map<string, string>();
-    for (const specifier of specifiers) known.set(specifier, await this.#target(specifier, file));
-    const linked = code.replaceAll(
-      IMPORT,
-      // What was JSON is code by now.
-      (_all, head: string, quote: string, specifier: string) => `${head}${quote}${known.get(specifier)}${quote}`,
-    );
-    const url = this.#address(`${linked}\n//# sourceURL=${fileUrl(file)}?${this.#load}`);
-    this.#urls.set(file, url);
-    return url;
+  /** Runs a file's code and what it imports; the exports. */
+  async run(file: string): Promise<ModuleExports> {
+    return (await this.#evaluated(await this.#once(file, () => this.#moduleOf(file)))).namespace as ModuleExports;
   }
 
-  async #code(file: string): Promise<string> {
+  async #evaluated(module: VmModule): Promise<VmModule> {
+    const linked = this.#linked.then(async () => {
+      if (module.status === "unlinked") await module.link((specifier, from) => this.#imported(specifier, from));
+    });
+    this.#linked = linked.catch(() => {});
+    await linked;
+    await module.evaluate();
+    return module;
+  }
+
+  #once(key: string, make: () => Promise<VmModule>): Promise<VmModule> {
+    const known = this.#modules.get(key);
+    if (known !== undefined) return known;
+    const made = make();
+    this.#modules.set(key, made);
+    return made;
+  }
+
+  async #moduleOf(file: string): Promise<VmModule> {
     this.#files.set(file, await markOf(file)); // before it is read: a change after that is seen
     const text = await this.#read(file);
-    if (file.endsWith(".json")) return `export default ${this.#checkedJson(text, file)}`;
-    const meta: Readonly<Record<string, string>> = {
-      url: JSON.stringify(fileUrl(file)),
-      filename: JSON.stringify(file),
-      dirname: JSON.stringify(dirname(file)),
-      main: "false",
-    };
-    const isTyped = /\.[cm]?ts$/.test(file);
-    return (isTyped ? await this.#stripped(text, file) : text).replaceAll(META, (_all, name: string) => meta[name]!);
+    if (file.endsWith(".json")) return this.#constant(file, { default: this.#parsedJson(text, file) });
+    const code = /\.[cm]?ts$/.test(file) ? await this.#stripped(text, file) : text;
+    const url = fileUrl(file);
+    const module: Code = this.#checked(file, () =>
+      new this.#vm.SourceTextModule(code, {
+        identifier: url,
+        initializeImportMeta: (meta) => {
+          const resolveUrl = (specifier: string) => new URL(specifier, url).href;
+          Object.assign(meta, { url, filename: file, dirname: dirname(file), main: false, resolve: resolveUrl });
+        },
+        importModuleDynamically: async (specifier) => await this.#evaluated(await this.#imported(specifier, module)),
+      }));
+    this.#fileOf.set(module, file);
+    return module;
+  }
+
+  #checked(file: string, make: () => Code): Code {
+    try {
+      return make();
+    } catch (error) {
+      throw new DblockError("EINVAL", this.#attempted, `${file}: ${oneLine(error)}`, { cause: error });
+    }
+  }
+
+  /** A module of values that are there. */
+  #constant(name: string, values: Readonly<Record<string, unknown>>): VmModule {
+    const names = Object.keys(values);
+    const give = () => names.forEach((each) => module.setExport(each, values[each]));
+    const module = new this.#vm.SyntheticModule(names, give, { identifier: name });
+    return module;
   }
 
   async #read(file: string): Promise<string> {
@@ -122,10 +127,9 @@ class Loader {
     }
   }
 
-  #checkedJson(text: string, file: string): string {
+  #parsedJson(text: string, file: string): unknown {
     try {
-      JSON.parse(text);
-      return text;
+      return JSON.parse(text);
     } catch (error) {
       throw new DblockError("EINVAL", this.#attempted, `${file}: ${oneLine(error)}`, { cause: error });
     }
@@ -146,42 +150,43 @@ class Loader {
     }
   }
 
-  /** What a specifier means. */
-  async #target(specifier: string, file: string): Promise<string> {
+  /** What a module means by a specifier. */
+  async #imported(specifier: string, from: VmModule): Promise<VmModule> {
+    const file = this.#fileOf.get(from)!;
     if (/^\.{1,2}\/|^\/|^file:/.test(specifier)) {
-      const target = specifier.startsWith("file:") ? new URL(specifier).pathname : resolve(dirname(file), specifier);
-      return await this.urlOf(target);
+      const target = specifier.startsWith("file:") ? fileOf(specifier) : resolve(dirname(file), specifier);
+      return await this.#once(target, () => this.#moduleOf(target));
     }
-    if (specifier.startsWith("node:") || specifier.startsWith("data:")) return specifier;
-    if (SDK.test(specifier)) return sdkUrl();
+    if (SDK.test(specifier)) {
+      return await this.#once("@dblock/dblock", () => Promise.resolve(this.#constant("@dblock/dblock", sdk)));
+    }
+    if (/^(node|data):/.test(specifier)) {
+      return await this.#once(specifier, async () => this.#constant(specifier, await import(specifier)));
+    }
+    throw this.#cannotImport(specifier, from as Code);
+  }
+
+  #cannotImport(specifier: string, { dependencySpecifiers }: Code): DblockError {
     const wrong = REMOTE.test(specifier)
       ? `it imports ${specifier}, which dblock does not download`
       : `it imports ${specifier}, and only files can be imported, such as "./${specifier}.ts"`;
-    const external = [...this.#sdkNames].map((name) => ` --external ${name}`).join("");
+    const external = dependencySpecifiers.filter((name) => SDK.test(name)).map((name) => ` --external ${name}`).join(
+      "",
+    );
     const hint = `make one file of it: deno bundle ${this.#path} -o disk.js${external}, and serve ./disk.js`;
-    throw new DblockError("EINVAL", this.#attempted, wrong, { hint });
+    return new DblockError("EINVAL", this.#attempted, wrong, { hint });
   }
-}
-
-/** A module that has what this program's own package exports: a DblockError of it is a DblockError here. */
-function sdkUrl(): string {
-  (globalThis as { __dblockSdk?: unknown }).__dblockSdk = sdk;
-  return dataUrl(`export const { ${Object.keys(sdk).join(", ")} } = globalThis.__dblockSdk;`);
-}
-
-function dataUrl(code: string): string {
-  const bytes = new TextEncoder().encode(code);
-  let binary = "";
-  for (let at = 0; at < bytes.length; at += 32_768) binary += String.fromCharCode(...bytes.subarray(at, at + 32_768));
-  return `data:text/javascript;base64,${btoa(binary)}`;
 }
 
 function fileUrl(file: string): string {
   return `file://${file.split("/").map(encodeURIComponent).join("/")}`;
 }
 
+function fileOf(url: string): string {
+  return decodeURIComponent(new URL(url).pathname);
+}
+
 function oneLine(error: unknown): string {
   const text = error instanceof SyntaxError ? error.message : describe(error);
-  const [line = ""] = text.split("\n");
-  return line.replaceAll(/data:text\/javascript;base64,[\w+/=]+|blob:[\w/-]+/g, "the module");
+  return text.split("\n", 1)[0]!;
 }

@@ -58,29 +58,81 @@ Deno.test("openModule() loads what the files are now, also those that the module
   });
 });
 
-/** One for each kind of executable; what runs these tests knows both. */
-for (const kind of ["blob", "data"] as const) {
-  Deno.test(`loadModule() loads TypeScript by ${kind} URLs, and names the place of a mistake`, async () => {
-    const text = `
-      import { DblockError, type Backend } from "@dblock/dblock";
-      import { value } from "./lib.ts";
-      import json from "./values.json" with { type: "json" };
-      enum Kind { One = 1 }
-      class Box { constructor(readonly content: number) {} }
-      export const made: readonly unknown[] = [value as number, json.two, Kind.One, new Box(4).content, DblockError.name];
-      export const later = async (): Promise<number> => (await import("./lib.ts")).value;
-      export type Unused = Backend;`;
-    const files = { "disk.ts": text, "lib.ts": "export const value: number = 3;", "values.json": '{ "two": 2 }' };
-    await withFiles(files, async (dir) => {
-      const loaded = await loadModule(`${dir}/disk.ts`, new Map(), kind);
-      assertEquals(loaded.made, [3, 2, 1, 4, "DblockError"]);
-      assertEquals(await (loaded.later as () => Promise<number>)(), 3);
-      await Deno.writeTextFile(`${dir}/lib.ts`, "export const other = 3;\n");
-      const { message } = await assertRejects(() => loadModule(`${dir}/disk.ts`, new Map(), kind), DblockError);
-      assertEquals([message.includes("value"), /blob:|data:/.test(message)], [true, false], message);
-    });
+Deno.test("loadModule() loads TypeScript, also later, and names the file of a mistake", async () => {
+  const text = `
+    import { DblockError, type Backend } from "@dblock/dblock";
+    import { value } from "./lib.ts";
+    import json from "./values.json" with { type: "json" };
+    import { sep } from "node:path";
+    enum Kind { One = 1 }
+    class Box { constructor(readonly content: number) {} }
+    export const made: readonly unknown[] = [value as number, json.two, Kind.One, new Box(4).content, DblockError.name, sep];
+    export const later = async (): Promise<number> => (await import("./later.ts")).value + json.two;
+    export const named = async (name: string): Promise<unknown> => await import(\`./\${name}\`);
+    export type Unused = Backend;`;
+  const files = {
+    "disk.ts": text,
+    "lib.ts": "export const value: number = 3;",
+    "later.ts": 'import { value as three } from "./lib.ts"; export const value = three + 1;',
+    "values.json": '{ "two": 2 }',
+  };
+  await withFiles(files, async (dir) => {
+    const marks = new Map();
+    const loaded = await loadModule(`${dir}/disk.ts`, marks);
+    assertEquals(loaded.made, [3, 2, 1, 4, "DblockError", "/"]);
+    assertEquals([...marks.keys()].sort(), ["disk.ts", "lib.ts", "values.json"].map((name) => `${dir}/${name}`));
+    const later = loaded.later as () => Promise<number>;
+    assertEquals(await Promise.all([later(), later(), later()]), [6, 6, 6]);
+    assertEquals(marks.has(`${dir}/later.ts`), true);
+    const named = loaded.named as (name: string) => Promise<Readonly<Record<string, unknown>>>;
+    assertEquals((await named("values.json")).default, { two: 2 });
+    await assertRejects(() => named("no.ts"), DblockError, "there is no file");
+    await Deno.writeTextFile(`${dir}/lib.ts`, "export const other = 3;\n");
+    await assertRejects(
+      () => loadModule(`${dir}/disk.ts`),
+      DblockError,
+      "./lib.ts' does not provide an export named 'value'",
+    );
+    await Deno.writeTextFile(`${dir}/lib.ts`, "export const value = ;\n");
+    await assertRejects(() => loadModule(`${dir}/disk.ts`), DblockError, `${dir}/lib.ts:1:22: `);
   });
-}
+});
+
+Deno.test("loadModule() loads files that import each other", async () => {
+  const files = {
+    "disk.ts": `
+      import { depth, odd } from "./odd.ts";
+      export { depth };
+      export function even(n: number): boolean { return n === 0 || odd(n - 1); }
+      export let calls = 0;
+      export const call = (): void => { calls++; };`,
+    "odd.ts": `
+      import { call, calls, even } from "./disk.ts";
+      import * as self from "./odd.ts";
+      export function odd(n: number): boolean { call(); return n !== 0 && even(n - 1); }
+      export const depth = (): number[] => [calls, Object.keys(self).length];`,
+  };
+  await withFiles(files, async (dir) => {
+    for (let load = 0; load < 2; load++) { // each with a state of its own
+      const { even, depth } = await loadModule(`${dir}/disk.ts`) as { even(n: number): boolean; depth(): number[] };
+      assertEquals([even(6), even(5), ...depth()], [true, false, 6, 2]);
+    }
+  });
+});
+
+Deno.test("import.meta says where a file is, also to find others beside it", async () => {
+  const text = `
+    const beside = new URL("./data file.txt", import.meta.url);
+    export default { sizeBytes: 512, read() {}, write() {}, said: [
+      import.meta.url, import.meta.filename, import.meta.dirname, import.meta.main, import.meta.resolve("./x.ts"),
+      await Deno.readTextFile(beside),
+    ] };`;
+  await withFiles({ "my disk.ts": text, "data file.txt": "here" }, async (dir) => {
+    const { said } = await openModule(`${dir}/my disk.ts`, new Map()) as unknown as { said: unknown[] };
+    const url = `file://${encodeURI(dir)}`;
+    assertEquals(said, [`${url}/my%20disk.ts`, `${dir}/my disk.ts`, dir, false, `${url}/x.ts`, "here"]);
+  });
+});
 
 Deno.test("openModule() takes JSON, and knows files by names with blanks", async () => {
   const text = `import sizes from "./my sizes.json" with { type: "json" };
@@ -118,16 +170,32 @@ const WRONG: readonly [what: string, text: string, said: string][] = [
     "/disk.ts -o disk.js --external jsr:@dblock/dblock@1, and serve ./disk.js",
   ],
   ["an import from JSR", 'import * as x from "jsr:@std/fs"; export default x;', "dblock does not download"],
+  ["an import of a web page", 'import x from "https://example.org/x.ts"; export default x;', "deno bundle"],
   ["an import by a bare name", 'import x from "left-pad"; export default x;', "only files can be imported"],
   ["an import of a file that is missing", 'import x from "./no.ts"; export default x;', "no.ts"],
   ["an import of what is not exported", 'import { no } from "./ok.ts"; export default no;', "no"],
-  ["an import in a circle", 'import "./circle.ts"; export default 1;', "imports itself, through others"],
+  [
+    "a use of what comes later in a circle",
+    'import "./circle.ts"; export const late = 1;',
+    "'late' before initialization",
+  ],
+  [
+    "an import from npm that comes first",
+    'import "npm:left-pad"; import { DblockError } from "@dblock/dblock"; export default DblockError;',
+    "/disk.ts -o disk.js --external @dblock/dblock, and serve ./disk.js",
+  ],
+  ["a mistake in JavaScript", 'import "./bad.js"; export default 1;', "/bad.js: "],
   ["code that throws", "throw new TypeError('at once');", "at once"],
 ];
 
 for (const [what, text, said] of WRONG) {
   Deno.test(`openModule() says in one line what to do about ${what}`, async () => {
-    const files = { "disk.ts": text, "ok.ts": "export const ok = 1;", "circle.ts": 'import "./disk.ts";' };
+    const files = {
+      "disk.ts": text,
+      "ok.ts": "export const ok = 1;",
+      "bad.js": "const = 5;",
+      "circle.ts": 'import { late } from "./disk.ts"; late;',
+    };
     await withFiles(files, async (dir) => {
       const { message } = await assertRejects(() => openModule(`${dir}/disk.ts`, new Map()), DblockError);
       assertStringIncludes(message, `Cannot load ${dir}/disk.ts: `);
