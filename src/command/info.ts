@@ -4,7 +4,7 @@ import { DblockError } from "../disk/errors.ts";
 import { type DeviceInfo, info, list } from "../module/info.ts";
 import { UsageError } from "./cli.ts";
 import { type Command, JSON_OPTION, readTyped } from "./command.ts";
-import { describeKernelDisk } from "./kernel_disk.ts";
+import { describeKernelDisk, kernelDisks } from "./kernel_disk.ts";
 import { formatDevice, jsonOf } from "./listing.ts";
 import { ask, type Description, readStarted } from "./run_folder.ts";
 import { checkName } from "./words.ts";
@@ -24,11 +24,12 @@ export const INFO: Command = {
     const names = typed.words.map(checkName);
     if (names.length === 0) throw new UsageError("the NAME of a disk is missing (dblock list shows all)");
     return async () => {
-      const ofModule = names.filter((name) => readStarted(name)?.kernelNbd === undefined);
+      const others = kernelDisks().filter(({ name }) => names.includes(name));
+      const ofModule = names.filter((name) => !others.some((other) => other.name === name));
       const infos = await Promise.all(ofModule.map(infoOf));
-      if (typed.has("json")) return console.log(jsonOf(infos));
+      if (typed.has("json")) return console.log(jsonOf([...infos, ...others]));
       for (const one of infos) console.log([formatDevice(one), ...await ownLines(one)].join("\n"));
-      for (const name of names) if (!ofModule.includes(name)) console.log(describeKernelDisk(name));
+      for (const other of others) console.log(describeKernelDisk(other));
     };
   },
 };

@@ -25,33 +25,45 @@ export async function destroyKernelDisk(started: Started, options: { readonly fo
   await disconnectKernelDevice(kernelNbd, options);
 }
 
-/** Lines of `dblock list`. */
-export function kernelDiskRows(): string[][] {
-  return ofKernel().map((started) => {
-    const isLive = isServed(started);
-    const server = isLive ? `${started.pid}` : "none";
-    const path = kernelDevicePath(started.kernelNbd!);
-    const state = isLive ? "live" : "failed";
-    return [`${path} (${started.name})`, formatSize(sizeOf(started)), state, server, "", started.words[0] ?? ""];
-  });
+/** A disk of the kernel's NBD client, as `--json` has it. */
+export interface KernelDisk {
+  readonly name: string;
+  readonly path: string;
+  readonly transport: "nbd";
+  /** A killed server leaves a disk whose I/O fails. */
+  readonly state: "live" | "failed";
+  readonly sizeBytes: number;
+  readonly server: { readonly pid: number } | undefined;
+  readonly spec: string;
+}
+
+/** Those that there are. */
+export function kernelDisks(): KernelDisk[] {
+  return startedNames().flatMap((name) => readStarted(name) ?? []).filter(isOurs).map(kernelDiskOf);
 }
 
 /** What `dblock info` says. */
-export function describeKernelDisk(name: string): string {
-  const started = readStarted(name);
-  if (started === undefined || !isOurs(started)) return `${name} has ended`;
-  const lines = [
-    `${kernelDevicePath(started.kernelNbd!)} (${name}): ${formatSize(sizeOf(started))}`,
-    `  the kernel's NBD client has it; process ${started.pid} ${
-      isServed(started) ? "serves it" : "served it, and is dead: I/O fails"
-    }`,
-    `  content: ${started.words[0] ?? ""}`,
-  ];
-  return lines.join("\n");
+export function describeKernelDisk({ name, path, sizeBytes, server, spec }: KernelDisk): string {
+  return [
+    `${path} (${name}): ${formatSize(sizeBytes)}`,
+    "  the kernel's NBD client has it; " +
+    (server === undefined ? "its server is dead: I/O fails" : `process ${server.pid} serves it`),
+    `  content: ${spec}`,
+  ].join("\n");
 }
 
-function ofKernel(): Started[] {
-  return startedNames().flatMap((name) => readStarted(name) ?? []).filter(isOurs);
+function kernelDiskOf(started: Started): KernelDisk {
+  const { name, pid, words: [spec = ""] } = started;
+  const isLive = isServed(started);
+  return {
+    name,
+    path: kernelDevicePath(started.kernelNbd!),
+    transport: "nbd",
+    state: isLive ? "live" : "failed",
+    sizeBytes: sizeOf(started),
+    server: isLive ? { pid } : undefined,
+    spec,
+  };
 }
 
 /** The kernel still has what that server gave it. */

@@ -4,7 +4,7 @@ import { DblockError } from "../disk/errors.ts";
 import { type DeviceInfo, list } from "../module/info.ts";
 import { formatSize } from "./cli.ts";
 import { type Command, JSON_OPTION, readTyped } from "./command.ts";
-import { kernelDiskRows } from "./kernel_disk.ts";
+import { type KernelDisk, kernelDisks } from "./kernel_disk.ts";
 import { jsonOf } from "./listing.ts";
 import { readStarted } from "./run_folder.ts";
 
@@ -21,11 +21,11 @@ export const LIST: Command = {
   parse(words) {
     const typed = readTyped(words, this, 0);
     return async () => {
-      const kernelRows = kernelDiskRows();
-      const infos = await ofModule(kernelRows.length > 0);
-      if (typed.has("json")) console.log(jsonOf(infos));
-      else if (infos.length + kernelRows.length === 0) console.log("there is no disk");
-      else console.log(table([...infos.map(rowOf), ...kernelRows]));
+      const others = kernelDisks();
+      const infos = await ofModule(others.length > 0);
+      if (typed.has("json")) console.log(jsonOf([...infos, ...others]));
+      else if (infos.length + others.length === 0) console.log("there is no disk");
+      else console.log(table([...infos.map(rowOf), ...others.map(rowOfKernel)]));
     };
   },
 };
@@ -51,6 +51,10 @@ function rowOf(info: DeviceInfo): string[] {
     `${info.openCount}`,
     readStarted(info.name)?.words[0] ?? "",
   ];
+}
+
+function rowOfKernel({ name, path, sizeBytes, state, server, spec }: KernelDisk): string[] {
+  return [`${path} (${name})`, formatSize(sizeBytes), state, server === undefined ? "none" : `${server.pid}`, "", spec];
 }
 
 function table(body: readonly (readonly string[])[]): string {

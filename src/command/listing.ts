@@ -2,6 +2,7 @@
 /** What the commands print of each device: for people as text, for programs as JSON. */
 import { formatSize } from "./cli.ts";
 import type { DeviceInfo } from "../module/info.ts";
+import type { KernelDisk } from "./kernel_disk.ts";
 
 const OPERATIONS = [
   ["read", "read"],
@@ -43,7 +44,7 @@ export function formatDevice(info: DeviceInfo): string {
   ].join("\n");
 }
 
-/** Everything that there is to know of the devices, under the names of `DeviceInfo`. */
-export function jsonOf(infos: readonly DeviceInfo[]): string {
+/** Everything that there is to know of the disks; those of the module have the names of `DeviceInfo`. */
+export function jsonOf(infos: readonly (DeviceInfo | KernelDisk)[]): string {
   return JSON.stringify(infos, undefined, 2);
 }

@@ -12,7 +12,7 @@ import { becomeIoFlusher, formatSize, keepCode, UsageError } from "./cli.ts";
 import { type Command, type Option, readItems, row } from "./command.ts";
 import { CONFIG_FOLDER, readConfig } from "./config.ts";
 import { DISK_OPTIONS, type DiskPlan, readDisks, requireNames } from "./disk_plan.ts";
-import { endAtSignals, greetingOfKernelDisk, type KernelDisk, startKernelDisks } from "./serve_kernel_disk.ts";
+import { endAtSignals, greetingOfKernelDisk, type ServedKernelDisk, startKernelDisks } from "./serve_kernel_disk.ts";
 import { counted } from "./listing.ts";
 import { answerQuestions, type Description, keepStarted, type Question } from "./run_folder.ts";
 import { SCHEMES } from "./schemes.ts";
@@ -282,7 +282,7 @@ async function answer(disk: ServedDisk, question: Question): Promise<Description
 function greetings(
   disks: readonly ServedDisk[],
   servers: readonly Exporter[],
-  kernelDisks: readonly KernelDisk[],
+  kernelDisks: readonly ServedKernelDisk[],
 ): string[] {
   const lines = disks.flatMap((disk) => disk.devices.map((device) => greeting(disk, device)));
   for (const { uris } of servers) lines.push(...uris.map((uri) => `${uri} is ready`));

@@ -8,7 +8,7 @@ import { keepStarted, readStarted } from "./run_folder.ts";
 import type { ServedDisk } from "./served_disk.ts";
 
 /** A disk that the kernel's NBD client has, under its name. */
-export interface KernelDisk {
+export interface ServedKernelDisk {
   readonly name: string;
   readonly disk: ServedDisk;
   readonly device: KernelDevice;
@@ -21,8 +21,8 @@ export interface KernelDisk {
  *
  * @throws {DblockError} why one cannot be.
  */
-export async function startKernelDisks(disks: readonly ServedDisk[]): Promise<KernelDisk[]> {
-  const started: KernelDisk[] = [];
+export async function startKernelDisks(disks: readonly ServedDisk[]): Promise<ServedKernelDisk[]> {
+  const started: ServedKernelDisk[] = [];
   const parts = disks.flatMap((disk) => disk.kernelParts.map((part) => ({ disk, ...part })));
   for (const [i, { disk, name, backend }] of parts.entries()) {
     try {
@@ -42,14 +42,14 @@ export async function startKernelDisks(disks: readonly ServedDisk[]): Promise<Ke
 }
 
 /** The line that says that it is there. */
-export function greetingOfKernelDisk({ name, disk, device }: KernelDisk): string {
+export function greetingOfKernelDisk({ name, disk, device }: ServedKernelDisk): string {
   return `${device.path} (${name}) is ready: ${formatSize(device.sizeBytes)}, the kernel's NBD client, ` +
     disk.plan.source.text;
 }
 
 /** Ctrl-C and SIGTERM end the disks; if somebody uses one, the second time. */
-export function endAtSignals(disks: readonly KernelDisk[], complain: (line: string) => void): Disposable {
-  const asked = new Set<KernelDisk>();
+export function endAtSignals(disks: readonly ServedKernelDisk[], complain: (line: string) => void): Disposable {
+  const asked = new Set<ServedKernelDisk>();
   const end = () => {
     for (const one of disks) {
       const force = asked.has(one);

@@ -54,20 +54,24 @@ export async function holdersOf(name: string): Promise<string[]> {
 export class Search {
   readonly #root: string;
   readonly #found = new Set<string>();
+  /** The last answer is what was found by then; there may be more. */
+  isIncomplete = false;
 
   /** @param root where /proc, /sys and /dev are: "", or a folder that has them */
   constructor(root: string) {
     this.#root = root;
   }
 
-  /** {@linkcode holdersOf} of this machine. */
-  async holdersOf(name: string): Promise<string[]> {
+  /** {@linkcode holdersOf} of this machine, within that time. */
+  async holdersOf(name: string, timeoutMs = TIMEOUT_MS): Promise<string[]> {
     const late = Promise.withResolvers<void>();
-    const timer = setTimeout(late.resolve, TIMEOUT_MS);
+    const timer = setTimeout(late.resolve, timeoutMs);
     const parts = this.#partsOf(name);
     this.#swaps(parts);
     this.#loops(parts);
-    await Promise.race([this.#mounts(parts).then(() => this.#openers(parts)), late.promise]);
+    this.isIncomplete = true;
+    const complete = this.#mounts(parts).then(() => this.#openers(parts)).then(() => void (this.isIncomplete = false));
+    await Promise.race([complete, late.promise]);
     clearTimeout(timer);
     // A stacked device is named by what it is used for, if that was found.
     const said = [...this.#found];

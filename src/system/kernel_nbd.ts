@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** The kernel's own NBD client, called by netlink: it takes a socket and makes /dev/nbdN of it, and lets it go again. */
 import { DblockError, ERRNO, errnoName } from "../disk/errors.ts";
-import { holdersOf } from "./holders.ts";
+import { Search } from "./holders.ts";
 import { attribute, GenericNetlink } from "./netlink.ts";
 
 // Of linux/nbd-netlink.h.
@@ -18,6 +18,8 @@ const NBD_ATTR_SOCKETS = 7;
 const NBD_SOCK_ITEM = 1;
 const NBD_SOCK_FD = 1;
 const GONE_MS = 5_000;
+/** A search takes milliseconds, and much longer beside other work. */
+const SEARCH_MS = 60_000;
 
 /** Where the kernel has the disk of that number. */
 export function kernelDevicePath(index: number): string {
@@ -64,8 +66,13 @@ export async function disconnectKernelDevice(index: number, options: { readonly 
   const attempted = `Cannot destroy ${kernelDevicePath(index)}`;
   using netlink = openFamily(attempted);
   if (!options.force) {
-    const holders = await holdersOf(`nbd${index}`);
+    // The kernel would take it from whoever uses it, so nothing may be overlooked here.
+    const search = new Search("");
+    const holders = await search.holdersOf(`nbd${index}`, SEARCH_MS);
     if (holders.length > 0) throw new DblockError("EBUSY", attempted, `it is in use: ${holders.join(", ")}`);
+    if (search.isIncomplete) {
+      throw new DblockError("EBUSY", attempted, `${SEARCH_MS / 1000} s did not suffice to find out who uses it`);
+    }
   }
   const { errno } = netlink.call(NBD_CMD_DISCONNECT, VERSION, [attribute(NBD_ATTR_INDEX, index)]);
   if (errno !== 0 && errno !== ERRNO.EINVAL) throw refused(attempted, errno); // EINVAL: there is none any more

@@ -57,6 +57,11 @@ Deno.test({
       await keepsTree(path);
       assertMatch((await dblock("list")).stdout, new RegExp(`${path} \\(knbd\\) +1 GiB +live +${serving.child.pid}`));
       assertStringIncludes((await dblock("info knbd")).stdout, `process ${serving.child.pid} serves it`);
+      for (const words of ["list --json", "info knbd --json"]) {
+        const [disk] = JSON.parse((await dblock(words)).stdout);
+        const { path: itsPath, transport, sizeBytes, server } = disk;
+        assertEquals([itsPath, transport, sizeBytes, server], [path, "nbd", 2 ** 30, { pid: serving.child.pid }]);
+      }
 
       await sh(`mount ${path} /mnt`);
       const busy = await dblock("destroy knbd");

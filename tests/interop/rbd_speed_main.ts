@@ -40,7 +40,7 @@ function median(numbers: readonly number[]): number {
 }
 
 Deno.env.set("CEPH_CONF", "/ceph.conf");
-await sh("insmod kmod/dblock.ko && modprobe nbd");
+await sh("insmod kmod/dblock.ko && modprobe nbd && mkdir -p /var/run/ceph");
 for (const image of ["ours", "nbd", "fio"]) await fetch(`${control}/create/${image}`, { method: "POST" });
 const server = await Serving.start(["serve", "rbd:rbd/ours?conf=/ceph.conf", "--name", "rbd0", "--timeout", "0"]);
 await sh("rbd-nbd map rbd/nbd --device /dev/nbd0");

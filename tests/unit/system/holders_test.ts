@@ -170,3 +170,17 @@ Deno.test("holdersOf() tells what it has found when a list of mounts does not co
   await Deno.writeTextFile(mounts, ""); // the thread that reads it ends
   assertEquals(found, ["/dev/a is swap"]);
 });
+
+Deno.test("Search says that it is incomplete when /proc does not answer in time", async () => {
+  await using there = await machine({ ...disk, "/proc/self/": "" });
+  const fifo = `${there.root}/proc/self/mountinfo`;
+  await new Deno.Command("mkfifo", { args: [fifo] }).output();
+  const search = new Search(there.root);
+  assertEquals([await search.holdersOf("a", 50), search.isIncomplete], [[], true]);
+  // Nobody may wait for it behind the test's back; and with an answer it is complete.
+  await Deno.writeTextFile(fifo, "1 2 252:0 / /mnt rw - ext4 /dev/a rw\n");
+  await Deno.remove(fifo);
+  await Deno.writeTextFile(fifo, "1 2 252:0 / /mnt rw - ext4 /dev/a rw\n");
+  const next = new Search(there.root);
+  assertEquals([await next.holdersOf("a"), next.isIncomplete], [["mounted on /mnt"], false]);
+});
