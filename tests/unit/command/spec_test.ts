@@ -4,6 +4,7 @@ import { UsageError } from "../../../src/command/cli.ts";
 import { readSpec } from "../../../src/command/schemes.ts";
 import { membersOf, parseSpec } from "../../../src/command/spec.ts";
 import { DblockError } from "../../../src/disk/errors.ts";
+import { requestOptions } from "../../../src/disk/request.ts";
 
 const open = { readOnly: false, shared: false };
 
@@ -110,3 +111,48 @@ Deno.test("a set of which one disk cannot be opened closes the others", async ()
 Deno.test("a number that a disk cannot be made of is a mistake of the words", async () => {
   await assertRejects(() => readSpec("stripe:null:1MiB?chunk=512").open(open), UsageError, "chunkBytes");
 });
+
+/** Waits of so many ms end at once, and are counted, until it is disposed. */
+function hurry(ms: number): Disposable & { count: number } {
+  const { setTimeout } = globalThis;
+  const hurried = {
+    count: 0,
+    [Symbol.dispose]: () => void (globalThis.setTimeout = setTimeout),
+  };
+  globalThis.setTimeout = ((work: () => void, waitMs?: number) => {
+    if (waitMs === ms) hurried.count++;
+    return setTimeout(work, waitMs === ms ? 0 : waitMs);
+  }) as typeof setTimeout;
+  return hurried;
+}
+
+for (const [late, ms] of [["", 10_000], ["?late=2500", 2_500]] as const) {
+  Deno.test(`a half of a mirror${late} that does not answer is left after ${ms} ms, and is not waited for`, async () => {
+    const scope = globalThis as { silentDisk?: Promise<void> };
+    const awake = Promise.withResolvers<void>();
+    const dir = await Deno.makeTempDir();
+    await Deno.writeTextFile(
+      `${dir}/silent.ts`,
+      "export default ({ sizeBytes }) => ({ sizeBytes, read: () => globalThis.silentDisk, write: () => globalThis.silentDisk });",
+    );
+    const source = readSpec(`mirror:memory:1MiB,[${dir}/silent.ts?size=1MiB]${late}`);
+    const disk = await source.open(open);
+    const said = () => source.describe!().join("\n");
+    for (let turn = 0; said().includes("syncing"); turn++) {
+      assertEquals(turn < 4_000, true, said());
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    scope.silentDisk = awake.promise;
+    {
+      using hurried = hurry(ms);
+      await disk.write(new Uint8Array(4096), 0, requestOptions());
+      assertEquals(hurried.count, 1);
+    }
+    assertStringIncludes(said(), `silent.ts?size=1MiB: left, because: Cannot use`);
+    assertStringIncludes(said(), `it has not answered for ${ms / 1_000} s`);
+    awake.resolve();
+    await disk.close?.("unused");
+    delete scope.silentDisk;
+    await Deno.remove(dir, { recursive: true });
+  });
+}
