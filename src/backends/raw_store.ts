@@ -85,7 +85,11 @@ function openOrMake(
 }
 
 function explain(error: unknown, attempted: string): DblockError {
-  const wrong = error instanceof Deno.errors.NotFound ? "it is not there" : describe(error);
+  const wrong = error instanceof Deno.errors.NotFound
+    ? "it is not there"
+    : error instanceof Deno.errors.IsADirectory
+    ? "it is a folder"
+    : describe(error);
   return new DblockError(errnoOf(error) ?? "EIO", attempted, wrong, { cause: error });
 }
 

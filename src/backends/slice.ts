@@ -67,8 +67,9 @@ function rangeOf(member: Member, offsetBytes: number, sizeBytes: number): Slice 
   if (isInside && offsetBytes % blockBytes === 0 && sizeBytes % blockBytes === 0) {
     return Object.assign(new JoinedBackend(layoutOf(member, offsetBytes, sizeBytes)), { offsetBytes });
   }
-  const wrong = isInside ? `these are no whole blocks of ${blockBytes}` : `the disk has ${whole}`;
-  throw new DblockError("EINVAL", `Cannot take ${sizeBytes} bytes at ${offsetBytes} of a disk`, wrong);
+  const wrong = isInside ? `these are no whole blocks of ${blockBytes}` : `the disk has ${whole} bytes`;
+  const what = sizeBytes > 0 ? `${sizeBytes} bytes` : "what is";
+  throw new DblockError("EINVAL", `Cannot take ${what} at ${offsetBytes} of a disk`, wrong);
 }
 
 async function findPartition(member: Member, number: number): Promise<{ offsetBytes: number; sizeBytes: number }> {

@@ -19,6 +19,9 @@ import { shareBackend } from "./shared_backend.ts";
 
 /** New code of a module has so much time to take over. A guess: those who use the disk begin to wonder. */
 const PAUSE_MAX_MS = 10_000;
+/** A disk that takes longer to open is named. A guess: before that nobody wonders. */
+const SLOW_MS = 5_000;
+
 /** A way out of the kind "device", whose name has been decided. */
 interface DeviceExit {
   readonly kind: "device";
@@ -93,7 +96,8 @@ export class ServedDisk {
    */
   static async start(plan: DiskPlan, options: StartOptions): Promise<ServedDisk> {
     const shared = await isServed(plan);
-    const backend = await openDisk(plan, { readOnly: plan.readOnly, shared });
+    const opened = openDisk(plan, { readOnly: plan.readOnly, shared });
+    const backend = await unlessAborted(opened, plan.source.text, options.signal);
     const parts = shareBackend(backend, plan.exits.length);
     await using undo = new AsyncDisposableStack();
     const nbdParts: NbdPart[] = [];
@@ -215,6 +219,30 @@ async function openDisk(plan: DiskPlan, options: OpenOptions): Promise<Backend> 
   } catch (error) {
     await disk.close?.("unused");
     throw error;
+  }
+}
+
+/**
+ * A disk that is being opened. A module of the user's or another machine may never answer: then somebody is told what is
+ * waited for, and can end the wait.
+ *
+ * @throws what opening throws; the signal's reason as soon as it is aborted.
+ */
+export async function unlessAborted(opened: Promise<Backend>, text: string, signal: AbortSignal): Promise<Backend> {
+  const over = Promise.withResolvers<never>();
+  const abort = () => over.reject(signal.reason);
+  signal.addEventListener("abort", abort);
+  if (signal.aborted) abort();
+  const say = quietly(console.error);
+  const timer = setTimeout(() => say(`${text} is not open yet, and is waited for (Ctrl-C ends this)`), SLOW_MS);
+  try {
+    return await Promise.race([opened, over.promise]);
+  } catch (error) {
+    opened.then((disk) => disk.close?.("unused")).catch(() => {}); // it comes too late, or has failed
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", abort);
   }
 }
 

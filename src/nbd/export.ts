@@ -35,7 +35,7 @@ export interface Export {
  * @throws {DblockError} EINVAL: a limit of the backend is none.
  */
 export function exportOf(name: string, backend: Backend, readOnly: boolean): Export {
-  const attempted = `Cannot serve the export "${name}"`;
+  const attempted = name === "" ? "Cannot serve the disk over NBD" : `Cannot serve the export "${name}"`;
   const profile = profileOf(backend);
   const limits = checkedLimits(attempted, profile);
   return {

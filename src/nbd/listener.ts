@@ -18,7 +18,14 @@ export async function listen(address: NbdAddress): Promise<Deno.Listener> {
       Deno.removeSync(address.path);
       return open(address);
     }
-    const hint = error instanceof Deno.errors.AddrInUse ? { hint: "another server has it; take another address" } : {};
+    const isInUse = error instanceof Deno.errors.AddrInUse;
+    if (isInUse && address.transport === "unix" && !Deno.lstatSync(address.path).isSocket) {
+      throw new DblockError("EEXIST", attempted, "there is a file or folder of that name, and no socket", {
+        hint: "take another path",
+        cause: error,
+      });
+    }
+    const hint = isInUse ? { hint: "another server has it; take another address" } : {};
     throw new DblockError(errnoOf(error) ?? "EIO", attempted, describe(error), { ...hint, cause: error });
   }
 }

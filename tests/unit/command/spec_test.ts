@@ -99,6 +99,25 @@ Deno.test("a file is made only if a size is given, and told from a raw one by it
   await Deno.remove(dir, { recursive: true });
 });
 
+/** What is wrong with a disk that was typed rightly. */
+const REFUSED: readonly [spec: string, said: string][] = [
+  ["/tmp", "Cannot keep a disk in /tmp: it is a folder"],
+  ["/dev/null", "Cannot keep a disk in /dev/null: it is no file and no block device"],
+  ["slice:memory:1MiB?offset=2MiB", "Cannot take what is at 2097152 of a disk: the disk has 1048576 bytes"],
+  [
+    "slice:memory:1MiB?offset=4KiB&size=1MiB",
+    "Cannot take 1048576 bytes at 4096 of a disk: the disk has 1048576 bytes",
+  ],
+  ["slice:memory:1MiB?partition=1", "there is neither a GPT nor an MBR"],
+];
+
+for (const [spec, said] of REFUSED) {
+  Deno.test(`"${spec}" is not opened, and one line says why`, async () => {
+    const { message } = await assertRejects(() => readSpec(spec).open(open), DblockError);
+    assertStringIncludes(message, said);
+  });
+}
+
 Deno.test("a set of which one disk cannot be opened closes the others", async () => {
   const dir = await Deno.makeTempDir();
   const spec = readSpec(`concat:[${dir}/a?size=1MiB],${dir}/missing`);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A server as a whole: its exports, its socket, TLS, its bounds, and its end.
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import type { ConnectionOptions } from "node:tls";
 import { type Backend, DblockError, MemoryBackend } from "../../../src/mod.ts";
 import * as p from "../../../src/nbd/protocol.ts";
@@ -59,6 +59,16 @@ Deno.test("serveNbd() closes the backends, whether or not it began", async () =>
   assertEquals(second.calls, ["close destroyed"]);
   using client = await RawClient.open(served.path); // the first one is still there
   assertEquals(await client.ask(p.NBD_CMD_FLUSH), 0);
+});
+
+Deno.test("serveNbd() leaves a file or a folder alone that has the name of its socket, and says what is there", async () => {
+  const path = await Deno.makeTempDir();
+  const { message } = await assertRejects(
+    () => serveNbd({ disk: recorder() }, { address: `unix:${path}` }),
+    DblockError,
+  );
+  assertStringIncludes(message, "there is a file or folder of that name, and no socket (take another path)");
+  await Deno.remove(path); // it is still there
 });
 
 Deno.test("serveNbd() takes the place of a socket that a killed server has left", async () => {
