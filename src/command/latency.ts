@@ -7,6 +7,7 @@
 import { DblockError, describe } from "../disk/errors.ts";
 import { CELLS, STEPS } from "../filters/histogram.ts";
 import { Assembler, attachProgram, BpfMap, readTracepoint, type Tracepoint } from "../system/bpf.ts";
+import { pauseIoFlusher } from "../system/libc.ts";
 
 const TRACEPOINTS = "/sys/kernel/tracing/events/block";
 const ISSUED = "block_rq_issue";
@@ -40,6 +41,7 @@ export class LatencyWatch implements Disposable {
    * @throws {DblockError} this kernel cannot, or must not; with what to type.
    */
   static open(): LatencyWatch {
+    using _pause = pauseIoFlusher();
     using stack = new DisposableStack();
     const [issued, completed] = [ISSUED, COMPLETED].map(findTracepoint) as [Tracepoint, Tracepoint];
     const cells = stack.use(BpfMap.open(4, CELLS * 8, DISKS_MAX));

@@ -338,6 +338,17 @@ export function setIoFlusher(): boolean {
   return libc().prctl(PR_SET_IO_FLUSHER, 1n, 0n, 0n, 0n) === 0;
 }
 
+/**
+ * Lets this thread be no I/O flusher until the result is disposed: for calls that need memory and have nothing to do with a
+ * disk that is served. For one who must not wait, the kernel (before 6.15) has only the per-processor memory that happens to
+ * be left over, and may answer ENOMEM.
+ */
+export function pauseIoFlusher(): Disposable {
+  const wasFlusher = isIoFlusher();
+  if (wasFlusher) libc().prctl(PR_SET_IO_FLUSHER, 0n, 0n, 0n, 0n);
+  return { [Symbol.dispose]: () => void (wasFlusher && setIoFlusher()) };
+}
+
 /** Whether this very thread is an I/O flusher. */
 export function isIoFlusher(): boolean {
   return libc().prctl(PR_GET_IO_FLUSHER, 0n, 0n, 0n, 0n) === 1;
