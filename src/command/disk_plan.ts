@@ -87,7 +87,13 @@ export const DISK_OPTIONS: readonly Option[] = [
       "of a module: when its files change, the new code goes on with the disk; code that does not load changes nothing",
   },
   { name: "timeout", value: "SECONDS", ofDisk: true, text: "a request that takes longer fails; 0: none [30]" },
-  { name: "queues", value: "N", ofDisk: true, text: `queues of the disk, 1 to ${DBLOCK_QUEUE_COUNT_MAX}` },
+  {
+    name: "queues",
+    value: "N",
+    ofDisk: true,
+    text: `queues of the disk, 1 to ${DBLOCK_QUEUE_COUNT_MAX} [one, or for memory and files one per CPU, at most 4; ` +
+      "of several disks each has one]",
+  },
   { name: "depth", value: "N", ofDisk: true, text: "requests of each queue at once, 1 to 1024 [128]" },
 ];
 

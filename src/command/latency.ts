@@ -62,7 +62,7 @@ export class LatencyWatch implements Disposable {
   cells({ major, minor }: { readonly major: number; readonly minor: number }): Cells | undefined {
     const key = diskKey(major, minor);
     const value = this.#cells.get(key);
-    if (value !== undefined) return Float64Array.from(new BigUint64Array(value.buffer), Number);
+    if (value !== undefined) return cellsOf(value);
     return this.#cells.set(key, new Uint8Array(new ArrayBuffer(CELLS * 8))) ? new Float64Array(CELLS) : undefined;
   }
 
@@ -75,6 +75,14 @@ export class LatencyWatch implements Disposable {
   [Symbol.dispose](): void {
     this.#stack.dispose();
   }
+}
+
+/** What the kernel has counted. Not by way of bigints: top does this for each disk each second. */
+function cellsOf(value: Uint8Array<ArrayBuffer>): Cells {
+  const halves = new Uint32Array(value.buffer);
+  const cells = new Float64Array(CELLS);
+  for (let i = 0; i < CELLS; i++) cells[i] = halves[2 * i]! + halves[2 * i + 1]! * 2 ** 32;
+  return cells;
 }
 
 function findTracepoint(name: string): Tracepoint {

@@ -29,7 +29,10 @@ export class Parameters {
       if (parameter === undefined) {
         const names = known.map((one) => one.name);
         const rest = names.length === 0 ? "; it has none" : didYouMean(name, names);
-        throw new UsageError(`${of}: there is no parameter ${name}${rest}`);
+        // Of a set: "mirror:a.img?size=1GiB,b.img" has a parameter of one of its disks.
+        const inside = /^(concat|stripe|mirror|slice):/.exec(of);
+        const hint = inside === null ? "" : ` (one of its disks': ${inside[0]}[./a.img?${name}=…])`;
+        throw new UsageError(`${of}: there is no parameter ${name}${rest}${hint}`);
       }
       if (parameter.value === undefined && value !== "") throw new UsageError(`${of}: ${name} takes no value`);
       if (parameter.value !== undefined && value === "") {

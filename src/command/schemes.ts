@@ -51,7 +51,7 @@ export const SCHEMES: readonly Scheme[] = [
   {
     names: ["module"],
     form: "[module:]PATH.ts",
-    text: "a TypeScript module that exports a disk; it is given the parameters",
+    text: "a disk that you have written; it is given the parameters (an example is below)",
     parameters: [],
     read: readModule,
   },

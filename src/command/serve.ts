@@ -71,7 +71,10 @@ export const SERVE: Command = {
     return `A SPEC says where the content is; options after a SPEC belong to it:\n${schemes.join("\n")}
   Parameters follow a "?" and are divided by "&" (quote them for the shell).
   A SPEC inside another one stands in [ ] if it has a comma or a "?":
-  stripe:[a.img?raw],b.img
+  stripe:[a.img?size=1GiB],b.img
+
+A module, ./disk.ts, served with ./disk.ts?size=1GiB:
+${MODULE_EXAMPLE}
 
 Filters (dblock help filters has their options):
 ${filters.join("\n")}
@@ -92,6 +95,15 @@ ${SIGNALS_HELP}`;
     };
   },
 };
+
+/** A disk in memory, as whoever writes one begins. */
+export const MODULE_EXAMPLE = `\
+  export default ({ sizeBytes }, store = new Uint8Array(sizeBytes)) => ({
+    sizeBytes,
+    read: (buffer, at) => buffer.set(store.subarray(at, at + buffer.length)),
+    write: (buffer, at) => store.set(buffer, at),
+    handOver: () => store, // what outlives the code, for --watch
+  });`;
 
 /** Whether anybody can read it or not, the disks go on. */
 const say = quietly(console.log);

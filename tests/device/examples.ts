@@ -141,6 +141,8 @@ export const GROUPS: Readonly<Record<string, readonly Step[]>> = {
   "dblock serve": [
     server("dblock serve memory:4GiB --name scratch"),
     server("dblock serve ./disk.img?size=10GiB --name disk"),
+    { kind: "module", typed: "README.md program 1" },
+    server("dblock serve './disk.ts?size=64MiB'"),
     { kind: "module", typed: "src/README.md program 1" },
     server("dblock serve ./disk.ts?size=1GiB --name mine"),
     server("dblock serve ./disk.ts?size=1GiB --name mine --watch"),

@@ -2,6 +2,7 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { openModule } from "../../../src/command/module_disk.ts";
 import { loadModule } from "../../../src/command/module_loader.ts";
+import { MODULE_EXAMPLE } from "../../../src/command/serve.ts";
 import { DblockError } from "../../../src/disk/errors.ts";
 import { requestOptions } from "../../../src/disk/request.ts";
 
@@ -211,4 +212,14 @@ Deno.test("openModule() says that there is no such file", async () => {
     DblockError,
     "there is no file /nowhere/disk.ts",
   );
+});
+
+Deno.test("the module of serve --help is a disk", async () => {
+  await withFiles({ "disk.ts": MODULE_EXAMPLE }, async (dir) => {
+    const disk = await openModule(`${dir}/disk.ts`, new Map([["size", "1MiB"]]));
+    const [written, read] = [new Uint8Array(4096).fill(7), new Uint8Array(4096)];
+    await disk.write(written, 8192, requestOptions());
+    await disk.read(read, 8192, requestOptions());
+    assertEquals([disk.sizeBytes, read, disk.handOver !== undefined], [2 ** 20, written, true]);
+  });
 });

@@ -43,6 +43,10 @@ const WRONG: readonly [spec: string, said: string][] = [
   ["pattern:1MiB?seed=x", '"x" is not a number of seed'],
   ["stripe:[a,b", "a [ or ] has no partner"],
   ["slice:null:1MiB?partition=1&offset=512", "not both"],
+  [
+    "mirror:a?size=1GiB,b?size=1GiB",
+    "no parameter size; there is: bitmap, late (one of its disks': mirror:[./a.img?size=…])",
+  ],
   ["nbd:host", "nbd://HOST:PORT/EXPORT"],
   ["rbd:image", "it is typed rbd:POOL/[NAMESPACE/]IMAGE[@SNAPSHOT]"],
 ];
