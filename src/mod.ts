@@ -19,7 +19,16 @@
  *
  * @module
  */
-export type { Backend, CallOptions, CloseReason, Completed, Extent, Limits, RequestOptions } from "./disk/backend.ts";
+export type {
+  Backend,
+  CallOptions,
+  CloseReason,
+  Completed,
+  Extent,
+  Figure,
+  Limits,
+  RequestOptions,
+} from "./disk/backend.ts";
 export { FileBackend, type FileBackendOptions } from "./backends/file.ts";
 export { RawBackend, type RawBackendOptions, type RawData } from "./backends/raw.ts";
 export { MemoryBackend, type MemoryBackendOptions } from "./backends/memory.ts";

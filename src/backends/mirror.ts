@@ -3,7 +3,7 @@
  * The same content on several disks. One that fails is left and named; when it is back, what it has missed is copied to it,
  * and nothing else. A file of marks says after a crash which parts may differ.
  */
-import type { Backend, CallOptions, CloseReason, Extent, Limits, RequestOptions } from "../disk/backend.ts";
+import type { Backend, CallOptions, CloseReason, Extent, Figure, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError, describe, quietly } from "../disk/errors.ts";
 import { isPromise } from "../disk/later.ts";
 import { RangeLock } from "../disk/range_lock.ts";
@@ -13,7 +13,7 @@ import { askAll, closeHalves, inTime, readFirst, type Result, settle } from "./m
 import type { Half, HalfState, MirrorDisk } from "./mirror_half.ts";
 import { assembleMirror, type MirrorBackendOptions, whyUnfit } from "./mirror_assembly.ts";
 import type { MirrorRecord } from "./mirror_record.ts";
-import { type MirrorStatus, statusOf } from "./mirror_status.ts";
+import { figuresOf, type MirrorStatus, statusOf } from "./mirror_status.ts";
 
 const DEFAULT_RETRY_MS = 5_000;
 
@@ -103,6 +103,11 @@ export class MirrorBackend implements Backend {
   /** The mirror as it is now. */
   get status(): MirrorStatus {
     return statusOf(this.#halves, { markedBytes: this.#record.bitmap.markedBytes, ...this.#counts });
+  }
+
+  /** Its status in figures. */
+  figures(): readonly Figure[] {
+    return figuresOf(this.status);
   }
 
   /** Fills `buffer` from the first disk that can. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** How a mirror is, as data: for a program that shows it, and for one that waits for something. */
+import type { Figure } from "../disk/backend.ts";
 import type { Half, HalfState } from "./mirror_half.ts";
 
 /** One disk of a mirror, as it is now. */
@@ -49,4 +50,26 @@ export function statusOf(halves: readonly Half[], counts: MirrorCounts): MirrorS
     })),
     ...counts,
   };
+}
+
+/** The status in figures. */
+export function figuresOf({ halves, markedBytes, writtenBytes, resyncedBytes, repairedBytes }: MirrorStatus): Figure[] {
+  return [
+    { name: "mirror_marked_bytes", help: "What may differ between the halves.", value: markedBytes },
+    { name: "mirror_written_bytes_total", help: "What was written to the mirror.", value: writtenBytes },
+    {
+      name: "mirror_resynced_bytes_total",
+      help: "What was copied to halves that had missed it.",
+      value: resyncedBytes,
+    },
+    { name: "mirror_repaired_bytes_total", help: "What one half could not read and got again.", value: repairedBytes },
+    ...halves.flatMap(({ name, state, syncLeftBytes, readErrorCount }, i): Figure[] => {
+      const labels = { half: `${i}`, of: name };
+      return [
+        { name: "mirror_half_in_use", help: "1 while the half is used.", value: state === "left" ? 0 : 1, labels },
+        { name: "mirror_half_sync_left_bytes", help: "What is still to be copied.", value: syncLeftBytes, labels },
+        { name: "mirror_half_read_errors_total", help: "Reads of it that failed.", value: readErrorCount, labels },
+      ];
+    }),
+  ];
 }

@@ -7,6 +7,7 @@ import { DOCTOR } from "./doctor.ts";
 import { helpOver } from "./help.ts";
 import { INFO } from "./info.ts";
 import { LIST } from "./list.ts";
+import { METRICS } from "./metrics.ts";
 import { RECOVER } from "./recover.ts";
 import { RESIZE } from "./resize.ts";
 import { SERVE } from "./serve.ts";
@@ -21,6 +22,7 @@ export const COMMANDS: readonly Command[] = [
   RESIZE,
   RECOVER,
   TOP,
+  METRICS,
   BENCH,
   DOCTOR,
   helpOver(() => COMMANDS),

@@ -22,7 +22,11 @@ export interface Started {
 }
 
 /** What a server can be asked. */
-export type Question = { readonly ask: "resize"; readonly sizeBytes: number } | { readonly ask: "describe" };
+export type Question =
+  | { readonly ask: "resize"; readonly sizeBytes: number }
+  | { readonly ask: "describe" }
+  /** To a server's own socket: what all of its disks have counted. It counts from the first such question on. */
+  | { readonly ask: "figures" };
 
 /** What a server says of a disk, in words. */
 export interface Description {
@@ -34,7 +38,9 @@ export interface Description {
 
 type Answer = { readonly answer: unknown } | { readonly errno: number; readonly message: string };
 
-const ANSWER_BYTES_MAX = 2 ** 20;
+/** 500 disks, each with all that can be counted. */
+const ANSWER_BYTES_MAX = 16 * 2 ** 20;
+const SERVERS = "servers";
 
 /** Keeps how a disk was started, until disposed; for good if the disk `isLeft` to the next server then. */
 export function keepStarted(started: Started, isLeft: () => boolean = () => false): Disposable {
@@ -92,10 +98,37 @@ function removeIfThere(path: string): void {
   }
 }
 
+/** Where a process that serves disks can be asked about all of them, those that only NBD clients know included. */
+export function serverName(pid: number): string {
+  return `${SERVERS}/${pid}`;
+}
+
+/** The processes that can be asked. What dead ones have left is removed. */
+export function serverPids(): number[] {
+  try {
+    const pids = [...Deno.readDirSync(`${RUN_FOLDER}/${SERVERS}`)].map(({ name }) =>
+      Number(/^(\d+)\.sock$/.exec(name)?.[1])
+    );
+    const [alive, dead] = [pids.filter(isAlive), pids.filter((pid) => pid > 0 && !isAlive(pid))];
+    for (const pid of dead) removeIfThere(`${RUN_FOLDER}/${serverName(pid)}.sock`);
+    return alive.sort((a, b) => a - b);
+  } catch {
+    return [];
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return pid > 0 && Deno.statSync(`/proc/${pid}`).isDirectory;
+  } catch {
+    return false;
+  }
+}
+
 /** Answers questions about a disk at its socket, until disposed. A question is a line of JSON, and so is the answer. */
 export function answerQuestions(name: string, answer: (question: Question) => Promise<unknown>): Disposable {
   const path = `${RUN_FOLDER}/${name}.sock`;
-  Deno.mkdirSync(RUN_FOLDER, { recursive: true, mode: 0o700 });
+  Deno.mkdirSync(path.slice(0, path.lastIndexOf("/")), { recursive: true, mode: 0o700 });
   removeIfThere(path); // a dead server's
   const listener = Deno.listen({ transport: "unix", path });
   const inode = Deno.statSync(path).ino;
@@ -156,7 +189,7 @@ export async function ask(name: string, question: Question, attempted: string): 
 
 async function readLine(conn: Deno.Conn): Promise<string> {
   const decoder = new TextDecoder();
-  const bytes = new Uint8Array(4096);
+  const bytes = new Uint8Array(65_536);
   let text = "";
   while (!text.includes("\n")) {
     const count = await conn.read(bytes);

@@ -9,14 +9,17 @@ import { filters as FILTERS } from "../filters/table.ts";
 import { formatNbdUri } from "../nbd/address.ts";
 import { type NbdServer, serveNbd } from "../nbd/server.ts";
 import { becomeIoFlusher, formatSize, keepCode, UsageError } from "./cli.ts";
-import { type Command, type Option, readItems, row } from "./command.ts";
+import { type Command, type Item, type Option, readItems, row } from "./command.ts";
 import { CONFIG_FOLDER, readConfig } from "./config.ts";
 import { DISK_OPTIONS, type DiskPlan, readDisks, requireNames } from "./disk_plan.ts";
 import { endAtSignals, greetingOfKernelDisk, type ServedKernelDisk, startKernelDisks } from "./serve_kernel_disk.ts";
+import { figuresOf, Measured } from "./figures.ts";
+import { type HttpPlan, planHttp, TOKEN_OPTION } from "./http.ts";
 import { counted } from "./listing.ts";
-import { answerQuestions, type Description, keepStarted, type Question } from "./run_folder.ts";
+import { metricsUrl, serveMetrics } from "./metrics.ts";
+import { answerQuestions, type Description, keepStarted, type Question, serverName } from "./run_folder.ts";
 import { SCHEMES } from "./schemes.ts";
-import { type DeviceEnd, ServedDisk, type StartOptions } from "./served_disk.ts";
+import { type DeviceEnd, type NbdPart, ServedDisk, type StartOptions } from "./served_disk.ts";
 import { abortOnSignals, heedSignals, outliveTerminal, SIGNALS_HELP } from "./signals.ts";
 
 const CONFIG: Option = {
@@ -28,12 +31,18 @@ const CONFIG: Option = {
     "has its file's name",
 };
 
+const METRICS: Option = {
+  name: "metrics",
+  value: "ADDRESS",
+  text: "answer Prometheus with figures of these disks: 127.0.0.1:9464 (at /metrics), or unix:PATH",
+};
+
 /** The subcommand. */
 export const SERVE: Command = {
   name: "serve",
   summary: "serve disks until they are destroyed",
   usage: "SPEC [OPTIONS] [SPEC [OPTIONS]]... [--config [FILE|DIR]]",
-  options: [...DISK_OPTIONS, CONFIG],
+  options: [...DISK_OPTIONS, CONFIG, METRICS, TOKEN_OPTION],
   examples: [
     { words: "serve memory:4GiB --name scratch", text: "/dev/scratch, in memory" },
     { words: "serve ./disk.img?size=10GiB --name disk", text: "/dev/disk, in a file that is made if it is not there" },
@@ -53,6 +62,10 @@ export const SERVE: Command = {
     {
       words: "serve memory:1GiB --name slow --with delay=read=5ms,jitter=1ms --with stats",
       text: "with filters in front of it",
+    },
+    {
+      words: "serve ./disk.img?raw --name disk --metrics 127.0.0.1:9464",
+      text: "with figures for Prometheus, http://127.0.0.1:9464/metrics",
     },
     { words: "serve memory:1GiB --name a ./b.img --name b", text: "two disks in one process" },
     { words: "serve stripe:./a.img,./b.img --name fast", text: "one disk made of two" },
@@ -84,14 +97,16 @@ ${SIGNALS_HELP}`;
   parse(words) {
     const items = readItems(words, this.options);
     const paths = items.flatMap((item) => item.kind === "option" && item.option === CONFIG ? [item.value] : []);
-    const plans = readDisks(items.filter((item) => item.kind === "word" || item.option !== CONFIG));
+    const own: readonly Option[] = [CONFIG, METRICS, TOKEN_OPTION];
+    const plans = readDisks(items.filter((item) => item.kind === "word" || !own.includes(item.option)));
+    const metrics = readMetrics(items);
     if (plans.length + paths.length === 0) {
       throw new UsageError("a SPEC is missing (write it like memory:4GiB or ./disk.img)");
     }
     return async () => {
       const all = [...plans, ...paths.flatMap(readConfig)];
       requireNames(all);
-      await serveDisks(all);
+      await serveDisks(all, metrics);
     };
   },
 };
@@ -105,16 +120,31 @@ export const MODULE_EXAMPLE = `\
     handOver: () => store, // what outlives the code, for --watch
   });`;
 
+/** @throws {UsageError} twice, or without a token where others could ask */
+function readMetrics(items: readonly Item[]): HttpPlan | undefined {
+  const [addresses, tokens] = [METRICS, TOKEN_OPTION].map((option) =>
+    items.flatMap((item) => item.kind === "option" && item.option === option ? [item.value] : [])
+  ) as [string[], string[]];
+  const [address] = addresses;
+  for (const [name, given] of [["metrics", addresses], ["token", tokens]] as const) {
+    if (given.length > 1) throw new UsageError(`--${name} is there twice`);
+  }
+  if (address === undefined && tokens.length > 0) {
+    throw new UsageError("--token is for --metrics ADDRESS, which is missing");
+  }
+  return address === undefined ? undefined : planHttp("--metrics", address, tokens[0]);
+}
+
 /** Whether anybody can read it or not, the disks go on. */
 const say = quietly(console.log);
 const complain = quietly(console.error);
 
 /**
- * Serves disks until all of them have ended. If one of them cannot be started, none is.
+ * Serves disks until all of them have ended. If one of them cannot be started, none is, nor if nobody can ask for `metrics`.
  *
  * @throws {DblockError} why one cannot be started, or has failed.
  */
-export async function serveDisks(plans: readonly DiskPlan[]): Promise<void> {
+export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan): Promise<void> {
   becomeIoFlusher();
   keepCode();
   outliveTerminal();
@@ -133,7 +163,16 @@ export async function serveDisks(plans: readonly DiskPlan[]): Promise<void> {
     await Promise.all(servers.map(({ server }) => server.close()));
   });
   const kernelDisks = await startKernelDisks(disks);
+  undo.defer(async () => {
+    await Promise.all(kernelDisks.map(({ device }) => device.close({ force: true })));
+  });
+  const measured = measure(disks, servers, kernelDisks);
+  await using asked = metrics === undefined
+    ? undefined
+    : await serveMetrics(metrics, () => figuresOf(measured().map((one) => one.figures())));
+  if (asked !== undefined) { for (const one of measured()) one.figures(); }
   undo.move();
+  using _figures = answerForFigures(measured);
   const left = new Set<string>();
   using _words = leaveWords(disks, left);
   const running = new Set(disks);
@@ -141,6 +180,7 @@ export async function serveDisks(plans: readonly DiskPlan[]): Promise<void> {
   interrupted[Symbol.dispose]();
   using _servers = closeAtSignals(servers);
   using _kernelDisks = endAtSignals(kernelDisks, complain);
+  if (asked !== undefined) say(`${metricsUrl(asked)} has the figures`);
   for (const line of greetings(disks, servers, kernelDisks)) say(line);
 
   const failures: DblockError[] = [];
@@ -228,23 +268,66 @@ async function startAll(
 interface Exporter {
   readonly server: NbdServer;
   readonly uris: readonly string[];
+  readonly parts: readonly { readonly disk: ServedDisk; readonly part: NbdPart; readonly name: string }[];
+}
+
+/** Everything that is served, on each of its ways out; as it is now. */
+function measure(
+  disks: readonly ServedDisk[],
+  servers: readonly Exporter[],
+  kernelDisks: readonly ServedKernelDisk[],
+): () => readonly Measured[] {
+  const others = [
+    ...servers.flatMap(({ parts }) =>
+      parts.map(({ disk, part, name }) => {
+        const spec = disk.plan.source.text;
+        return new Measured({ disk: name || spec, transport: "nbd", spec }, () => disk.backend, part.meter);
+      })
+    ),
+    ...kernelDisks.map(({ name, disk, meter }) => {
+      const spec = disk.plan.source.text;
+      return new Measured({ disk: name, transport: "kernel-nbd", spec }, () => disk.backend, meter);
+    }),
+  ];
+  return () => [
+    ...disks.flatMap((disk) =>
+      disk.devices.map((device) => {
+        const what = { disk: device.name, transport: "dblock.ko", spec: disk.plan.source.text } as const;
+        return new Measured(what, () => disk.backend, disk.meterOf(device));
+      })
+    ),
+    ...others,
+  ];
+}
+
+/** For `dblock metrics` and `dblock top --web`. Without the right to /run/dblock, only --metrics shows these disks. */
+function answerForFigures(measured: () => readonly Measured[]): Disposable | undefined {
+  try {
+    return answerQuestions(
+      serverName(Deno.pid),
+      (question) => Promise.resolve(question.ask === "figures" ? measured().map((one) => one.figures()) : undefined),
+    );
+  } catch {
+    return undefined;
+  }
 }
 
 /** One NBD server for each address, with all disks that go there. */
 async function startServers(disks: readonly ServedDisk[], signal: AbortSignal): Promise<Exporter[]> {
-  const parts = disks.flatMap((disk) => disk.nbdParts.map((part) => ({ disk, ...part })));
-  const groups = Map.groupBy(parts, ({ exit }) => JSON.stringify(exit.address));
+  const parts = disks.flatMap((disk) => disk.nbdParts.map((part) => ({ disk, part })));
+  const groups = Map.groupBy(parts, ({ part }) => JSON.stringify(part.exit.address));
   const servers: Exporter[] = [];
   for (const group of groups.values()) {
-    const exports = Object.fromEntries(group.map(({ disk, exit, backend }, i) => {
-      const name = exit.exportName ?? disk.devices[0]?.name ?? (group.length === 1 ? "" : `disk${i}`);
-      return [name, backend];
-    }));
-    const server = await serveNbd(exports, { address: group[0]!.exit.address, signal });
+    const named = group.map(({ disk, part }, i) => {
+      const name = part.exit.exportName ?? disk.devices[0]?.name ?? (group.length === 1 ? "" : `disk${i}`);
+      return { disk, part, name };
+    });
+    const exports = Object.fromEntries(named.map(({ part, name }) => [name, part.backend]));
+    const server = await serveNbd(exports, { address: group[0]!.part.exit.address, signal });
     const uris = server.exportNames.map((exportName) =>
       formatNbdUri({ address: server.address, exportName, tls: false })
     );
-    servers.push({ server, uris });
+    servers.push({ server, uris, parts: named });
   }
   return servers;
 }
@@ -284,6 +367,8 @@ async function answer(disk: ServedDisk, question: Question): Promise<Description
   switch (question.ask) {
     case "resize":
       return await disk.resize(question.sizeBytes);
+    case "figures":
+      return; // of a whole server, at its own socket
     case "describe": {
       const { source, filters } = disk.plan;
       return { spec: source.text, filters: filters.map(({ name }) => name), lines: source.describe?.() ?? [] };

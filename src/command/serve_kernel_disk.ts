@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** `dblock serve --transport nbd`: disks are given to the kernel's NBD client, and taken back at a signal. */
 import { describe } from "../disk/errors.ts";
+import type { Meter } from "../disk/meter.ts";
 import { type KernelDevice, serveKernelDevice } from "../nbd/kernel_device.ts";
 import { formatSize } from "./cli.ts";
 import { replaceDead } from "./kernel_disk.ts";
@@ -12,6 +13,8 @@ export interface ServedKernelDisk {
   readonly name: string;
   readonly disk: ServedDisk;
   readonly device: KernelDevice;
+  /** Counts its requests. */
+  readonly meter: Meter;
   /** Resolves when the kernel has let it go, and nothing of it is in /run/dblock. */
   readonly ended: Promise<void>;
 }
@@ -24,14 +27,14 @@ export interface ServedKernelDisk {
 export async function startKernelDisks(disks: readonly ServedDisk[]): Promise<ServedKernelDisk[]> {
   const started: ServedKernelDisk[] = [];
   const parts = disks.flatMap((disk) => disk.kernelParts.map((part) => ({ disk, ...part })));
-  for (const [i, { disk, name, backend }] of parts.entries()) {
+  for (const [i, { disk, name, backend, meter }] of parts.entries()) {
     try {
       const before = readStarted(name);
       if (before !== undefined) await replaceDead(before);
       const { timeoutMs, words } = disk.plan;
       const device = await serveKernelDevice(backend, { timeoutMs });
       const kept = keepStarted({ name, pid: Deno.pid, cwd: Deno.cwd(), words, kernelNbd: device.index });
-      started.push({ name, disk, device, ended: device.closed.then(() => kept[Symbol.dispose]()) });
+      started.push({ name, disk, device, meter, ended: device.closed.then(() => kept[Symbol.dispose]()) });
     } catch (error) {
       for (const { device } of started) await device.close({ force: true });
       for (const rest of parts.slice(i + 1)) await rest.backend.close?.("unused");

@@ -5,6 +5,8 @@
  */
 import type { Backend } from "../disk/backend.ts";
 import { DblockError, quietly, withHint } from "../disk/errors.ts";
+import { type Meter, putMeter } from "../disk/meter.ts";
+import { isMapped } from "../disk/servable.ts";
 import { readOnly } from "../filters/read_only.ts";
 import { Control, devicePath } from "../module/control.ts";
 import type { Device, Ending } from "../module/device.ts";
@@ -15,6 +17,7 @@ import { linux } from "../system/libc.ts";
 import type { DiskPlan, Exit } from "./disk_plan.ts";
 import type { LiveOptions } from "./live_module.ts";
 import type { OpenOptions } from "./disk_source.ts";
+import { newMeter } from "./figures.ts";
 import { shareBackend } from "./shared_backend.ts";
 
 /** New code of a module has so much time to take over. A guess: those who use the disk begin to wonder. */
@@ -32,12 +35,16 @@ interface DeviceExit {
 export interface NbdPart {
   readonly exit: Exit & { readonly kind: "nbd" };
   readonly backend: Backend;
+  /** Counts its requests. */
+  readonly meter: Meter;
 }
 
 /** A disk that the kernel's NBD client is to have: whoever gives it closes it. */
 export interface KernelNbdPart {
   readonly name: string;
   readonly backend: Backend;
+  /** Counts its requests. */
+  readonly meter: Meter;
 }
 
 /** How to start disks. */
@@ -66,6 +73,7 @@ export class ServedDisk {
   readonly ended: Promise<DeviceEnd[]>;
   readonly #devices: Map<DeviceExit, Device>;
   readonly #options: StartOptions;
+  readonly #meters: ReadonlyMap<DeviceExit, Meter>;
   #backend: Backend;
   /** Changes of size come one after the other. */
   #replaced: Promise<unknown> = Promise.resolve();
@@ -76,6 +84,7 @@ export class ServedDisk {
     made: {
       backend: Backend;
       devices: Map<DeviceExit, Device>;
+      meters: ReadonlyMap<DeviceExit, Meter>;
       nbdParts: readonly NbdPart[];
       kernelParts: readonly KernelNbdPart[];
     },
@@ -84,6 +93,7 @@ export class ServedDisk {
     this.#options = options;
     this.#backend = made.backend;
     this.#devices = made.devices;
+    this.#meters = made.meters;
     this.nbdParts = made.nbdParts;
     this.kernelParts = made.kernelParts;
     this.ended = Promise.all([...made.devices.keys()].map((exit) => this.#end(exit)));
@@ -103,14 +113,21 @@ export class ServedDisk {
     const nbdParts: NbdPart[] = [];
     const kernelParts: KernelNbdPart[] = [];
     const deviceParts: { exit: DeviceExit; part: Backend }[] = [];
+    const meters = new Map<DeviceExit, Meter>();
     for (const [i, exit] of plan.exits.entries()) {
       const part = parts[i]!;
-      if (exit.kind === "device") deviceParts.push({ exit: named(exit), part });
-      else {
+      const meter = newMeter();
+      if (exit.kind === "device") {
+        const namedExit = named(exit);
+        meters.set(namedExit, meter);
+        putMeter(part, meter);
+        deviceParts.push({ exit: namedExit, part });
+      } else {
         const exported = plan.readOnly && !part.readOnly ? readOnly(part) : part;
+        putMeter(exported, meter);
         undo.defer(() => exported.close?.("unused"));
-        if (exit.kind === "nbd") nbdParts.push({ exit, backend: exported });
-        else kernelParts.push({ name: exit.name, backend: exported });
+        if (exit.kind === "nbd") nbdParts.push({ exit, backend: exported, meter });
+        else kernelParts.push({ name: exit.name, backend: exported, meter });
       }
     }
     const devices = new Map<DeviceExit, Device>();
@@ -122,7 +139,7 @@ export class ServedDisk {
     }));
     for (const outcome of outcomes) if (outcome.status === "rejected") throw explain(outcome.reason);
     undo.move();
-    return new ServedDisk(plan, options, { backend, devices, nbdParts, kernelParts });
+    return new ServedDisk(plan, options, { backend, devices, meters, nbdParts, kernelParts });
   }
 
   /** Its devices, as they are now. */
@@ -133,6 +150,18 @@ export class ServedDisk {
   /** As it is now. */
   get sizeBytes(): number {
     return this.#backend.sizeBytes;
+  }
+
+  /** Its content with its filters, as it is now. */
+  get backend(): Backend {
+    return this.#backend;
+  }
+
+  /** What counts the requests of a device; undefined where no code is asked for them. */
+  meterOf(device: Device): Meter | undefined {
+    if (isMapped(this.#backend)) return undefined;
+    for (const [exit, one] of this.#devices) if (one === device) return this.#meters.get(exit);
+    return undefined;
   }
 
   /**
@@ -181,6 +210,7 @@ export class ServedDisk {
     const parts = shareBackend(backend, exits.length);
     for (const [i, exit] of exits.entries()) {
       const options = serveOptions(this.plan, exit.name, this.#options);
+      putMeter(parts[i]!, this.#meters.get(exit)!);
       const device = await serve(parts[i]!, {
         ...options,
         existing: "take-over",

@@ -61,6 +61,18 @@ export interface Extent {
   readonly kind: "data" | "zero" | "hole";
 }
 
+/** A number that a backend tells of itself, for whoever watches its disk. */
+export interface Figure {
+  /** In small letters and "_", as Prometheus has it: with `_total` at its end it only grows; units are seconds and bytes. */
+  readonly name: string;
+  /** What it is, in a line. */
+  readonly help: string;
+  /** As it is now. */
+  readonly value: number;
+  /** Of which part it is: `{ half: "a.img" }`. @default of all of it */
+  readonly labels?: Readonly<Record<string, string>>;
+}
+
 /**
  * What a disk is like: sizes in bytes, each optional. `serve()` has the same options and they win; what neither says gets
  * the default.
@@ -183,6 +195,12 @@ export interface Backend {
    * the code that they were made with.
    */
   handOver?(): unknown;
+
+  /**
+   * Figures of its own, for `dblock serve --metrics`, which shows them as `dblock_backend_NAME`. Asked at any time, also
+   * amid requests.
+   */
+  figures?(): readonly Figure[];
 
   /** Nothing will be asked any more. Called exactly once, also when the disk never began. */
   close?(reason: CloseReason): void | Promise<void>;

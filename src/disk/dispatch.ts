@@ -5,6 +5,7 @@
  */
 import type { Backend, CallOptions, Completed, Extent } from "./backend.ts";
 import { DblockError, describe, ERRNO, errnoName, errnoOf } from "./errors.ts";
+import { type Meter, meterOf, ROWS } from "./meter.ts";
 import type { Operation } from "./operation.ts";
 import { REQUEST_FUA } from "./operation.ts";
 import { OpenRequest, requestOptions } from "./request.ts";
@@ -87,6 +88,18 @@ export class Dispatcher {
   readonly #requests: OpenRequest[] = [];
   /** Writes with FUA are followed by a flush. */
   readonly #flushesAfterFua: boolean;
+  readonly #meter: Meter | undefined;
+  #isInBatch = false;
+  #batchRequests = 0;
+  #batchBeganMs = NaN;
+  /** Requests of the batch that were answered at once, by row of the meter. */
+  readonly #inBatch = new Uint32Array(ROWS);
+  readonly #rowsInBatch: number[] = [];
+  /** Requests that were answered later, and whose time is counted a microtask after the first: one look at the clock for all. */
+  #lateCount = 0;
+  readonly #lateRows: number[] = [];
+  readonly #lateBeganMs: number[] = [];
+  readonly #onLate = () => this.#countLate();
   readonly #onDone = (request: OpenRequest, done: Completed) => this.#settle(request, done);
   readonly #onFailed = (request: OpenRequest, error: unknown) => this.#fail(request, error);
 
@@ -96,6 +109,7 @@ export class Dispatcher {
     this.#transport = transport;
     this.#log = log;
     this.#flushesAfterFua = backend.fua !== true && backend.flush !== undefined;
+    this.#meter = meterOf(backend);
   }
 
   /**
@@ -106,6 +120,52 @@ export class Dispatcher {
    * `Transport.answer()` is called once then, and not before this has returned
    */
   dispatch(operation: Operation, flags: number, offsetBytes: number, lengthBytes: number, slot: number): number {
+    const meter = this.#meter;
+    if (meter === undefined || !meter.isOn) return this.#dispatch(operation, flags, offsetBytes, lengthBytes, slot);
+    const isAlone = !this.#isInBatch;
+    if (isAlone) this.batchBegins();
+    this.#batchRequests++;
+    const errno = this.#dispatch(operation, flags, offsetBytes, lengthBytes, slot);
+    if (errno === LATER) {
+      meter.inFlight++;
+      this.#requests[slot]!.metered(meter, operation, offsetBytes, this.#batchBeganMs);
+    } else {
+      const row = meter.count(operation, offsetBytes, lengthBytes, errno, this.#geometry.sizeBytes);
+      this.#inBatch[row] = this.#inBatch[row]! + 1;
+      if (this.#inBatch[row] === 1) this.#rowsInBatch.push(row);
+    }
+    if (isAlone) this.batchEnds();
+    return errno;
+  }
+
+  /**
+   * For a transport that brings requests in batches: they are here from now on, and those that are answered at once go back
+   * together, at `batchEnds()`. So their time is that of the batch, and the clock is not read for each.
+   */
+  batchBegins(): void {
+    if (!this.#meter?.isOn) return;
+    this.#isInBatch = true;
+    this.#batchBeganMs = this.#meter.now();
+  }
+
+  /** The answers of the batch go back. */
+  batchEnds(): void {
+    const meter = this.#meter;
+    if (meter === undefined || !this.#isInBatch) return;
+    this.#isInBatch = false;
+    if (this.#batchRequests > 0) meter.addBatch(this.#batchRequests);
+    this.#batchRequests = 0;
+    if (this.#rowsInBatch.length > 0) {
+      const ms = meter.now() - this.#batchBeganMs;
+      for (const row of this.#rowsInBatch) {
+        meter.addTime(row, ms, this.#inBatch[row]!);
+        this.#inBatch[row] = 0;
+      }
+      this.#rowsInBatch.length = 0;
+    }
+  }
+
+  #dispatch(operation: Operation, flags: number, offsetBytes: number, lengthBytes: number, slot: number): number {
     const refused = checkRequest(this.#geometry, operation, offsetBytes, lengthBytes);
     if (refused !== 0) return refused;
     const request = this.#requests[slot] ?? this.#makeRequest(slot);
@@ -128,6 +188,15 @@ export class Dispatcher {
       request.end();
       return this.#errnoOf(request.operation, error);
     }
+  }
+
+  #countLate(): void {
+    const meter = this.#meter!;
+    const nowMs = meter.now();
+    for (let i = 0; i < this.#lateCount; i++) {
+      meter.addTime(this.#lateRows[i]!, nowMs - this.#lateBeganMs[i]!, 1);
+    }
+    this.#lateCount = 0;
   }
 
   /**
@@ -227,13 +296,21 @@ export class Dispatcher {
         errno = this.#errnoOf("flush", error);
       }
     }
-    request.end();
-    this.#transport.answer(request.slot, errno);
+    this.#answer(request, errno);
   }
 
   #fail(request: OpenRequest, error: unknown): void {
-    const errno = this.#errnoOf(request.operation, error);
+    this.#answer(request, this.#errnoOf(request.operation, error));
+  }
+
+  #answer(request: OpenRequest, errno: number): void {
     request.end();
+    if (request.meter !== undefined) {
+      const at = this.#lateCount++;
+      this.#lateRows[at] = request.count(errno, this.#geometry.sizeBytes);
+      this.#lateBeganMs[at] = request.beganMs;
+      if (at === 0) queueMicrotask(this.#onLate);
+    }
     this.#transport.answer(request.slot, errno);
   }
 

@@ -2,6 +2,7 @@
 /** A request that a backend is at, and what the backend is told about it. */
 import type { Completed, RequestOptions } from "./backend.ts";
 import { DblockError } from "./errors.ts";
+import type { Meter } from "./meter.ts";
 import {
   type Operation,
   PRIORITIES,
@@ -46,6 +47,12 @@ export class OpenRequest implements RequestOptions {
   isOpen = false;
   /** A flush has to follow. */
   flushesAfter = false;
+  /** Counts it when it is answered. */
+  meter: Meter | undefined;
+  #asked: Operation = "read";
+  // Not 0: V8 keeps what begins as a small integer in a slower way once it is none.
+  #offsetBytes = NaN;
+  beganMs = NaN;
   #flags = 0;
   #controller: AbortController | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -91,6 +98,22 @@ export class OpenRequest implements RequestOptions {
     this.readAhead = (flags & REQUEST_READ_AHEAD) !== 0;
     this.swap = (flags & REQUEST_SWAP) !== 0;
     this.priority = PRIORITIES[(flags >>> REQUEST_PRIORITY_SHIFT) & 3] ?? "none";
+  }
+
+  /** It is answered later, and counted then: as what was asked, also if a flush follows. */
+  metered(meter: Meter, asked: Operation, offsetBytes: number, beganMs: number): void {
+    this.meter = meter;
+    this.#asked = asked;
+    this.#offsetBytes = offsetBytes;
+    this.beganMs = beganMs;
+  }
+
+  /** Counts it, but for its time. @returns its row of the meter */
+  count(errno: number, sizeBytes: number): number {
+    const meter = this.meter!;
+    this.meter = undefined;
+    meter.inFlight--;
+    return meter.count(this.#asked, this.#offsetBytes, this.lengthBytes, errno, sizeBytes);
   }
 
   /** What it asked for is done, and the flush that has to follow begins. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** Blocks that were read or written lately, in memory: a bounded cache that writes through or back. */
-import type { Backend, CallOptions, CloseReason, Completed, Extent, RequestOptions } from "../disk/backend.ts";
+import type { Backend, CallOptions, CloseReason, Completed, Extent, Figure, RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 import { whenDone } from "../disk/later.ts";
 import { requestOptions } from "../disk/request.ts";
@@ -101,6 +101,18 @@ export class Cache extends Filter {
   report(): CacheReport {
     const { cachedBytes, dirtyBytes } = this.#blocks;
     return { hitBytes: this.#hitBytes, missBytes: this.#missBytes, cachedBytes, dirtyBytes };
+  }
+
+  /** What it has, and how often that was what was asked for. */
+  override figures(): readonly Figure[] {
+    const { hitBytes, missBytes, cachedBytes, dirtyBytes } = this.report();
+    return [
+      { name: "cache_hit_bytes_total", help: "Bytes of reads that were in the cache.", value: hitBytes },
+      { name: "cache_missed_bytes_total", help: "Bytes of reads that came from the backend.", value: missBytes },
+      { name: "cache_bytes", help: "What is in the cache.", value: cachedBytes },
+      { name: "cache_dirty_bytes", help: "What the backend does not have yet.", value: dirtyBytes },
+      ...super.figures(),
+    ];
   }
 
   /** Reads what is in the cache from there, and puts the rest into the cache. */

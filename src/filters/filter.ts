@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: MIT
 /** A backend in front of a backend that passes everything on: what every filter is made of. */
-import type { Backend, CallOptions, CloseReason, Completed, Extent, Limits, RequestOptions } from "../disk/backend.ts";
+import type {
+  Backend,
+  CallOptions,
+  CloseReason,
+  Completed,
+  Extent,
+  Figure,
+  Limits,
+  RequestOptions,
+} from "../disk/backend.ts";
 import { ERRNO, errnoName, errnoOf } from "../disk/errors.ts";
 import type { Operation } from "../disk/operation.ts";
 
@@ -103,6 +112,11 @@ export class Filter implements Backend {
   ): Completed | Promise<Completed> {
     const request = { operation: "write", offsetBytes, lengthBytes: buffer.length, options, buffer } as const;
     return this.ask(request, () => this.backend.write(buffer, offsetBytes, options));
+  }
+
+  /** Its own figures (none), and its backend's. */
+  figures(): readonly Figure[] {
+    return this.backend.figures?.() ?? [];
   }
 
   close(reason: CloseReason): void | Promise<void> {

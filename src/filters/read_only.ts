@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** A disk that can only be read, whatever is behind it. */
-import type { Backend } from "../disk/backend.ts";
+import type { Backend, Figure } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 
 /**
@@ -49,6 +49,10 @@ class ReadOnly implements Backend {
   /** Dispatch does not ask a disk that is read only to write; somebody else might. */
   write(): never {
     throw new DblockError("EROFS", "Cannot write", "the disk is read only");
+  }
+
+  figures(): readonly Figure[] {
+    return this.#backend.figures?.() ?? [];
   }
 
   close(...reason: Parameters<NonNullable<Backend["close"]>>): void | Promise<void> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** A disk that tries again what failed: for stores behind a network that comes and goes. */
-import type { Backend, Completed } from "../disk/backend.ts";
+import type { Backend, Completed, Figure } from "../disk/backend.ts";
 import type { ErrnoName } from "../disk/errors.ts";
 import type { Operation } from "../disk/operation.ts";
 import { isPromise } from "../disk/later.ts";
@@ -81,6 +81,7 @@ class Retry extends Filter {
   readonly #factor: number;
   readonly #maxDelayMs: number;
   readonly #onRetry: RetryOptions["onRetry"];
+  #tries = 0;
 
   constructor(backend: Backend, options: RetryOptions) {
     super(backend);
@@ -118,6 +119,10 @@ class Retry extends Filter {
     );
   }
 
+  override figures(): readonly Figure[] {
+    return [{ name: "retries_total", help: "Requests that were tried again.", value: this.#tries }, ...super.figures()];
+  }
+
   /** The answer, if the first try will do; else that of the next tries. */
   #judge(
     request: FilteredRequest,
@@ -147,6 +152,7 @@ class Retry extends Filter {
       await pause(Math.min(pauseMs, this.#maxDelayMs), request.options.signal);
       if (request.options.signal.aborted) break;
       pauseMs *= this.#factor;
+      this.#tries++;
       this.#onRetry?.(told, outcomeName(request, outcome));
       if (kept !== undefined) buffer?.set(kept);
       try {

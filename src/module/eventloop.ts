@@ -116,6 +116,7 @@ export class EventLoop implements Transport {
   #answerAll(count: number): void {
     this.#isBusy ||= count > 0;
     const ring = this.#channel.ring;
+    this.#dispatcher.batchBegins();
     for (let i = 0; i < count; i++) {
       const operation = ring.operation(i);
       const flags = ring.flags(i);
@@ -131,6 +132,7 @@ export class EventLoop implements Transport {
         this.#lengths[slot] = lengthBytes;
       } else ring.complete(slot, generation, lengthBytes, 0, errno);
     }
+    this.#dispatcher.batchEnds();
   }
 
   /** The memory of a slot. */

@@ -185,6 +185,13 @@ export class Session implements Transport, OutboxOwner, Member {
 
   /** Takes every request that is there. What it needs then, to go on. */
   #takeAll(): Need {
+    this.#dispatcher.batchBegins();
+    const need = this.#takeEach();
+    this.#dispatcher.batchEnds();
+    return need;
+  }
+
+  #takeEach(): Need {
     const headerBytes = requestBytes(this.#extended);
     const request = this.#request;
     const inbox = this.#inbox;

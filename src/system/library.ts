@@ -11,6 +11,8 @@
 const SYMBOLS = {
   // int open(const char *path, int flags, mode_t mode)
   open: { parameters: ["buffer", "i32", "u32"], result: "i32" },
+  // int clock_gettime(clockid_t, struct timespec *)
+  clock_gettime: { parameters: ["i32", "pointer"], result: "i32" },
   // int close(int fd)
   close: { parameters: ["i32"], result: "i32" },
   // int fcntl(int fd, int command, int flags)

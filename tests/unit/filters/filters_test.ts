@@ -4,6 +4,8 @@ import type { Backend } from "../../../src/disk/backend.ts";
 import { requestOptions } from "../../../src/disk/request.ts";
 import { DblockError } from "../../../src/disk/errors.ts";
 import { intercept, type InterceptedRequest } from "../../../src/filters/intercept.ts";
+import { readOnly } from "../../../src/filters/read_only.ts";
+import { retry } from "../../../src/filters/retry.ts";
 import { WriteCache } from "../../../src/filters/write_cache.ts";
 
 const plain = requestOptions();
@@ -37,6 +39,7 @@ function memoryDisk(blocks = 8): { store: Uint8Array<ArrayBuffer>; asked: string
     extents: (_offset, lengthBytes) => [{ lengthBytes, kind: "data" }],
     resize: (sizeBytes) => void asked.push(`resize ${sizeBytes}`),
     handOver: () => store,
+    figures: () => [{ name: "asked_total", help: "What it was asked.", value: asked.length }],
     close: (reason) => void asked.push(`close ${reason}`),
   } satisfies Required<Backend>;
   return { store, asked, disk };
@@ -51,6 +54,14 @@ async function read(disk: Backend, offset: number, blocks = 1): Promise<number[]
   await disk.read(buffer, offset, plain);
   return Array.from({ length: blocks }, (_, i) => buffer[i * block]!);
 }
+
+Deno.test("a filter shows its backend's figures behind its own", () => {
+  const { disk } = memoryDisk();
+  const names = [intercept(disk, () => {}), retry(disk), readOnly(disk)].map((filtered) =>
+    filtered.figures?.().map(({ name }) => name)
+  );
+  assertEquals(names, [["asked_total"], ["retries_total", "asked_total"], ["asked_total"]]);
+});
 
 Deno.test("intercept() shows every request, and asks the backend after that", async () => {
   const { store, asked, disk } = memoryDisk();

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT
+/**
+ * The commands' own HTTP: where it listens, and who may ask. Loopback and unix sockets are this machine's; an address that
+ * others can reach takes a token, which whoever asks has to show.
+ */
+import { timingSafeEqual } from "node:crypto";
+import { DblockError, describe, errnoOf } from "../disk/errors.ts";
+import { pause } from "../module/deadline.ts";
+import { UsageError } from "./cli.ts";
+import type { Option } from "./command.ts";
+
+/** Where to listen. */
+export type HttpAddress =
+  | { readonly transport: "unix"; readonly path: string }
+  | { readonly transport: "tcp"; readonly hostname: string; readonly port: number };
+
+/** A token is shorter than this, in bytes, and not shorter than 16: it can be tried from everywhere. */
+const TOKEN_BYTES_MAX = 4096;
+const TOKEN_BYTES_MIN = 16;
+const CLOSE_MS = 500;
+const COOKIE = "dblock-token";
+
+/** The option that goes with each address. */
+export const TOKEN_OPTION: Option = {
+  name: "token",
+  value: "FILE",
+  text:
+    "a file with the secret that others have to show (Authorization: Bearer SECRET); an address that other machines " +
+    "can reach takes one",
+};
+
+/**
+ * An address in words: `127.0.0.1:9464`, `[::1]:9464`, `9464` (of loopback), `unix:/run/x.sock`.
+ *
+ * @throws {UsageError} it is none
+ */
+export function parseHttpAddress(text: string): HttpAddress {
+  if (text.startsWith("unix:")) {
+    const path = text.slice("unix:".length);
+    if (path === "" || path.includes("\0")) {
+      throw new UsageError(`"${text}" has no path (write it like unix:/run/x.sock)`);
+    }
+    return { transport: "unix", path };
+  }
+  const match = /^(?:(?:\[([0-9a-fA-F:.%]+)\]|([^:[\]\s/]+)):)?(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3] ?? NaN);
+  if (!(port <= 65535)) {
+    throw new UsageError(`"${text}" is not an address (write it like 127.0.0.1:9464, 9464 or unix:/run/x.sock)`);
+  }
+  return { transport: "tcp", hostname: match?.[1] ?? match?.[2] ?? "127.0.0.1", port };
+}
+
+/** As {@linkcode parseHttpAddress} takes it. */
+export function formatHttpAddress(address: HttpAddress): string {
+  if (address.transport === "unix") return `unix:${address.path}`;
+  return `${address.hostname.includes(":") ? `[${address.hostname}]` : address.hostname}:${address.port}`;
+}
+
+/** Nobody outside of this machine can reach it. */
+function isLocal(address: HttpAddress): boolean {
+  return address.transport === "unix" || address.hostname === "localhost" || address.hostname === "::1" ||
+    /^127\.\d+\.\d+\.\d+$/.test(address.hostname);
+}
+
+/** What is typed for an address and its token, checked. */
+export interface HttpPlan {
+  readonly address: HttpAddress;
+  /** A file. */
+  readonly tokenPath?: string;
+}
+
+/**
+ * An address with its token.
+ *
+ * @param option the one that has the address: "--metrics"
+ * @throws {UsageError} others could reach it, and there is no token
+ */
+export function planHttp(option: string, text: string, tokenPath: string | undefined): HttpPlan {
+  const address = parseHttpAddress(text);
+  if (!isLocal(address) && tokenPath === undefined) {
+    throw new UsageError(
+      `${option} ${text} can be reached from other machines: say which secret they have to show, with --token FILE`,
+    );
+  }
+  return { address, ...(tokenPath === undefined ? {} : { tokenPath }) };
+}
+
+/** An HTTP server that is there. */
+export interface HttpServer extends AsyncDisposable {
+  /** Where it listens; a port that was 0 is the one that was found. */
+  readonly address: HttpAddress;
+  /** "http://127.0.0.1:9464/", for people. */
+  readonly url: string;
+}
+
+/**
+ * Listens and answers, until it is disposed.
+ *
+ * @throws {DblockError} the address, or the file of the token, cannot be used
+ */
+export async function serveHttp(
+  { address, tokenPath }: HttpPlan,
+  answer: (request: Request) => Response | Promise<Response>,
+): Promise<HttpServer> {
+  const token = tokenPath === undefined ? undefined : readToken(tokenPath);
+  const stop = new AbortController();
+  const handler = async (request: Request): Promise<Response> => {
+    const refused = refusal(request, address, token);
+    if (refused !== undefined) return refused;
+    try {
+      return await answer(request);
+    } catch (error) {
+      return new Response(`${describe(error)}\n`, { status: 500 });
+    }
+  };
+  const options = { signal: stop.signal, onListen: () => {}, onError: () => new Response(null, { status: 500 }) };
+  try {
+    if (address.transport === "unix") await removeAbandoned(address.path);
+    const server = address.transport === "tcp"
+      ? Deno.serve({ ...options, hostname: address.hostname, port: address.port }, handler)
+      : withUmask(0o177, () => Deno.serve({ ...options, path: address.path }, handler));
+    const { addr } = server;
+    const found: HttpAddress = "port" in addr
+      ? { transport: "tcp", hostname: addr.hostname, port: addr.port }
+      : address;
+    return {
+      address: found,
+      url: found.transport === "unix" ? formatHttpAddress(found) : `http://${formatHttpAddress(found)}/`,
+      async [Symbol.asyncDispose]() {
+        stop.abort();
+        // A client that keeps its connection open is not waited for.
+        await Promise.race([server.finished, pause(CLOSE_MS)]);
+        if (address.transport === "unix") {
+          try {
+            Deno.removeSync(address.path);
+          } catch {
+            // Deno has done it.
+          }
+        }
+      },
+    };
+  } catch (error) {
+    const attempted = `Cannot listen on ${formatHttpAddress(address)}`;
+    throw new DblockError(errnoOf(error) ?? "EIO", attempted, describe(error), { cause: error });
+  }
+}
+
+/** The socket of a server that was killed is in the way, and nobody answers there. */
+async function removeAbandoned(path: string): Promise<void> {
+  try {
+    if (!Deno.lstatSync(path).isSocket) return;
+    (await Deno.connect({ transport: "unix", path })).close();
+  } catch (error) {
+    if (error instanceof Deno.errors.ConnectionRefused) Deno.removeSync(path);
+  }
+}
+
+/** From its first moment, nobody else can connect. */
+function withUmask<T>(mask: number, work: () => T): T {
+  const before = Deno.umask(mask);
+  try {
+    return work();
+  } finally {
+    Deno.umask(before);
+  }
+}
+
+function readToken(path: string): string {
+  const attempted = `Cannot use the token in ${path}`;
+  let token: string;
+  try {
+    token = Deno.readTextFileSync(path).trim();
+  } catch (error) {
+    throw new DblockError(errnoOf(error) ?? "EIO", attempted, describe(error), { cause: error });
+  }
+  if (/^[\x21-\x7e]+$/.test(token) && token.length >= TOKEN_BYTES_MIN && token.length <= TOKEN_BYTES_MAX) return token;
+  const hint = `openssl rand -hex 24 >${path}`;
+  throw new DblockError("EINVAL", attempted, "it is one line of 16 characters or more, without spaces", { hint });
+}
+
+/** Why a request is not answered; undefined if it is. */
+function refusal(request: Request, address: HttpAddress, token: string | undefined): Response | undefined {
+  const url = new URL(request.url);
+  // A page of somebody else's in a browser of this machine could ask by a name of its own that leads here.
+  if (address.transport === "tcp" && isLocal(address) && !/^(localhost|127(\.\d+){3}|\[::1\])$/.test(url.hostname)) {
+    return new Response("this address is asked by another name\n", { status: 421 });
+  }
+  if (token === undefined) return undefined;
+  const shown = url.searchParams.get("token");
+  if (shown !== null && isSame(shown, token)) {
+    url.searchParams.delete("token");
+    const cookie = `${COOKIE}=${encodeURIComponent(token)}; HttpOnly; SameSite=Strict; Path=/`;
+    const headers = { "set-cookie": cookie, location: `${url.pathname}${url.search}` };
+    return new Response(null, { status: 303, headers });
+  }
+  const bearer = /^Bearer (.+)$/i.exec(request.headers.get("authorization") ?? "")?.[1];
+  const cookie = new RegExp(`(?:^|;\\s*)${COOKIE}=([^;]*)`).exec(request.headers.get("cookie") ?? "")?.[1];
+  const given = [bearer, cookie === undefined ? undefined : decoded(cookie)];
+  if (given.some((one) => one !== undefined && isSame(one, token))) return undefined;
+  const headers = { "www-authenticate": "Bearer" };
+  return new Response("the secret is missing: open this address with ?token=SECRET\n", { status: 401, headers });
+}
+
+function decoded(text: string): string | undefined {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** In a time that does not tell how much of it was right. */
+function isSame(one: string, other: string): boolean {
+  const [a, b] = [one, other].map((text) => new TextEncoder().encode(text)) as [Uint8Array, Uint8Array];
+  return a.length === b.length && timingSafeEqual(a, b);
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+/** What `dblock metrics` prints, where it listens, and who may ask. */
+import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { UsageError } from "../../../src/command/cli.ts";
+import { Exposition } from "../../../src/command/exposition.ts";
+import { formatHttpAddress, parseHttpAddress, planHttp, serveHttp } from "../../../src/command/http.ts";
+import { readCommandLine } from "../../../src/command/main.ts";
+import { exposition } from "../../../src/command/metrics.ts";
+import { DblockError } from "../../../src/disk/errors.ts";
+import { Meter } from "../../../src/disk/meter.ts";
+
+Deno.test("families are in one piece, labels are quoted, and a sample that is there twice stays the first one", () => {
+  const out = new Exposition();
+  out.counter("a_total", 'a "b"\\\n', { disk: 'x"\\\n' }, 1);
+  out.gauge("b", "bb", {}, Infinity);
+  out.counter("a_total", "", { disk: "y" }, 2 ** 60);
+  out.counter("a_total", "", { disk: "y" }, 3);
+  out.histogram("h_seconds", "hh", { disk: "z" }, { upTo: [[0.5, 1], [Infinity, 4]], sum: 9.25 });
+  assertEquals(out.text().split("\n"), [
+    '# HELP a_total a "b"\\\\\\n',
+    "# TYPE a_total counter",
+    'a_total{disk="x\\"\\\\\\n"} 1',
+    `a_total{disk="y"} ${2 ** 60}`,
+    "# HELP b bb",
+    "# TYPE b gauge",
+    "b +Inf",
+    "# HELP h_seconds hh",
+    "# TYPE h_seconds histogram",
+    'h_seconds_bucket{disk="z",le="0.5"} 1',
+    'h_seconds_bucket{disk="z",le="+Inf"} 4',
+    'h_seconds_sum{disk="z"} 9.25',
+    'h_seconds_count{disk="z"} 4',
+    "",
+  ]);
+});
+
+Deno.test("a disk's histogram counts up to its count, and two backends' figures of one name are told apart", () => {
+  const meter = new Meter();
+  for (const ms of [0.0005, 0.003, 0.003, 20_000]) meter.addTime(meter.count("read", 0, 4096, 0, 2 ** 20), ms, 1);
+  const own = [1, 2].map((value) => ({ name: "cache_bytes", help: "What is there.", value }));
+  const text = exposition([{ disk: "d", transport: "nbd", sizeBytes: 2 ** 20, meter: meter.report(), own }]);
+  const counts = [...text.matchAll(/^dblock_request_duration_seconds_bucket\{.*le="(.*)"\} (\d+)$/gm)]
+    .map(([, bound, count]) => [bound, Number(count)]);
+  assertEquals([counts[0], counts[1], counts[2], counts.at(-2)![1], counts.at(-1)], [
+    ["0.000001", 1],
+    ["0.000002", 1],
+    ["0.000004", 3],
+    3,
+    ["+Inf", 4],
+  ]);
+  assertMatch(text, /^dblock_reads_completed_total\{disk="d",transport="nbd"\} 4$/m);
+  assertMatch(text, /^dblock_backend_cache_bytes\{disk="d",transport="nbd"\} 1$/m);
+  assertMatch(text, /^dblock_backend_cache_bytes\{disk="d",transport="nbd",part="2"\} 2$/m);
+});
+
+Deno.test("addresses: a port is loopback's; what others can reach takes a token; nonsense is a mistake", () => {
+  const cases = {
+    "9464": "127.0.0.1:9464",
+    "[::1]:80": "[::1]:80",
+    "unix:/x": "unix:/x",
+    "localhost:1": "localhost:1",
+  };
+  for (const [text, formatted] of Object.entries(cases)) {
+    assertEquals(formatHttpAddress(parseHttpAddress(text)), formatted);
+    planHttp("--metrics", text, undefined);
+  }
+  for (const text of ["", "unix:", "host", "1.2.3.4:99999", "a:b:1", ":1"]) {
+    assertThrows(() => parseHttpAddress(text), UsageError);
+  }
+  for (const text of ["0.0.0.0:9464", "[::]:9464", "192.0.2.1:1", "127.0.0.1.example:1"]) {
+    assertThrows(() => planHttp("--metrics", text, undefined), UsageError, "--token FILE");
+    planHttp("--metrics", text, "/token");
+  }
+});
+
+Deno.test("serve and metrics read the options, and refuse them twice, alone, or without a token", () => {
+  readCommandLine(["serve", "memory:1MiB", "--metrics", "9464", "--name", "a", "memory:2MiB", "--name", "b"]);
+  readCommandLine(["metrics", "0.0.0.0:1", "--token", "/token"]);
+  for (
+    const words of [
+      ["serve", "memory:1MiB", "--metrics", "1", "--metrics", "2"],
+      ["serve", "memory:1MiB", "--token", "/token"],
+      ["serve", "memory:1MiB", "--metrics", "0.0.0.0:1"],
+      ["metrics", "1.2.3.4:5"],
+    ]
+  ) assertThrows(() => readCommandLine(words), UsageError);
+});
+
+Deno.test("who asks at an address with a token shows it: in a header, or once in the address; at loopback its name", async () => {
+  const tokenPath = await Deno.makeTempFile();
+  const plan = { address: parseHttpAddress("127.0.0.1:0"), tokenPath };
+  const answer = () => new Response("here");
+  await Deno.writeTextFile(tokenPath, "short\n");
+  await assertRejects(() => serveHttp(plan, answer), DblockError, "16 characters");
+  await Deno.writeTextFile(tokenPath, "0123456789abcdef\n");
+  {
+    await using server = await serveHttp(plan, answer);
+    const ask = async (path: string, headers: HeadersInit = {}) => {
+      const response = await fetch(`${server.url}${path}`, { headers, redirect: "manual" });
+      return { status: response.status, headers: response.headers, text: await response.text() };
+    };
+    assertEquals((await ask("")).status, 401);
+    assertEquals((await ask("", { authorization: "Bearer 0123456789abcdeX" })).status, 401);
+    assertEquals((await ask("", { authorization: "Bearer 0123456789abcdef" })).text, "here");
+    const { status, headers } = await ask("x?token=0123456789abcdef&y=1");
+    assertEquals([status, headers.get("location")], [303, "/x?y=1"]);
+    const [cookie = ""] = headers.getSetCookie();
+    assertMatch(cookie, /HttpOnly; SameSite=Strict/);
+    assertEquals((await ask("", { cookie: cookie.split(";")[0]! })).text, "here");
+    // A page of somebody else's that has given its name this address.
+    using conn = await Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(server.url).port) });
+    await conn.write(new TextEncoder().encode("GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"));
+    assertMatch(await new Response(conn.readable).text(), /^HTTP\/1.1 421 /);
+  }
+  await Deno.remove(tokenPath);
+});
+
+Deno.test("a unix socket is its owner's alone, replaces a dead server's, refuses a live one's, and is gone afterwards", async () => {
+  const dir = await Deno.makeTempDir();
+  const path = `${dir}/x.sock`;
+  Deno.listen({ transport: "unix", path }).close(); // the socket stays
+  const plan = { address: parseHttpAddress(`unix:${path}`) };
+  {
+    await using _server = await serveHttp(plan, () => new Response("here"));
+    assertEquals((await Deno.stat(path)).mode! & 0o777, 0o600);
+    await assertRejects(() => serveHttp(plan, () => new Response()), DblockError, "Cannot listen on unix:");
+    using client = Deno.createHttpClient({ proxy: { transport: "unix", path } });
+    assertEquals(await (await fetch("http://anything/", { client })).text(), "here");
+  }
+  await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
+  await Deno.remove(dir, { recursive: true });
+});
