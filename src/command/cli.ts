@@ -15,6 +15,9 @@ export { abortOnSignals, outliveTerminal, SIGNALS_HELP, untilEnded, type UntilEn
 /** Of this package; all its commands say it at --version. */
 export const VERSION = "0.1.0";
 
+/** The variable that says by which name the program was called, where its file's name may be the other one. */
+export const CALLED_AS = "DBLOCK_CALLED_AS";
+
 /**
  * Milliseconds of a timeout in seconds; 0 is "never".
  *
@@ -31,6 +34,15 @@ export function parseTimeout(text: string): number {
 /** Exit statuses: it failed, and it was typed wrongly. */
 const FAILED = 1;
 const USAGE = 2;
+/** A service served and cannot any more: its manager starts it again. EX_TEMPFAIL of sysexits.h. */
+const AGAIN = 75;
+
+/** What a service, which has served its disks, ends with when it cannot any more. */
+export class ServiceFailure extends Error {
+  constructor(failure: DblockError) {
+    super(failure.message, { cause: failure });
+  }
+}
 
 /**
  * Runs a command and ends the program: status 0; with one line on stderr 1 for a failure, or 2 for a command line that
@@ -45,9 +57,10 @@ export async function runCommand(command: string, run: () => Promise<void>): Pro
       complain(`${command}: ${error.message}; see ${command} --help`);
       Deno.exit(USAGE);
     }
-    if (error instanceof DblockError) complain(`${command}: ${error.message}`);
+    const isFailure = error instanceof DblockError || error instanceof ServiceFailure;
+    if (isFailure) complain(`${command}: ${error.message}`);
     else complain(`${command}: this is a defect of the program: ${Deno.inspect(error)}`);
-    Deno.exit(FAILED);
+    Deno.exit(error instanceof ServiceFailure ? AGAIN : FAILED);
   }
   Deno.exit(0);
 }

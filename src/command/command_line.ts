@@ -7,11 +7,12 @@ import { DESTROY } from "./destroy.ts";
 import { DOCTOR } from "./doctor.ts";
 import { INFO } from "./info.ts";
 import { LIST } from "./list.ts";
+import { RELOAD } from "./reload.ts";
 import { RESIZE } from "./resize.ts";
 import { didYouMean } from "./words.ts";
 
 /** Those that open no disk: they need little, and so they start faster by themselves than with all the others. */
-export const LIGHT_COMMANDS: readonly Command[] = [LIST, INFO, DESTROY, RESIZE, DOCTOR];
+export const LIGHT_COMMANDS: readonly Command[] = [LIST, INFO, DESTROY, RESIZE, RELOAD, DOCTOR];
 
 /** Whether these words can be read without the other subcommands. */
 export function isLight([name]: readonly string[]): boolean {

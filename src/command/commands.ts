@@ -9,6 +9,7 @@ import { INFO } from "./info.ts";
 import { LIST } from "./list.ts";
 import { METRICS } from "./metrics.ts";
 import { RECOVER } from "./recover.ts";
+import { RELOAD } from "./reload.ts";
 import { RESIZE } from "./resize.ts";
 import { SERVE } from "./serve.ts";
 import { TOP } from "./top.ts";
@@ -21,6 +22,7 @@ export const COMMANDS: readonly Command[] = [
   DESTROY,
   RESIZE,
   RECOVER,
+  RELOAD,
   TOP,
   METRICS,
   BENCH,

@@ -15,7 +15,8 @@ const SKIPPED = /^\.|~$|\.(dpkg|rpm|ucf)[-\w]*$/;
 
 /**
  * The disks of a file, or of all files of a folder, but for those that are somebody's copies. A disk without a name has its
- * file's, without ".disk". Relative paths in it begin where this program was started.
+ * file's, without ".disk"; one whose content outlives this program waits for the next server when this one dies, unless the
+ * file says --on-death. Relative paths in it begin where this program was started.
  *
  * @throws {DblockError} it cannot be read, or there is nothing in it.
  * @throws {UsageError} with the file in which something is wrong.
@@ -45,7 +46,7 @@ function exampleOf(folder: string): string {
 
 function readConfigFile(path: string): DiskPlan[] {
   try {
-    const plans = readDisks(readItems(splitWords(Deno.readTextFileSync(path)), DISK_OPTIONS));
+    const plans = readDisks(readItems(splitWords(Deno.readTextFileSync(path)), DISK_OPTIONS), true);
     if (plans.length === 0) throw new UsageError("there is no SPEC in it");
     return plans.map((plan) => plans.length === 1 ? withName(plan, basename(path).replace(/\.disk$/, "")) : plan);
   } catch (error) {

@@ -101,9 +101,10 @@ export const DISK_OPTIONS: readonly Option[] = [
  * Reads disks: each begins with its SPEC, and the options that follow belong to it. Options before the first SPEC belong
  * to the first.
  *
+ * @param isKept a disk whose content outlives the program is so by default what outlives it: --on-death hold
  * @throws {UsageError} with what is wrong.
  */
-export function readDisks(items: readonly Item[]): DiskPlan[] {
+export function readDisks(items: readonly Item[], isKept = false): DiskPlan[] {
   const groups: { spec: string; items: Item[] }[] = [];
   const early: Item[] = [];
   for (const item of items) {
@@ -111,7 +112,7 @@ export function readDisks(items: readonly Item[]): DiskPlan[] {
     else (groups.at(-1)?.items ?? early).push(item);
   }
   if (groups.length === 0 && early.length > 0) throw new UsageError("the SPEC is missing (write it like memory:4GiB)");
-  const plans = groups.map(({ spec, items }) => readDisk(spec, items));
+  const plans = groups.map(({ spec, items }) => readDisk(spec, items, isKept));
   requireNames(plans);
   return plans;
 }
@@ -132,7 +133,7 @@ export function requireNames(plans: readonly DiskPlan[]): void {
   }
 }
 
-function readDisk(spec: string, items: readonly Item[]): DiskPlan {
+function readDisk(spec: string, items: readonly Item[], isKept: boolean): DiskPlan {
   const source = readSpec(spec);
   const words = [spec];
   const exits: Exit[] = [];
@@ -148,7 +149,8 @@ function readDisk(spec: string, items: readonly Item[]): DiskPlan {
     else if (given.has(name)) throw new UsageError(`--${name} is there twice for ${spec}`);
     else given.set(name, value);
   }
-  const onDeath = readPolicy(given.get("on-death") ?? "remove");
+  const keeps = isKept && source.survives && !given.has("transport");
+  const onDeath = readPolicy(given.get("on-death") ?? (keeps ? "hold" : "remove"));
   const takeOver = given.has("take-over");
   const needsMore = takeOver ? "--take-over" : onDeath === "remove" ? undefined : `--on-death ${onDeath}`;
   if (needsMore !== undefined && !source.survives) {

@@ -4,11 +4,17 @@
  * is a bundle of its own, so that the ramdisk and what opens no disk start as if there were nothing else.
  */
 import { isLight, LIGHT_COMMANDS, runDblock } from "./command_line.ts";
+import { CALLED_AS } from "./cli.ts";
 import { basename } from "./path.ts";
 import { ramdisk } from "./ramdisk.ts";
 
-/** The name by which this program was called: of a link, or of a copy. */
+/**
+ * The name by which this program was called: of a link, or of a copy. A service that starts its successor says it, as the file
+ * may have the other name.
+ */
 function calledAs(): string {
+  const said = Deno.env.get(CALLED_AS);
+  if (said !== undefined) return said;
   const [called = ""] = Deno.readTextFileSync("/proc/self/cmdline").split("\0");
   return basename(called);
 }

@@ -26,7 +26,9 @@ export type Question =
   | { readonly ask: "resize"; readonly sizeBytes: number }
   | { readonly ask: "describe" }
   /** To a server's own socket: what all of its disks have counted. It counts from the first such question on. */
-  | { readonly ask: "figures" };
+  | { readonly ask: "figures" }
+  /** New code is to take over: it answers when that has failed, or ends when that is done. */
+  | { readonly ask: "reload" };
 
 /** What a server says of a disk, in words. */
 export interface Description {

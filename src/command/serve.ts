@@ -8,7 +8,7 @@ import { linux } from "../system/libc.ts";
 import { filters as FILTERS } from "../filters/table.ts";
 import { formatNbdUri } from "../nbd/address.ts";
 import { type NbdServer, serveNbd } from "../nbd/server.ts";
-import { becomeIoFlusher, formatSize, keepCode, UsageError } from "./cli.ts";
+import { becomeIoFlusher, formatSize, keepCode, ServiceFailure, UsageError } from "./cli.ts";
 import { type Command, type Item, type Option, readItems, row } from "./command.ts";
 import { CONFIG_FOLDER, readConfig } from "./config.ts";
 import { DISK_OPTIONS, type DiskPlan, readDisks, requireNames } from "./disk_plan.ts";
@@ -19,6 +19,7 @@ import { counted } from "./listing.ts";
 import { metricsUrl, serveMetrics } from "./metrics.ts";
 import { answerQuestions, type Description, keepStarted, type Question, serverName } from "./run_folder.ts";
 import { SCHEMES } from "./schemes.ts";
+import { Service } from "./service.ts";
 import { type DeviceEnd, type NbdPart, ServedDisk, type StartOptions } from "./served_disk.ts";
 import { abortOnSignals, heedSignals, outliveTerminal, SIGNALS_HELP } from "./signals.ts";
 
@@ -97,14 +98,18 @@ ${SIGNALS_HELP}`;
   parse(words) {
     const items = readItems(words, this.options);
     const paths = items.flatMap((item) => item.kind === "option" && item.option === CONFIG ? [item.value] : []);
-    const own: readonly Option[] = [CONFIG, METRICS, TOKEN_OPTION];
-    const plans = readDisks(items.filter((item) => item.kind === "word" || !own.includes(item.option)));
+    const others: readonly Option[] = [CONFIG, METRICS, TOKEN_OPTION];
+    const own = items.filter((item) => item.kind === "word" || !others.includes(item.option));
+    // Without a SPEC beside them, --take-over is about the disks of the files.
+    const takeOver = paths.length > 0 && own.length > 0 && own.every(isTakeOver);
+    const plans = readDisks(takeOver ? [] : own);
     const metrics = readMetrics(items);
     if (plans.length + paths.length === 0) {
       throw new UsageError("a SPEC is missing (write it like memory:4GiB or ./disk.img)");
     }
     return async () => {
-      const all = [...plans, ...paths.flatMap(readConfig)];
+      const configured = paths.flatMap(readConfig);
+      const all = [...plans, ...takeOver ? configured.map(takingOver) : configured];
       requireNames(all);
       await serveDisks(all, metrics);
     };
@@ -135,6 +140,19 @@ function readMetrics(items: readonly Item[]): HttpPlan | undefined {
   return address === undefined ? undefined : planHttp("--metrics", address, tokens[0]);
 }
 
+function isTakeOver(item: Item): boolean {
+  return item.kind === "option" && item.option.name === "take-over";
+}
+
+/** The same disk, from the server that it has. */
+function takingOver(plan: DiskPlan): DiskPlan {
+  const { source: { survives, text } } = plan;
+  if (!survives) {
+    throw new UsageError(`--take-over needs a disk whose content outlives this program, and ${text} does not`);
+  }
+  return { ...plan, takeOver: true };
+}
+
 /** Whether anybody can read it or not, the disks go on. */
 const say = quietly(console.log);
 const complain = quietly(console.error);
@@ -145,6 +163,8 @@ const complain = quietly(console.error);
  * @throws {DblockError} why one cannot be started, or has failed.
  */
 export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan): Promise<void> {
+  using service = Service.here();
+  service?.outliveShutdown();
   becomeIoFlusher();
   keepCode();
   outliveTerminal();
@@ -156,7 +176,7 @@ export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan)
   using shared = sharedWorkers(plans);
   const disks = await startAll(await nameAll(plans), stop, { signal, shared });
   undo.defer(async () => {
-    await Promise.all(disks.flatMap((disk) => disk.devices.map((device) => device.close({ force: true }))));
+    await Promise.all(disks.flatMap((disk) => disk.devices.map(undoDevice)));
   });
   const servers = await startServers(disks, signal);
   undo.defer(async () => {
@@ -174,14 +194,24 @@ export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan)
   undo.move();
   using _figures = answerForFigures(measured);
   const left = new Set<string>();
-  using _words = leaveWords(disks, left);
   const running = new Set(disks);
-  using _heard = heedSignals(() => [...running].flatMap((disk) => disk.devices));
+  const inUse = () => [...running].flatMap((disk) => disk.devices);
+  const ended = Promise.all(disks.map((disk) => disk.ended));
+  using _words = leaveWords(disks, left, async () => {
+    if (service === undefined) throw new DblockError("EOPNOTSUPP", "Cannot reload", NO_SERVICE);
+    if (servers.length + kernelDisks.length > 0 || asked !== undefined) {
+      throw new DblockError("EOPNOTSUPP", "Cannot reload", NOT_IN_DEV);
+    }
+    await service.reload(ended);
+  });
+  using _heard = heedSignals(inUse, { stopping: () => service?.stopping(inUse) ?? Promise.resolve() });
   interrupted[Symbol.dispose]();
   using _servers = closeAtSignals(servers);
   using _kernelDisks = endAtSignals(kernelDisks, complain);
   if (asked !== undefined) say(`${metricsUrl(asked)} has the figures`);
-  for (const line of greetings(disks, servers, kernelDisks)) say(line);
+  const greetingLines = greetings(disks, servers, kernelDisks);
+  for (const line of greetingLines) say(line);
+  service?.ready(greetingLines);
 
   const failures: DblockError[] = [];
   await Promise.all([
@@ -204,8 +234,22 @@ export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan)
       say(`${one.device.path} (${one.name}) has ended`);
     }),
   ]);
+  service?.ended();
   for (const failure of failures.slice(1)) complain(failure.message);
-  if (failures[0] !== undefined) throw failures[0];
+  const [failure] = failures;
+  if (failure === undefined) return;
+  throw service === undefined ? failure : new ServiceFailure(failure);
+}
+
+const NO_SERVICE =
+  "it is no service of systemd, which could go on with another process; type: dblock serve … --take-over";
+const NOT_IN_DEV =
+  "it has an address, for NBD or --metrics, which two processes cannot have; restart the service instead";
+
+/** A disk that this process has not made is left to the next server: those who use it wait, and lose nothing. */
+async function undoDevice(device: Device): Promise<void> {
+  const isOwn = device.origin === "created" || (await device.info()).onDeath === "remove";
+  await (isOwn ? device.close({ force: true }) : device.leave());
 }
 
 /** What the code of one disk throws where nobody waits for it must not end the others. */
@@ -258,7 +302,7 @@ async function startAll(
     }
   }));
   if (failures.length === 0) return started.sort((a, b) => plans.indexOf(a.plan) - plans.indexOf(b.plan));
-  await Promise.all(started.flatMap((disk) => disk.devices.map((device) => device.close({ force: true }))));
+  await Promise.all(started.flatMap((disk) => disk.devices.map(undoDevice)));
   for (const { nbdParts, kernelParts } of started) {
     for (const { backend } of [...nbdParts, ...kernelParts]) await backend.close?.("unused");
   }
@@ -346,7 +390,11 @@ function closeAtSignals(servers: readonly Exporter[]): Disposable {
 }
 
 /** Says in /run/dblock/ how each disk was started, and answers there. What is `left` can be recovered later. */
-function leaveWords(disks: readonly ServedDisk[], left: ReadonlySet<string>): Disposable {
+function leaveWords(
+  disks: readonly ServedDisk[],
+  left: ReadonlySet<string>,
+  reload: () => Promise<void>,
+): Disposable {
   const stack = new DisposableStack();
   for (const disk of disks) {
     for (const { name } of disk.devices) {
@@ -354,7 +402,7 @@ function leaveWords(disks: readonly ServedDisk[], left: ReadonlySet<string>): Di
         const { words } = disk.plan;
         const named = words.includes("--name") ? words : [...words, "--name", name];
         stack.use(keepStarted({ name, pid: Deno.pid, cwd: Deno.cwd(), words: named }, () => left.has(name)));
-        stack.use(answerQuestions(name, (question) => answer(disk, question)));
+        stack.use(answerQuestions(name, (question) => answer(disk, question, reload)));
       } catch (error) {
         complain(`/run/dblock/${name}: ${describe(error)}; nobody can ask this server to resize the disk`);
       }
@@ -363,12 +411,18 @@ function leaveWords(disks: readonly ServedDisk[], left: ReadonlySet<string>): Di
   return stack;
 }
 
-async function answer(disk: ServedDisk, question: Question): Promise<Description | void> {
+async function answer(
+  disk: ServedDisk,
+  question: Question,
+  reload: () => Promise<void>,
+): Promise<Description | void> {
   switch (question.ask) {
     case "resize":
       return await disk.resize(question.sizeBytes);
     case "figures":
       return; // of a whole server, at its own socket
+    case "reload":
+      return await reload();
     case "describe": {
       const { source, filters } = disk.plan;
       return { spec: source.text, filters: filters.map(({ name }) => name), lines: source.describe?.() ?? [] };

@@ -49,6 +49,8 @@ export function outliveTerminal(): void {
 export interface UntilEndedOptions {
   /** Stops this program, until somebody lets it go on. @default SIGSTOP */
   readonly stop?: () => void;
+  /** At SIGTERM, before any disk is left or destroyed: how long to wait. @default not at all */
+  readonly stopping?: () => Promise<void>;
 }
 
 /**
@@ -62,7 +64,7 @@ export async function untilEnded(device: Device, options: UntilEndedOptions = {}
 
 /** What {@linkcode untilEnded} does at a signal, for all devices that a program serves at that moment; until disposed. */
 export function heedSignals(devices: () => readonly Device[], options: UntilEndedOptions = {}): Disposable {
-  const { stop = () => Deno.kill(Deno.pid, "SIGSTOP") } = options;
+  const { stop = () => Deno.kill(Deno.pid, "SIGSTOP"), stopping } = options;
   let times = 0;
   const close = async (device: Device, signal: string, force: boolean) => {
     try {
@@ -86,6 +88,7 @@ export function heedSignals(devices: () => readonly Device[], options: UntilEnde
     }
   };
   const terminate = async () => {
+    await stopping?.();
     const all = await Promise.all(devices().map(async (device) => ({ device, kept: await isKept(device) })));
     const [kept, others] = [true, false].map((is) => all.filter((one) => one.kept === is).map((one) => one.device));
     await Promise.all([...kept!.map(leave), closeAll("SIGTERM", others!)]);

@@ -67,6 +67,8 @@ const SYMBOLS = {
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   // int connect(int fd, const struct sockaddr *, socklen_t length)
   connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  // ssize_t sendto(int fd, const void *buffer, size_t length, int flags, const struct sockaddr *, socklen_t), as above
+  sendto: { parameters: ["i32", "buffer", "usize", "i32", "buffer", "u32"], result: "i32" },
   // int getsockname(int fd, struct sockaddr *, socklen_t *)
   getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
   // int getsockopt(int fd, int level, int option, void *value, socklen_t *)

@@ -13,6 +13,7 @@ const POLLOUT = 4;
 const REVENTS_SHIFT = 16;
 const SOL_SOCKET = 1;
 const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
 const SOCK_CLOEXEC = 0o2000000;
 const SO_SNDBUF = 7;
 const SO_ACCEPTCONN = 30;
@@ -58,15 +59,39 @@ export function fileOf(conn: Deno.Conn): number | undefined {
  * @returns undefined if that fails
  */
 export function connectUnix(path: string): number | undefined {
-  const bytes = new TextEncoder().encode(path);
-  const address = new DataView(new ArrayBuffer(SOCKADDR_UN_BYTES + 1));
-  address.setUint16(0, AF_UNIX, true);
-  new Uint8Array(address.buffer).set(bytes, 2);
+  const { bytes, lengthBytes } = unixAddress(path);
   const fd = libc().socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return undefined;
-  if (libc().connect(fd, address, 2 + bytes.length + 1) === 0) return fd;
+  if (libc().connect(fd, bytes, lengthBytes) === 0) return fd;
   libc().close(fd);
   return undefined;
+}
+
+/**
+ * Sends one datagram to a unix socket, and waits for nothing: where nobody reads, it is lost.
+ *
+ * @param path of the socket; one that begins with "@" is a name in the abstract namespace
+ * @returns whether it was sent
+ */
+export function sendUnixDatagram(path: string, text: string): boolean {
+  const name = path.startsWith("@") ? `\0${path.slice(1)}` : path;
+  if (new TextEncoder().encode(name).length > UNIX_PATH_BYTES_MAX) return false;
+  const { bytes, lengthBytes } = unixAddress(name);
+  const message = new TextEncoder().encode(text);
+  const fd = libc().socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return false;
+  const sent = libc().sendto(fd, message, BigInt(message.length), MSG_DONTWAIT | MSG_NOSIGNAL, bytes, lengthBytes);
+  libc().close(fd);
+  return sent === message.length;
+}
+
+/** struct sockaddr_un of a path, or of a name that begins with a zero: the length alone ends such a name. */
+function unixAddress(path: string): { readonly bytes: Uint8Array<ArrayBuffer>; readonly lengthBytes: number } {
+  const name = new TextEncoder().encode(path);
+  const bytes = new Uint8Array(SOCKADDR_UN_BYTES + 1);
+  new DataView(bytes.buffer).setUint16(0, AF_UNIX, true);
+  bytes.set(name, 2);
+  return { bytes, lengthBytes: 2 + name.length + (name[0] === 0 ? 0 : 1) };
 }
 
 /** The file will be closed: its number means nothing any more. */
@@ -104,6 +129,8 @@ const value = new DataView(new ArrayBuffer(128));
 const length = new DataView(new ArrayBuffer(128));
 const AF_UNIX = 1;
 const SOCKADDR_UN_BYTES = 110;
+/** A path has a zero behind it. */
+const UNIX_PATH_BYTES_MAX = 107;
 
 /** True for a unix socket of that address. */
 function isUnixAt(fd: number, path: Uint8Array): boolean {

@@ -8,6 +8,7 @@ import { isDebian, journalOf, stateOf, Units } from "./debian.ts";
 import { assertWithin, figure, scaled, sh, waitFor } from "./harness.ts";
 import { runRamdisk } from "./ramdisk.ts";
 import { infoOf } from "./server.ts";
+import { Writer } from "./writer.ts";
 
 const ignore = !isDebian();
 const name = "served0";
@@ -15,34 +16,6 @@ const store = `/dev/shm/${name}`;
 const place = `/srv/${name}`;
 /** A second is what it should be; 0.8 s were measured on an emulated machine. What a failure takes is 90 s. */
 const stopMs = 3_000;
-
-/** fio that writes and verifies, until it is told to stop; then what it saw. */
-class Writer {
-  readonly #child: Deno.ChildProcess;
-  readonly #output: Promise<Deno.CommandOutput>;
-
-  constructor() {
-    const words = `--name=${name} --filename=${place}/file --size=16M --direct=1 --ioengine=psync --rw=randrw --bs=4k
-      --verify=crc32c --verify_fatal=1 --verify_backlog=64 --time_based --runtime=600 --output-format=json`;
-    this.#child = new Deno.Command("fio", { args: words.split(/\s+/), stdout: "piped", stderr: "piped" }).spawn();
-    this.#output = this.#child.output();
-  }
-
-  /** Returns the errno of its first error, 0 without one, and what its slowest request took. */
-  async stop(): Promise<{ error: number; slowestMs: number; said: string }> {
-    this.#child.kill("SIGINT");
-    const { stdout, stderr } = await this.#output;
-    const said = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
-    const json = said.slice(said.indexOf("{"), said.lastIndexOf("}") + 1);
-    const [job] = (JSON.parse(json) as { jobs: Job[] }).jobs;
-    return { error: job!.error, slowestMs: Math.max(job!.read.lat_ns.max, job!.write.lat_ns.max) / 1e6, said };
-  }
-}
-interface Job {
-  readonly error: number;
-  readonly read: { readonly lat_ns: { readonly max: number } };
-  readonly write: { readonly lat_ns: { readonly max: number } };
-}
 
 async function untilServed(): Promise<void> {
   await waitFor("the disk is served", () => infoOf(name)?.state === DBLOCK_STATE_LIVE, 60_000);
@@ -62,7 +35,7 @@ Deno.test({
     await sh(`systemctl start ${name}`);
     await untilServed();
     await sh(`mkfs.ext4 -q /dev/${name} && mkdir ${place} && mount /dev/${name} ${place}`);
-    const writer = new Writer();
+    const writer = new Writer(`${place}/file`);
     await untilWritten();
     for (let round = 0; round < scaled(3); round++) {
       await sh(`systemctl restart ${name}`);

@@ -199,6 +199,7 @@ export const GROUPS: Readonly<Record<string, readonly Step[]>> = {
 
 const SET_UP = "it sets up or builds, from the network: whoever runs these tests has done so";
 const THIS = "it runs tests, these among them, or boots a VM as they do";
+const SERVICE = "only a service of systemd can be reloaded: device/debian_unit does it";
 const SWAP = "on a machine of 2 GiB the disk is too large; device/swap does the same with a small one";
 
 /** Examples that do not run, and why. */
@@ -222,6 +223,8 @@ export const LEFT_OUT: Readonly<Record<string, string>> = {
   "deno run -A disk.ts": "the program above it runs, from where mod.ts is",
   "systemd-run --unit swap0 -p MemorySwapMax=0 $PWD/dblock-ramdisk --name swap0 --size 2GiB": SWAP,
   "dd if=/dev/zero of=/dev/swap0 bs=1M oflag=direct": SWAP,
+  "dblock reload disk": SERVICE,
+  "dblock reload --server 123": SERVICE,
   "mkswap /dev/swap0 && sudo swapon /dev/swap0": SWAP,
 };
 

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+/**
+ * `dblock serve` as a service of systemd: what the service manager hears, how new code takes the disks over while they are
+ * used, and how long the server stays when the whole machine stops. Nothing of it happens to a program started by hand.
+ */
+import { DblockError, describe } from "../disk/errors.ts";
+import type { Device } from "../module/device.ts";
+import { execute } from "../system/libc.ts";
+import { ServiceManager } from "../system/service_manager.ts";
+import { CALLED_AS } from "./cli.ts";
+import { basename } from "./path.ts";
+
+/** Two words are lost before the watchdog bites. */
+const WATCHDOG_SHARE = 3;
+/** How often a disk is asked whether it is still used while the machine stops. Nobody waits for the answer but the shutdown. */
+const UNUSED_POLL_MS = 50;
+/** A server that was about to take over, and has not in this time, is given up. A guess: a start takes a second. */
+const RELOAD_MAX_MS = 30_000;
+
+/** This process, as its service manager sees it. */
+export class Service implements Disposable {
+  readonly #manager: ServiceManager;
+  /** Its file's name, while that is there: after an upgrade the same name is the new program. */
+  readonly #program = Deno.execPath();
+  readonly #words = Deno.readTextFileSync("/proc/self/cmdline").split("\0").slice(0, -1);
+  #timer: ReturnType<typeof setInterval> | undefined;
+  #successor: Deno.ChildProcess | undefined;
+
+  private constructor(manager: ServiceManager) {
+    this.#manager = manager;
+  }
+
+  /** What this process is to its service manager; undefined if it was started by hand. */
+  static here(): Service | undefined {
+    const manager = ServiceManager.of(Deno.env.toObject(), Deno.pid);
+    return manager === undefined ? undefined : new Service(manager);
+  }
+
+  /**
+   * Asks the last step of a shutdown not to kill this process: systemd spares root's processes whose first word begins with
+   * "@", as a file system that is still mounted then may be on a disk of theirs. The program is started again by exec, once.
+   */
+  outliveShutdown(): void {
+    const [name = "", ...words] = this.#words;
+    if (name.startsWith("@")) return;
+    execute(this.#program, [`@${basename(name)}`, ...words]);
+    // Not reached, unless exec failed. Then it is as any other process.
+  }
+
+  /** The disks are there. From now on the watchdog hears that this thread is alive. */
+  ready(lines: readonly string[]): void {
+    this.#manager.tell({ READY: 1, MAINPID: Deno.pid, STATUS: lines.join("; ") });
+    const { watchdogMs } = this.#manager;
+    if (watchdogMs === undefined || this.#timer !== undefined) return;
+    this.#timer = setInterval(() => this.#manager.tell({ WATCHDOG: 1 }), watchdogMs / WATCHDOG_SHARE);
+  }
+
+  /**
+   * At SIGTERM, before the disks are left or destroyed: if the whole machine stops, waits until nobody uses them, as file
+   * systems are unmounted at the same time, and what they still have to write needs a server.
+   */
+  async stopping(devices: () => readonly Device[]): Promise<void> {
+    this.#manager.tell({ STOPPING: 1 });
+    if (!await isMachineStopping()) return;
+    for (;;) {
+      const used = await firstUsed(devices());
+      if (used === undefined) return;
+      this.#manager.tell({ STATUS: `the machine stops: waiting for ${used} to be unmounted` });
+      await new Promise((resolve) => setTimeout(resolve, UNUSED_POLL_MS));
+    }
+  }
+
+  /**
+   * Starts the program that has this one's name now, with the words that this one was started with, and lets it take the
+   * disks over. Those who use them notice nothing.
+   *
+   * @param ended settles when this process serves nothing any more
+   * @throws {DblockError} why that failed; this process goes on with its disks.
+   */
+  async reload(ended: Promise<unknown>): Promise<void> {
+    const attempted = "Cannot reload";
+    if (this.#successor !== undefined) throw new DblockError("EBUSY", attempted, "another reload is going on");
+    this.#manager.tell({ RELOADING: 1, MONOTONIC_USEC: monotonicUs(), STATUS: "new code is about to take over" });
+    const { WATCHDOG_PID: _ofThisProcess, ...env } = Deno.env.toObject();
+    const words = this.#words.slice(this.#words.indexOf("serve"));
+    const args = words.at(-1) === "--take-over" ? words : [...words, "--take-over"];
+    try {
+      const successor = new Deno.Command(this.#program, {
+        args,
+        env: { ...env, [CALLED_AS]: "dblock" },
+        clearEnv: true,
+        stdin: "null",
+      }).spawn();
+      this.#successor = successor;
+      const late = new AbortController();
+      const outcome = await Promise.race([
+        ended.then(() => undefined),
+        successor.status,
+        delay(RELOAD_MAX_MS, late.signal).then(() => "late" as const),
+      ]);
+      late.abort();
+      if (outcome === undefined) return;
+      if (outcome === "late") successor.kill("SIGTERM");
+      const wrong = outcome === "late"
+        ? `the new server has not taken over after ${RELOAD_MAX_MS / 1000} s`
+        : `the new server ended with status ${outcome.code}`;
+      throw new DblockError("EIO", attempted, wrong, { hint: "the one before goes on; the journal has the reason" });
+    } catch (error) {
+      this.#successor = undefined;
+      this.#manager.tell({ READY: 1, STATUS: describe(error) });
+      throw error instanceof DblockError ? error : new DblockError("EIO", attempted, describe(error), { cause: error });
+    }
+  }
+
+  /** All disks have ended. If new code has them, the service goes on with that: this is said before this process ends. */
+  ended(): void {
+    if (this.#successor !== undefined) this.#manager.tell({ MAINPID: this.#successor.pid, READY: 1 });
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+}
+
+/** CLOCK_MONOTONIC, which systemd compares: /proc/uptime has the same clock, but for sleeps of the machine. */
+function monotonicUs(): number {
+  return Math.round(parseFloat(Deno.readTextFileSync("/proc/uptime")) * 1e6);
+}
+
+async function delay(ms: number, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => clearTimeout(timer));
+  });
+}
+
+/** Whether a shutdown or a reboot goes on, and not only this service's stop. */
+async function isMachineStopping(): Promise<boolean> {
+  try {
+    const { stdout } = await new Deno.Command("systemctl", { args: ["is-system-running"], stderr: "null" }).output();
+    return new TextDecoder().decode(stdout).trim() === "stopping";
+  } catch {
+    return false; // there is no systemd here
+  }
+}
+
+/** The path of a disk that somebody has open. */
+async function firstUsed(devices: readonly Device[]): Promise<string | undefined> {
+  for (const device of devices) {
+    try {
+      if ((await device.info()).openCount > 0) return device.path;
+    } catch {
+      // It is gone.
+    }
+  }
+  return undefined;
+}

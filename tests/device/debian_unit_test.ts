@@ -1,0 +1,167 @@
+// dblock@NAME.service on a whole Debian, as it is packaged: ready when the disk is there; restarted, reloaded with new code and
+// killed under a writer that verifies; stopped while mounted; a mistake fails at once, with the command's own line.
+// machine: debian
+// time limit: 400 s
+import { assert, assertEquals, assertMatch, assertNotEquals, assertStringIncludes } from "@std/assert";
+import { DBLOCK_STATE_HELD, DBLOCK_STATE_LIVE } from "../../src/module/abi.ts";
+import { isDebian, journalOf, stateOf } from "./debian.ts";
+import { assertWithin, exists, figure, scaled, sh, waitFor } from "./harness.ts";
+import { infoOf } from "./server.ts";
+import { dblock } from "./serving.ts";
+import { Writer } from "./writer.ts";
+
+const ignore = !isDebian();
+const place = "/srv/unit0";
+/** A second is what it should be, on a machine that is not emulated. */
+const stopMs = 3_000;
+/** An emulated machine takes some seconds to set up the sandbox and to start the program; a start that hangs is given 60 s. */
+const failMs = 10_000;
+
+/**
+ * The unit, the generator and the program where the package has them, until disposed. Only the limits are others: those of the
+ * unit do not know of a machine that is emulated beside other work.
+ */
+async function install(): Promise<AsyncDisposable> {
+  const source = "/project/src/build/systemd";
+  await sh(`cp ${source}/dblock@.service /etc/systemd/system
+    mkdir -p /etc/systemd/system-generators /etc/dblock
+    cp ${source}/dblock-generator /etc/systemd/system-generators
+    ln -sf /project/dblock /usr/bin/dblock
+    mkdir -p /etc/systemd/system/dblock@.service.d
+    printf '[Service]\nTimeoutStartSec=600\nTimeoutStopSec=600\nWatchdogSec=600\n' \
+      >/etc/systemd/system/dblock@.service.d/emulated.conf
+    systemctl daemon-reload`);
+  return {
+    async [Symbol.asyncDispose]() {
+      await sh(
+        `systemctl stop 'dblock@*.service'; systemctl reset-failed; rm -r /etc/dblock /usr/bin/dblock /etc/systemd/system/dblock@.service.d
+        rm /etc/systemd/system/dblock@.service /etc/systemd/system-generators/dblock-generator; systemctl daemon-reload`,
+      );
+    },
+  };
+}
+
+/** What systemd says of the unit of a disk. */
+async function shown(name: string, property: string): Promise<string> {
+  return (await sh(`systemctl show --property=${property} --value dblock@${name}`)).stdout.trim();
+}
+
+async function configure(name: string, words: string): Promise<void> {
+  await Deno.writeTextFile(`/etc/dblock/${name}`, `${words}\n`);
+  await sh("systemctl daemon-reload");
+}
+
+async function untilWritten(name: string): Promise<void> {
+  await waitFor("the disk is served", () => infoOf(name)?.state === DBLOCK_STATE_LIVE, 60_000);
+  const before = infoOf(name)!.requests[1]!;
+  await waitFor("the writer writes", () => infoOf(name)!.requests[1]! > before + 100, 60_000);
+}
+
+Deno.test({
+  name: "a writer notices neither restart nor reload nor SIGKILL; a stop leaves the mounted disk at once",
+  ignore,
+  async fn() {
+    await using _installed = await install();
+    await configure("unit0", "/srv/unit0.img?size=64MiB");
+    await sh("systemctl start dblock@unit0");
+    // It was ready when the command returned, and says what is there; the file's disk is kept by default.
+    assertEquals([infoOf("unit0")!.state, await stateOf("dblock@unit0")], [DBLOCK_STATE_LIVE, "active"]);
+    assertMatch(await shown("unit0", "StatusText"), /^\/dev\/unit0 is ready: 64 MiB/);
+    assertMatch(Deno.readTextFileSync(`/proc/${await shown("unit0", "MainPID")}/cmdline`), /^@dblock\0serve\0/);
+    await sh(`mkfs.ext4 -q /dev/unit0 && mkdir ${place} && mount /dev/unit0 ${place}`);
+    const writer = new Writer(`${place}/file`);
+    await untilWritten("unit0");
+    for (let round = 0; round < scaled(2); round++) {
+      await sh("systemctl restart dblock@unit0");
+      await untilWritten("unit0");
+
+      const before = await shown("unit0", "MainPID");
+      await sh("systemctl reload dblock@unit0");
+      const after = await shown("unit0", "MainPID");
+      assertNotEquals(after, before);
+      assertEquals([await stateOf("dblock@unit0"), `${infoOf("unit0")!.server_pid}`], ["active", after]);
+      await waitFor("the server before has ended", () => !exists(`/proc/${before}`), 10_000);
+      await untilWritten("unit0");
+      assertMatch(Deno.readTextFileSync(`/proc/${after}/cmdline`), /^@dblock\0serve\0/);
+
+      await sh("systemctl kill --signal=KILL dblock@unit0");
+      await waitFor("it is back", async () => await shown("unit0", "MainPID") !== after, 30_000);
+      await untilWritten("unit0");
+    }
+    let longestStopMs = 0;
+    for (let round = 0; round < scaled(2); round++) {
+      const started = performance.now();
+      await sh("systemctl stop dblock@unit0");
+      const tookMs = performance.now() - started;
+      longestStopMs = Math.max(longestStopMs, tookMs);
+      assertWithin(stopMs, tookMs, "stopped");
+      assertEquals([await stateOf("dblock@unit0"), infoOf("unit0")!.state], ["inactive", DBLOCK_STATE_HELD]);
+      await sh("systemctl start dblock@unit0");
+      await untilWritten("unit0");
+    }
+    const { error, slowestMs, said } = await writer.stop();
+    assertEquals(error, 0, said);
+    assertEquals(infoOf("unit0")!.error_count, 0);
+    figure({
+      "longest stall of a writer over restart, reload and kill of dblock@NAME": [slowestMs / 1000, "s"],
+      "longest stop of dblock@NAME with the disk mounted": [longestStopMs / 1000, "s"],
+    });
+    assertMatch(await journalOf("dblock@unit0"), /\/dev\/unit0 is left to its next server/);
+    await sh(`umount ${place} && e2fsck -fn /dev/unit0 && rmdir ${place}`);
+    assertEquals((await dblock("destroy unit0")).status, 0);
+    await waitFor("the service ends with its disk", async () => await stateOf("dblock@unit0") === "inactive");
+  },
+});
+
+Deno.test({
+  name: "a unit that cannot work fails at once with the command's line, and is not started again",
+  ignore,
+  async fn() {
+    await using _installed = await install();
+    for (
+      const [words, status, line] of [
+        ["memroy:1GiB", 2, "did you mean memory?"],
+        ["/srv/none.img", 1, "there is no such file"],
+      ] as const
+    ) {
+      await configure("wrong0", words);
+      const started = performance.now();
+      assertNotEquals((await sh("systemctl start dblock@wrong0", { check: false })).status, 0);
+      const tookMs = performance.now() - started;
+      figure({ "longest until a wrong dblock@NAME has failed": [tookMs / 1000, "s"] });
+      assertWithin(failMs, tookMs, "failed");
+      assertEquals(await stateOf("dblock@wrong0"), "failed");
+      assertEquals([await shown("wrong0", "NRestarts"), await shown("wrong0", "ExecMainStatus")], ["0", `${status}`]);
+      const { stderr } = await dblock("serve --config /etc/dblock/wrong0");
+      assertStringIncludes(stderr, line);
+      assertStringIncludes(await journalOf("dblock@wrong0"), stderr.trim());
+    }
+  },
+});
+
+Deno.test({
+  name: "a reload that cannot be leaves the disk to the server that has it",
+  ignore,
+  async fn() {
+    await using _installed = await install();
+    await configure("reload0", "/srv/reload0.img?size=16MiB");
+    await configure("memory0", "memory:16MiB");
+    await sh("systemctl start dblock@reload0 dblock@memory0");
+    const before = await shown("reload0", "MainPID");
+    await configure("reload0", "/srv/reload0.img --with nonsense");
+    for (const name of ["reload0", "memory0"]) {
+      const result = await sh(`systemctl reload dblock@${name}`, { check: false });
+      assertNotEquals(result.status, 0);
+      assertMatch(await journalOf(`dblock@${name}`), /Cannot reload: the new server ended with status 2/);
+      assertEquals(await stateOf(`dblock@${name}`), "active");
+    }
+    assertEquals([await shown("reload0", "MainPID"), infoOf("reload0")!.state], [before, DBLOCK_STATE_LIVE]);
+    await sh("dd if=/dev/zero of=/dev/reload0 bs=64k count=1 oflag=direct status=none");
+    await configure("reload0", "/srv/reload0.img --with stats=file=/srv/stats");
+    await sh("systemctl reload dblock@reload0");
+    assertStringIncludes((await dblock("info reload0")).stdout, "in front of it: stats");
+    await sh("systemctl stop dblock@reload0 dblock@memory0");
+    assertEquals((await dblock("destroy reload0")).status, 0);
+    assert(!exists("/dev/memory0"));
+  },
+});

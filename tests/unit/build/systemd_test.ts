@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+// The unit dblock@NAME, as systemd's own programs judge it, and what the generator adds to it for each file of /etc/dblock.
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+
+const folder = new URL("../../../src/build/systemd/", import.meta.url).pathname;
+
+/** What a generator adds for a disk. */
+async function generated(files: Readonly<Record<string, string>>): Promise<Record<string, string[]>> {
+  const dir = await Deno.makeTempDir();
+  await Deno.mkdir(`${dir}/config`);
+  for (const [name, text] of Object.entries(files)) await Deno.writeTextFile(`${dir}/config/${name}`, text);
+  const { code, stderr } = await new Deno.Command(`${folder}dblock-generator`, {
+    args: [`${dir}/out`, `${dir}/out`, `${dir}/out`],
+    env: { DBLOCK_CONFIG_FOLDER: `${dir}/config` },
+  }).output();
+  assertEquals([code, new TextDecoder().decode(stderr)], [0, ""]);
+  const units: Record<string, string[]> = {};
+  try {
+    for (const { name } of Deno.readDirSync(`${dir}/out`)) {
+      const lines = (await Deno.readTextFile(`${dir}/out/${name}/50-stores.conf`)).trim().split("\n");
+      assertEquals(lines.shift(), "[Unit]");
+      units[name] = lines;
+    }
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error; // no disk at all
+  }
+  return units;
+}
+
+Deno.test("systemd-analyze finds no mistake in the unit, and an exposure of at most 4.0", async () => {
+  const analyze = async (...args: string[]) => {
+    const { code, stdout, stderr } = await new Deno.Command("systemd-analyze", { args }).output();
+    return { code, said: new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr) };
+  };
+  const unit = `${folder}dblock@.service`;
+  const security = await analyze("security", "--offline=true", "--no-pager", "--threshold=40", unit);
+  assertEquals(security.code, 0, security.said);
+  assertStringIncludes(security.said, "Overall exposure level");
+  // It complains about other units of this machine, and about a program that is not installed here.
+  const verify = await analyze("verify", "--man=no", unit);
+  const lines = verify.said.split("\n").filter((line) =>
+    line.includes("dblock@") && !line.includes("is not executable")
+  );
+  assertEquals(lines, []);
+});
+
+Deno.test("a disk waits for the file systems and block devices that its file names", async () => {
+  assertEquals(
+    await generated({
+      "a-b": "/srv/a.img?size=1GiB --with stats=file=/var/x  # /not/this\n# /nor/this\n",
+      set: "stripe:[/m/a.img?raw],file:/n/b.img nbd://host/export --name x --nbd unix:/run/y",
+      block: "/dev/disk/by-id/x-1 --with log='file=/tmp/two words'",
+      "memory.disk": "memory:1GiB",
+      volatile: "/dev/shm/a?size=1GiB",
+    }),
+    {
+      "dblock@a-b.service.d": [
+        'RequiresMountsFor="/srv/a.img"',
+        'RequiresMountsFor="/var/x"',
+        "Before=blockdev@dev-a\\x2db.target",
+      ],
+      "dblock@set.service.d": [
+        'RequiresMountsFor="/m/a.img"',
+        'RequiresMountsFor="/n/b.img"',
+        'RequiresMountsFor="/run/y"',
+        "Before=blockdev@dev-set.target",
+      ],
+      "dblock@block.service.d": [
+        "Wants=dev-disk-by\\x2did-x\\x2d1.device",
+        "After=dev-disk-by\\x2did-x\\x2d1.device",
+        'RequiresMountsFor="/tmp/two"',
+        "Before=blockdev@dev-block.target",
+      ],
+      "dblock@memory.disk.service.d": ["Before=blockdev@dev-memory.target"],
+      "dblock@volatile.service.d": ["Before=blockdev@dev-volatile.target"],
+    },
+  );
+});
+
+Deno.test("copies of editors and packages, and names that no disk can have, are left out; no file is no unit", async () => {
+  assertEquals(await generated({ "a~": "/x", "b.dpkg-old": "/x", "c d": "/x", ".hidden": "/x" }), {});
+});
+
+Deno.test("the unit says why what is not hardened cannot be", async () => {
+  const text = await Deno.readTextFile(`${folder}dblock@.service`);
+  for (
+    const directive of [
+      "User=",
+      "MemoryDenyWriteExecute=",
+      "PrivateDevices=",
+      "ProtectSystem=strict",
+      "PrivateTmp=",
+      "PrivateNetwork=",
+    ]
+  ) {
+    const [line] = text.split("\n").filter((line) => line.startsWith("#") && line.includes(directive));
+    assert(line !== undefined, directive);
+  }
+});
