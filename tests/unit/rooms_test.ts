@@ -14,7 +14,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   module: ["disk", "system"],
   nbd: ["disk", "system"],
   command: ["", "disk", "system", "filters", "backends", "module", "nbd"],
-  build: [],
+  build: ["command", "filters", "module"],
 };
 
 interface Import {
