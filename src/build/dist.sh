@@ -47,6 +47,14 @@ done
 cp "$program" "$stage/dblock-ramdisk"
 ln "$stage/dblock-ramdisk" "$stage/dblock"
 cp kmod/60-dblock.rules "$stage/"
+cp src/build/install.sh "$stage/"
+mkdir -p "$stage/share/systemd"
+cp src/build/systemd/* "$stage/share/systemd/"
+# The pages have a date: that of the sources.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0)
+export SOURCE_DATE_EPOCH
+src/build/deno.sh run --allow-all src/build/manual/main.ts "$stage/share/man"
+src/build/deno.sh run --allow-all src/build/completion/main.ts "$stage/share/completion"
 cp LICENSE LICENSE.GPL-2.0 LICENSE.MIT "$stage/"
 cp .build/toolchain/node_modules/deno/LICENSE "$stage/LICENSE.deno"
 mkdir -p "$stage/kmod/uapi"
@@ -57,7 +65,6 @@ sed -e "s/@VERSION@/$version/" -e "s/@RELEASES@/${releases# }/" src/build/dist-R
 chmod -R u=rwX,go=rX "$stage"
 
 # Owners and times are fixed, so that the same sources give the same archive.
-time=$(git log -1 --format=%ct 2>/dev/null || echo 0)
-tar -C "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$time" -cf - "$name" | gzip -n -6 >"$dist/$name.tar.gz.part"
+tar -C "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -cf - "$name" | gzip -n -6 >"$dist/$name.tar.gz.part"
 mv "$dist/$name.tar.gz.part" "$dist/$name.tar.gz"
 echo "dist: .build/dist/$name.tar.gz ($(du -m "$dist/$name.tar.gz" | cut -f1) MiB), modules for$releases"
