@@ -14,7 +14,7 @@ PROGRAM := $(if $(ARCH),.build/dblock-ramdisk-$(ARCH),dblock-ramdisk)
 KERNELS ?= $(if $(filter aarch64,$(ARCH)),6.12-arm64,6.1 6.12)
 
 .DEFAULT_GOAL := all
-.PHONY: all toolchain executable dblock dblock-ramdisk module load unload dist clean distclean help
+.PHONY: all toolchain executable dblock dblock-ramdisk module load unload dist deb clean distclean help
 .PHONY: bench test test-all test-debug soak kernel-debug demo vm-shell doctor sparse
 
 ##@ Build
@@ -36,6 +36,9 @@ sparse: toolchain ## check the module's source with sparse; KERNEL=6.12 as above
 
 dist: executable ## one tar.gz with executable, licences and modules for KERNELS="6.1 6.12"; ARCH as above
 	@src/build/dist.sh $(PROGRAM) $(KERNELS)
+
+deb: executable ## Debian packages in .build/deb: dblock, and dblock-dkms with the module; ARCH as above
+	@src/build/deb.sh $(PROGRAM)
 
 ##@ This machine
 
@@ -80,7 +83,7 @@ doctor: ## what is missing on this machine and what to type
 ##@ Clean
 
 clean: ## remove what was built, keep what was downloaded
-	@rm -rf dblock dblock-ramdisk kmod/dblock.ko .build/executable .build/kmod .build/dist
+	@rm -rf dblock dblock-ramdisk kmod/dblock.ko .build/executable .build/kmod .build/dist .build/deb
 
 distclean: clean ## remove everything that is not in the repository
 	@rm -rf .build

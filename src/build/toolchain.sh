@@ -3,6 +3,7 @@
 # It builds nothing of the project itself. Quick when everything is there; safe to run twice at once.
 #
 #   src/build/toolchain.sh          everything
+#   src/build/toolchain.sh package  that, and what makes packages
 #   src/build/toolchain.sh deno     Deno only: enough for the unit tests
 set -eu
 
@@ -23,9 +24,9 @@ die() {
     exit 1
 }
 
-# Prints the Debian packages of src/build/host-tools.txt whose command or file is not here.
+# Prints the Debian packages of the lists whose command or file is not here.
 missing_packages() {
-    sed 's/#.*//' "$root/src/build/host-tools.txt" | while read -r probe package; do
+    cat "$@" | sed 's/#.*//' | while read -r probe package; do
         case "$probe" in
         "") ;;
         /*) [ -e "$probe" ] || echo "$package" ;;
@@ -81,7 +82,10 @@ exec 9>"$build/toolchain.lock"
 if command -v flock >/dev/null 2>&1; then flock 9; fi
 
 if [ "${1:-all}" != deno ]; then
-    packages=$(missing_packages)
+    lists="$root/src/build/host-tools.txt"
+    [ "${1:-all}" != package ] || lists="$lists $root/src/build/package-tools.txt"
+    # shellcheck disable=SC2086
+    packages=$(missing_packages $lists)
     [ -z "$packages" ] || install_packages "$packages"
 fi
 install_deno

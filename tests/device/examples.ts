@@ -199,6 +199,7 @@ export const GROUPS: Readonly<Record<string, readonly Step[]>> = {
 
 const SET_UP = "it sets up or builds, from the network: whoever runs these tests has done so";
 const THIS = "it runs tests, these among them, or boots a VM as they do";
+const PACKAGES = "it builds packages, or installs them, for a machine of its own";
 const SERVICE = "only a service of systemd can be reloaded: device/debian_unit does it";
 const SWAP = "on a machine of 2 GiB the disk is too large; device/swap does the same with a small one";
 
@@ -207,6 +208,10 @@ export const LEFT_OUT: Readonly<Record<string, string>> = {
   "make": SET_UP,
   "make load": "it builds the module for the kernel that runs; the tests load the one that was built for them",
   "make dist": SET_UP,
+  "make deb": PACKAGES,
+  "apt install ./.build/deb/dblock_*.deb ./.build/deb/dblock-dkms_*.deb": PACKAGES,
+  "systemctl enable --now dblock@data": PACKAGES,
+  "mkfs.ext4 /dev/data": PACKAGES,
   "make help": "it lists the Makefile",
   "make demo": THIS,
   "make test": THIS,

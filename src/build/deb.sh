@@ -1,0 +1,64 @@
+#!/bin/sh
+# Builds the packages of Debian, in .build/deb/: dblock-dkms (the module's sources) and dblock (everything else), then asks
+# lintian about them. What has to be made first is the executable, by `make`; the rest is made here.
+#
+#   src/build/deb.sh dblock-ramdisk            make deb
+#
+# Of the environment: VERSION, another one than that of deno.json; OUTPUT, another folder; COMPRESSION, options of dpkg-deb;
+# LINTIAN=no. The tests upgrade from one version to another.
+set -eu
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+cd "$root"
+program=${1:?Usage: src/build/deb.sh PROGRAM}
+"$root/src/build/toolchain.sh" package
+[ -x "$program" ] || { echo "Cannot make the packages: no ./$program; type: make deb" >&2; exit 1; }
+
+case $(od -An -tu2 -j18 -N2 "$program" | tr -d ' ') in
+62) arch=amd64 ;;
+183) arch=arm64 ;;
+*) echo "Cannot make the packages: ./$program is for a machine that is not known here" >&2; exit 1 ;;
+esac
+
+version=${VERSION:-$(sed -n 's/^ *"version": *"\(.*\)".*/\1/p' deno.json)}
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 1)
+export SOURCE_DATE_EPOCH
+deb=${OUTPUT:-$root/.build/deb}
+stage="$deb/dblock-$version"
+rm -rf "$deb"
+mkdir -p "$stage/kmod/uapi"
+
+cp -r src/build/debian "$stage/debian"
+cp "$program" "$stage/dblock"
+cp kmod/Kbuild kmod/*.c kmod/*.h "$stage/kmod/"
+rm -f "$stage"/kmod/*.mod.c
+cp kmod/uapi/*.h "$stage/kmod/uapi/"
+cp README.md "$stage/"
+cp src/build/systemd/dblock-generator "$stage/"
+cp src/build/systemd/dblock@.service "$stage/debian/dblock@.service"
+cp kmod/60-dblock.rules "$stage/debian/dblock.udev"
+mkdir "$stage/modules-load.d"
+echo dblock >"$stage/modules-load.d/dblock.conf"
+src/build/deno.sh run --allow-all src/build/manual/main.ts "$stage/man"
+src/build/deno.sh run --allow-all src/build/completion/main.ts "$stage/completion"
+
+cat >"$stage/debian/changelog" <<END
+dblock ($version) unstable; urgency=medium
+
+  * Built from the project's sources; its repository has the changes.
+
+ -- dblock authors <dblock@packages.debian.org>  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
+END
+chmod -R u=rwX,go=rX "$stage"
+
+(cd "$stage" && dpkg-buildpackage --build=binary --no-sign --host-arch "$arch" --no-check-builddeps >"$deb/build.log" 2>&1) ||
+    { tail -20 "$deb/build.log" >&2; echo "Cannot make the packages: .build/deb/build.log says why" >&2; exit 1; }
+rm -rf "$stage"
+for file in "$deb"/*.deb; do echo "deb: ${file#"$root/"} ($(du -m "$file" | cut -f1) MiB)"; done
+# It is quiet unless something is wrong; what it may say otherwise stands in debian/*.lintian-overrides, with the reason.
+[ "${LINTIAN:-yes}" = yes ] || exit 0
+lintian -EvIL +pedantic "$deb"/*.changes >"$deb/lintian.log" 2>&1 || true
+if grep -E '^[EWIPXC]: ' "$deb/lintian.log"; then
+    echo "lintian has something to say: .build/deb/lintian.log" >&2
+    exit 1
+fi
