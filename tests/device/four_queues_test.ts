@@ -3,19 +3,18 @@
 // Four queues, each with a thread and a processor of its own: a server that dies with one, two or three of them attached
 // keeps nobody from destroying the device or from recovering it, and no wake-up is lost between four sleeping threads.
 // Hard cases A5, B10. Two processors, as other tests have, make no more than two queues.
-import { assert, assertEquals } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
-import { fio, fioErrors, slowestMs } from "./fio.ts";
-import { assertWithin, figure, requires, scaled, sh, waitFor } from "./harness.ts";
+import { assertWithin, requires, scaled, sh, waitFor } from "./harness.ts";
 import { Ramdisk } from "./ramdisk.ts";
 import { createDevice, destroyDevice, infoOf, params } from "./server.ts";
 import { ServerProcess } from "./server_process.ts";
+import { stallMs, wakeAgain } from "./wakeups.ts";
 
 const queues = 4;
 const partial = [1, 2, 3];
 const goneMs = 5_000;
-const stallMs = 5_000;
 const seconds = scaled(3);
 
 const ignore = !requires("four processors (make test without --smp)", navigator.hardwareConcurrency >= queues);
@@ -91,26 +90,14 @@ for (const jobs of [1, 40]) {
     `${jobs} jobs with one request each never wait for ${stallMs / 1000} s for one of four threads`,
     { ignore },
     async () => {
-      await using disk = await Ramdisk.start({
+      await using _disk = await Ramdisk.start({
         name: "four",
         args: ["--size", "64M", "--timeout", "20", "--queues", "4"],
       });
       assertEquals(infoOf("four")!.queue_count, queues);
       // One job goes from processor to processor, so that each thread falls asleep and is woken. A request that nobody is
       // woken for fails after 20 s, so that this comes to its end.
-      const moving = jobs === 1 ? moveAround(seconds) : Promise.resolve();
-      const result = await fio(
-        `--name=four --filename=${disk.path} --direct=1 --ioengine=psync --rw=randrw --bs=4k --numjobs=${jobs} ` +
-          `--thinktime=${jobs * 60}us --thinktime_blocks_type=issue --time_based --runtime=${seconds} --size=64M`,
-        { timeoutMs: (seconds + 60) * 1000 },
-      );
-      await moving;
-      assertEquals([result.status, ...fioErrors(result)], [0, ...Array(jobs).fill(0)], result.stderr);
-      const longestMs = slowestMs(result);
-      const { batch_count } = infoOf("four")!;
-      figure({ "wake-ups of four threads": batch_count, "longest wait": [longestMs / 1000, "s"] });
-      assert(batch_count > 20 * seconds, `the server was woken ${batch_count} times only`);
-      assertWithin(stallMs, longestMs, "a request was answered");
+      await wakeAgain("four", { jobs, seconds, beside: () => jobs === 1 ? moveAround(seconds) : Promise.resolve() });
     },
   );
 }
