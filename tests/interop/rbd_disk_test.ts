@@ -22,7 +22,7 @@ Deno.test({
     assertEquals(report.digests[0], report.digests[1]);
     assertMatch(
       report.withoutMonitor.stderr,
-      /^dblock serve: Cannot open rbd:rbd\/disk: no monitor of the cluster answers[^\n]*\n$/,
+      /^dblock serve: Cannot open rbd:rbd\/disk: no monitor of the cluster answers[^\n]*$/m,
     );
     assertEquals(report.withoutMonitor.status, 1);
     console.log(
