@@ -66,7 +66,7 @@ async function examineModule(root: string, isRoot: boolean): Promise<Finding[]> 
   }
   if (!exists(`${root}${DBLOCK_CONTROL_PATH}`)) {
     const lockdown = lockdownOf(root);
-    const load: Finding = { what: `module: not loaded (kernel ${release})`, mend: "sudo make load" };
+    const load: Finding = { what: `module: not loaded (kernel ${release})`, mend: howToLoad(root, release) };
     if (lockdown === "none") return [load, KERNEL_NBD];
     const what = `lockdown: ${lockdown}, so the kernel loads only modules that are signed`;
     return [load, {
@@ -83,6 +83,18 @@ async function examineModule(root: string, isRoot: boolean): Promise<Finding[]> 
     const what = `module: ${describe(error)}; this program speaks ABI ${DBLOCK_ABI_VERSION}`;
     return [{ what, mend: "sudo make unload load, in the sources of this program" }];
   }
+}
+
+/** Where the module is installed, it is loaded from there; where DKMS has its sources, it lacks the kernel's headers. */
+function howToLoad(root: string, release: string): string {
+  const places = ["updates/dkms", "updates", "extra"].map((folder) =>
+    `${root}/lib/modules/${release}/${folder}/dblock.ko`
+  );
+  if (places.some((path) => ["", ".xz", ".zst", ".gz"].some((end) => exists(path + end)))) {
+    return "sudo modprobe dblock";
+  }
+  if (!exists(`${root}/var/lib/dkms/dblock`)) return "sudo make load";
+  return `sudo apt-get install linux-headers-${release} && sudo dkms autoinstall && sudo modprobe dblock`;
 }
 
 /** "none", "integrity" or "confidentiality". */

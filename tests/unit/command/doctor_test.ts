@@ -31,6 +31,16 @@ Deno.test("dblock doctor tells a module that is not loaded from one that may not
   assertStringIncludes(locked, "WRONG  lockdown: integrity");
 });
 
+Deno.test("dblock doctor says how an installed module is loaded, and what DKMS lacks to build one", async () => {
+  const modules = { "/proc/modules": "" };
+  const release = Deno.osRelease();
+  const built = await foundOn({ ...modules, [`/lib/modules/${release}/updates/dkms/dblock.ko.xz`]: "" });
+  assertStringIncludes(built, "module: not loaded");
+  assertStringIncludes(built, "\n       sudo modprobe dblock");
+  const sources = await foundOn({ ...modules, "/var/lib/dkms/dblock/0.1.0/source": "" });
+  assertStringIncludes(sources, `\n       sudo apt-get install linux-headers-${release} && sudo dkms autoinstall`);
+});
+
 Deno.test("dblock doctor looks for the udev rules where there is a udev", async () => {
   assertStringIncludes(
     await foundOn({ "/etc/udev/rules.d/60-dblock.rules": "" }),

@@ -144,6 +144,35 @@ Deno.test("a name that is in a file and on the command line is refused before an
   Deno.removeSync(file);
 });
 
+Deno.test("a disk of a file is kept by default if its content outlives the program", () => {
+  const file = Deno.makeTempFileSync();
+  const policyOf = (words: string) => {
+    Deno.writeTextFileSync(file, words);
+    return readConfig(file)[0]!.onDeath;
+  };
+  assertEquals(policyOf("/a.img --name a"), "hold");
+  assertEquals(policyOf("/a.img --name a --on-death fail"), "fail");
+  assertEquals(policyOf("/a.img --name a --on-death remove"), "remove");
+  assertEquals(policyOf("/a.img --name a --transport nbd"), "remove");
+  assertEquals(policyOf("memory:1MiB --name a"), "remove");
+  assertEquals(plansOf("/a.img --name a")[0]!.onDeath, "remove");
+  Deno.removeSync(file);
+});
+
+Deno.test("--take-over without a SPEC is about the disks of --config, which have to outlive the program", async () => {
+  const file = Deno.makeTempFileSync();
+  Deno.writeTextFileSync(file, "memory:1MiB --name a");
+  const serve = readCommandLine(["serve", "--config", file, "--take-over"]);
+  await assertRejects(
+    serve,
+    UsageError,
+    "--take-over needs a disk whose content outlives this program, and memory:1MiB",
+  );
+  assertThrows(() => readCommandLine(["serve", "--take-over"]), UsageError, "the SPEC is missing");
+  assertThrows(() => readCommandLine(["serve", "--config", file, "--read-only"]), UsageError, "the SPEC is missing");
+  Deno.removeSync(file);
+});
+
 Deno.test("readConfig() names a disk by its file, reads folders, and says in which file something is wrong", () => {
   const dir = Deno.makeTempDirSync();
   Deno.writeTextFileSync(`${dir}/b.disk`, "memory:1MiB  # scratch\n  --timeout 9\n");
