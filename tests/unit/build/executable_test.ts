@@ -22,6 +22,12 @@ const PROGRAM = {
     } else if (mode === "again") {
       const { stdout } = await new Deno.Command(Deno.execPath(), { args: ["--help"] }).output();
       console.log(new TextDecoder().decode(stdout).trim());
+    } else if (mode === "module") {
+      const [{ SourceTextModule }, { stripTypeScriptTypes }] = await Promise.all([import("node:vm"), import("node:module")]);
+      const module = new SourceTextModule(stripTypeScriptTypes("export const one: number = 1;"));
+      await module.link(() => {});
+      await module.evaluate();
+      console.log(module.namespace.one);
     } else if (mode === "worker") {
       console.log(await ask(new URL("./backend.ts", import.meta.url)));
     } else {
@@ -152,6 +158,11 @@ Deno.test("an executable starts Workers, which import modules by URL", async () 
   const { executable: path } = await executable();
   const { stdout, stderr } = await run(path, ["--mode", "worker"]);
   assertEquals([stdout, stderr], ["worker has the backend\n", ""]);
+});
+
+Deno.test("an executable can load TypeScript that it is given: dblock's disks that users have written", async () => {
+  const { stdout, stderr } = await run((await executable()).executable, ["--mode", "module"]);
+  assertEquals([stdout, stderr], ["1\n", ""]);
 });
 
 Deno.test("an executable runs through a symbolic link, through PATH and again by Deno.execPath()", async () => {
