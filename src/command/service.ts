@@ -8,7 +8,6 @@ import type { Device } from "../module/device.ts";
 import { execute } from "../system/libc.ts";
 import { ServiceManager } from "../system/service_manager.ts";
 import { CALLED_AS } from "./cli.ts";
-import { basename } from "./path.ts";
 
 /** Two words are lost before the watchdog bites. */
 const WATCHDOG_SHARE = 3;
@@ -43,7 +42,7 @@ export class Service implements Disposable {
   outliveShutdown(): void {
     const [name = "", ...words] = this.#words;
     if (name.startsWith("@")) return;
-    execute(this.#program, [`@${basename(name)}`, ...words]);
+    execute(this.#program, ["@dblock", ...words]);
     // Not reached, unless exec failed. Then it is as any other process.
   }
 

@@ -103,7 +103,7 @@ Deno.test({
     assertEquals(error, 0, said);
     assertEquals(infoOf("unit0")!.error_count, 0);
     figure({
-      "longest stall of a writer over restart, reload and kill of dblock@NAME": [slowestMs / 1000, "s"],
+      "longest stall of a writer over restarts and kills of dblock@NAME": [slowestMs / 1000, "s"],
       "longest stop of dblock@NAME with the disk mounted": [longestStopMs / 1000, "s"],
     });
     assertMatch(await journalOf("dblock@unit0"), /\/dev\/unit0 is left to its next server/);
@@ -144,11 +144,11 @@ Deno.test({
   ignore,
   async fn() {
     await using _installed = await install();
-    await configure("reload0", "/srv/reload0.img?size=16MiB");
+    await configure("reload0", "/srv/reload0.img?size=16MiB&raw");
     await configure("memory0", "memory:16MiB");
     await sh("systemctl start dblock@reload0 dblock@memory0");
     const before = await shown("reload0", "MainPID");
-    await configure("reload0", "/srv/reload0.img --with nonsense");
+    await configure("reload0", "/srv/reload0.img?raw --with nonsense");
     for (const name of ["reload0", "memory0"]) {
       const result = await sh(`systemctl reload dblock@${name}`, { check: false });
       assertNotEquals(result.status, 0);
@@ -157,7 +157,7 @@ Deno.test({
     }
     assertEquals([await shown("reload0", "MainPID"), infoOf("reload0")!.state], [before, DBLOCK_STATE_LIVE]);
     await sh("dd if=/dev/zero of=/dev/reload0 bs=64k count=1 oflag=direct status=none");
-    await configure("reload0", "/srv/reload0.img --with stats=file=/srv/stats");
+    await configure("reload0", "/srv/reload0.img?raw --with stats=file=/srv/stats");
     await sh("systemctl reload dblock@reload0");
     assertStringIncludes((await dblock("info reload0")).stdout, "in front of it: stats");
     await sh("systemctl stop dblock@reload0 dblock@memory0");
