@@ -8,13 +8,14 @@ import type { Device } from "../module/device.ts";
 import { execute } from "../system/libc.ts";
 import { ServiceManager } from "../system/service_manager.ts";
 import { CALLED_AS } from "./cli.ts";
+import { exists } from "./path.ts";
 
 /** Two words are lost before the watchdog bites. */
 const WATCHDOG_SHARE = 3;
-/** How often a disk is asked whether it is still used while the machine stops. Nobody waits for the answer but the shutdown. */
-const UNUSED_POLL_MS = 50;
+/** How often it is looked whether a disk is still used, or a new server still there. Nobody waits for it but a shutdown. */
+const POLL_MS = 50;
 /** A server that was about to take over, and has not in this time, is given up. A guess: a start takes a second. */
-const RELOAD_MAX_MS = 30_000;
+const RELOAD_MAX_MS = 60_000;
 
 /** This process, as its service manager sees it. */
 export class Service implements Disposable {
@@ -23,7 +24,8 @@ export class Service implements Disposable {
   readonly #program = Deno.execPath();
   readonly #words = Deno.readTextFileSync("/proc/self/cmdline").split("\0").slice(0, -1);
   #timer: ReturnType<typeof setInterval> | undefined;
-  #successor: Deno.ChildProcess | undefined;
+  /** The process that is to take over. */
+  #successor: number | undefined;
 
   private constructor(manager: ServiceManager) {
     this.#manager = manager;
@@ -65,7 +67,7 @@ export class Service implements Disposable {
       const used = await firstUsed(devices());
       if (used === undefined) return;
       this.#manager.tell({ STATUS: `the machine stops: waiting for ${used} to be unmounted` });
-      await new Promise((resolve) => setTimeout(resolve, UNUSED_POLL_MS));
+      await delay(POLL_MS);
     }
   }
 
@@ -84,25 +86,17 @@ export class Service implements Disposable {
     const words = this.#words.slice(this.#words.indexOf("serve"));
     const args = words.at(-1) === "--take-over" ? words : [...words, "--take-over"];
     try {
-      const successor = new Deno.Command(this.#program, {
-        args,
-        env: { ...env, [CALLED_AS]: "dblock" },
-        clearEnv: true,
-        stdin: "null",
-      }).spawn();
-      this.#successor = successor;
-      const late = new AbortController();
-      const outcome = await Promise.race([
-        ended.then(() => undefined),
-        successor.status,
-        delay(RELOAD_MAX_MS, late.signal).then(() => "late" as const),
-      ]);
-      late.abort();
-      if (outcome === undefined) return;
-      if (outcome === "late") successor.kill("SIGTERM");
-      const wrong = outcome === "late"
+      const pid = this.#successor = await startDetached(this.#program, args, { ...env, [CALLED_AS]: "dblock" });
+      let isReplaced = false;
+      void ended.then(() => isReplaced = true);
+      const limitMs = performance.now() + RELOAD_MAX_MS;
+      while (!isReplaced && exists(`/proc/${pid}`) && performance.now() < limitMs) await delay(POLL_MS);
+      if (isReplaced) return;
+      const isLate = exists(`/proc/${pid}`);
+      if (isLate) Deno.kill(pid, "SIGTERM");
+      const wrong = isLate
         ? `the new server has not taken over after ${RELOAD_MAX_MS / 1000} s`
-        : `the new server ended with status ${outcome.code}`;
+        : "the new server has ended";
       throw new DblockError("EIO", attempted, wrong, { hint: "the one before goes on; the journal has the reason" });
     } catch (error) {
       this.#successor = undefined;
@@ -113,7 +107,7 @@ export class Service implements Disposable {
 
   /** All disks have ended. If new code has them, the service goes on with that: this is said before this process ends. */
   ended(): void {
-    if (this.#successor !== undefined) this.#manager.tell({ MAINPID: this.#successor.pid, READY: 1 });
+    if (this.#successor !== undefined) this.#manager.tell({ MAINPID: this.#successor, READY: 1 });
   }
 
   [Symbol.dispose](): void {
@@ -126,11 +120,26 @@ function monotonicUs(): number {
   return Math.round(parseFloat(Deno.readTextFileSync("/proc/uptime")) * 1e6);
 }
 
-async function delay(ms: number, signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => clearTimeout(timer));
-  });
+async function delay(ms: number): Promise<void> {
+  await new Promise<void>((resolve) => setTimeout(resolve, ms));
+}
+
+/**
+ * Starts a program that is nobody's child but the service manager's: that waits for the end of its own children alone, and kills a
+ * main process of somebody else's at once where it should wait for it to stop.
+ *
+ * @returns its number
+ */
+async function startDetached(program: string, args: readonly string[], env: Record<string, string>): Promise<number> {
+  const { stdout } = await new Deno.Command("/bin/sh", {
+    // The shell ends at once. What the program says goes where this one's errors go.
+    args: ["-c", '"$@" >&2 & echo $!', "sh", program, ...args],
+    env,
+    clearEnv: true,
+    stdin: "null",
+    stderr: "inherit",
+  }).output();
+  return Number(new TextDecoder().decode(stdout));
 }
 
 /** Whether a shutdown or a reboot goes on, and not only this service's stop. */
