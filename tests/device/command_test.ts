@@ -78,13 +78,13 @@ Deno.test("one dblock serve has a disk in memory, one in a file and one that a m
 Deno.test("dblock recover goes on with what a killed server served", async () => {
   Deno.writeTextFileSync(
     "/tmp/recover.disk",
-    "/tmp/kept.img?size=32MiB --on-death hold --name kept1\nnull:1GiB --name gone1",
+    "/tmp/kept.img?size=32MiB --name kept1\nnull:1GiB --name gone1 --on-death remove",
   );
   await using first = await Serving.start(["serve", "--config", "/tmp/recover.disk"]);
   await copies("/dev/kept1");
   first.child.kill("SIGKILL");
   await first.end();
-  await waitFor("the disk without a policy is gone", () => !exists("/dev/gone1"));
+  await waitFor("the disk that is to go is gone", () => !exists("/dev/gone1"));
   assertEquals((await list()).map(({ name, state }) => [name, state]), [["kept1", "held"]]);
   assertStringIncludes((await dblock("info kept1")).stdout, "to go on with it: dblock recover kept1");
   await using second = await Serving.start(["recover"]);
@@ -97,6 +97,11 @@ Deno.test("dblock recover goes on with what a killed server served", async () =>
   third.child.kill("SIGINT");
   assertEquals((await third.end()).code, 0);
   assertEquals((await dblock("recover")).stdout, "no disk waits for a server\n");
+
+  // What the killed server left of the other disk is named, with the line that mends it.
+  const mend = /left over: \/run\/dblock\/gone1\.\*.*\n +sudo (rm .*)\n/.exec((await dblock("doctor")).stdout)?.[1];
+  await sh(mend!);
+  assertEquals((await sh("find /run/dblock -name 'gone1*'")).stdout, "");
 });
 
 Deno.test("a mistake is one line, and leaves nothing behind, also of disks that were good", async () => {

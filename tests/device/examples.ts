@@ -84,8 +84,8 @@ export type Step =
   | { readonly kind: "server"; readonly typed: string; readonly keep?: true; readonly covers?: readonly string[] }
   /** The last one that was kept ends by itself now, with status 0; or it is killed first, and its disk stays. */
   | { readonly kind: "end"; readonly by: "itself" | "Ctrl-C" | "SIGKILL" }
-  /** It goes on until Ctrl-C, having said this. */
-  | { readonly kind: "watch"; readonly typed: string; readonly says: RegExp }
+  /** It goes on until Ctrl-C, having said this; then it has died of that, or has this status. */
+  | { readonly kind: "watch"; readonly typed: string; readonly says: RegExp; readonly status?: number }
   /** A block of TypeScript that is the module of the steps that follow: ./disk.ts. */
   | { readonly kind: "module"; readonly typed: string }
   /** A block of TypeScript, with these lines in front of it; as a server that is kept, or to its end. */
@@ -97,6 +97,12 @@ const bench = (typed: string, says: RegExp, more = ""): Step => ({
   typed,
   says,
   more: `--seconds 1 --area 8MiB ${more}`,
+});
+const watch = (typed: string, says: RegExp, status?: number): Step => ({
+  kind: "watch",
+  typed,
+  says,
+  ...(status !== undefined && { status }),
 });
 const server = (typed: string): Step => ({ kind: "server", typed });
 const kept = (typed: string): Step => ({ kind: "server", typed, keep: true });
@@ -154,6 +160,7 @@ export const GROUPS: Readonly<Record<string, readonly Step[]>> = {
     server("dblock serve stripe:./a.img,./b.img --name fast"),
     server("dblock serve mirror:./a.img,./b.img?bitmap=./ab.bitmap --name safe"),
     server("dblock serve --config"),
+    server("dblock serve ./disk.img?raw --name disk --metrics 127.0.0.1:9464"),
     {
       kind: "server",
       typed: `dblock serve ${
@@ -177,8 +184,12 @@ export const GROUPS: Readonly<Record<string, readonly Step[]>> = {
     command("dblock list --json", /"name": "scratch"/),
     command("dblock info scratch", /content: memory:4GiB/),
     command("dblock info scratch --json", /"name": "scratch"/),
-    { kind: "watch", typed: "dblock top", says: /^scratch .*\n1 disk/m },
+    watch("dblock top", /^scratch .*\n1 disk/m),
     command("dblock top --json --count 10", /^(\{"time":.*"name":"scratch".*\}\n){10}$/),
+    command("dblock metrics", /^dblock_size_bytes\{.*disk="scratch".*\} 4294967296$/m),
+    watch("dblock metrics 127.0.0.1:9464", /metrics is ready/, 0),
+    watch("dblock metrics unix:/run/dblock-metrics.sock", /is ready/, 0),
+    watch("dblock metrics 0.0.0.0:9464 --token /etc/dblock-token", /is ready/, 0),
     command("dblock destroy scratch --force", /^\/dev\/scratch is destroyed$/m),
     end("itself"),
   ],

@@ -17,6 +17,7 @@ const mapping = "--import-map=src/build/standins/import_map.json";
 /** What the examples find there. */
 async function prepare(): Promise<void> {
   await sh(`mkdir -p ${FOLDER} /tmp/etc/upper/dblock /tmp/etc/work; echo memory:4GiB >/tmp/etc/upper/dblock/scratch
+    (umask 077; echo 0123456789abcdef >/tmp/etc/upper/dblock-token)
     grep -q "overlay /base/etc" /proc/mounts ||
       mount -t overlay overlay -o lowerdir=/base/etc,upperdir=/tmp/etc/upper,workdir=/tmp/etc/work /base/etc
     cd ${FOLDER}; truncate -s 64M a.img b.img; [ -e disk.img ] || truncate -s 10G disk.img`);
@@ -130,7 +131,8 @@ for (const [name, steps] of Object.entries(GROUPS)) {
         case "watch": {
           await using running = started(step.typed);
           await running.ready((stdout) => step.says.test(stdout));
-          assertEquals((await endBy(running, "SIGINT")).signal, "SIGINT");
+          const { code, signal } = await endBy(running, "SIGINT");
+          assertEquals(signal ?? code, step.status ?? "SIGINT", running.stderr);
           break;
         }
         case "end": {

@@ -10,9 +10,9 @@ for module in /boot-modules/*.ko; do
     [ -e "$module" ] && /busybox insmod "$module"
 done
 
+/busybox ifconfig lo 127.0.0.1 up
 # QEMU's network gives the VM this address, and this way out.
 if [ -e /sys/class/net/eth0 ]; then
-    /busybox ifconfig lo 127.0.0.1 up
     /busybox ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up
     /busybox route add default gw 10.0.2.2
 fi
