@@ -39,6 +39,7 @@ const AGAIN = 75;
 
 /** What a service, which has served its disks, ends with when it cannot any more. */
 export class ServiceFailure extends Error {
+  /** The message is the failure's own. */
   constructor(failure: DblockError) {
     super(failure.message, { cause: failure });
   }
