@@ -57,6 +57,7 @@ src/build/deno.sh run --allow-all src/build/manual/main.ts "$stage/share/man"
 src/build/deno.sh run --allow-all src/build/completion/main.ts "$stage/share/completion"
 cp LICENSE LICENSE.GPL-2.0 LICENSE.MIT "$stage/"
 cp .build/toolchain/node_modules/deno/LICENSE "$stage/LICENSE.deno"
+cp src/command/page/uplot/LICENSE "$stage/LICENSE.uPlot"
 mkdir -p "$stage/kmod/uapi"
 cp kmod/Kbuild kmod/README.md kmod/*.c kmod/*.h "$stage/kmod/"
 rm -f "$stage"/kmod/*.mod.c

@@ -9,7 +9,7 @@ import { type Command, readTyped } from "./command.ts";
 import { checkName } from "./words.ts";
 import { withNames } from "./info.ts";
 import { destroyKernelDisk } from "./kernel_disk.ts";
-import { forgetStarted, readStarted } from "./run_folder.ts";
+import { forgetStarted, isAlive, readStarted } from "./run_folder.ts";
 
 /** The subcommand. */
 export const DESTROY: Command = {
@@ -33,11 +33,17 @@ export const DESTROY: Command = {
   },
 };
 
-/** @returns where it was */
-async function destroyOne(name: string, force: boolean): Promise<string> {
+/**
+ * Ends one disk.
+ *
+ * @param id of the disk that is meant, where its name may be another one's by now
+ * @returns where it was
+ * @throws {DblockError} with what to type
+ */
+export async function destroyOne(name: string, force: boolean, id?: number): Promise<string> {
   const started = readStarted(name);
   try {
-    if (started?.kernelNbd === undefined) await destroy(name, { force });
+    if (started?.kernelNbd === undefined) await destroy(name, { force, ...(id === undefined ? {} : { id }) });
     else await destroyKernelDisk(started, { force });
   } catch (error) {
     if (!(error instanceof DblockError) || error.code !== "EBUSY") throw await withNames(error);
@@ -47,13 +53,4 @@ async function destroyOne(name: string, force: boolean): Promise<string> {
   // A dead server has left it; one that lives removes what it has written by itself.
   if (started !== undefined && readStarted(name)?.pid === started.pid && !isAlive(started.pid)) forgetStarted(name);
   return started?.kernelNbd === undefined ? devicePath(name) : `${kernelDevicePath(started.kernelNbd)} (${name})`;
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    Deno.statSync(`/proc/${pid}`);
-    return true;
-  } catch {
-    return false;
-  }
 }

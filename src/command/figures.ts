@@ -46,6 +46,8 @@ export interface DiskFigures {
   /** "/dev/scratch"; undefined for an export. */
   readonly path?: string;
   readonly spec?: string;
+  /** The process that serves it, where that says something itself. */
+  readonly pid?: number;
   readonly module?: DeviceInfo;
   readonly kernel?: KernelFigures;
   readonly meter?: MeterReport;
@@ -73,9 +75,9 @@ export class Measured {
     this.#meter = meter;
   }
 
-  /** What there is to say of it. It counts from the first time on that somebody asks. */
-  figures(): ServedFigures {
-    if (this.#meter !== undefined) this.#meter.isOn = true;
+  /** What there is to say of it. It counts from the first time on that somebody asks, for so long. */
+  figures(forMs = Infinity): ServedFigures {
+    this.#meter?.countFor(forMs);
     const { disk, transport, spec } = this;
     const backend = this.#backend();
     const meter = this.#meter === undefined ? {} : { meter: this.#meter.report() };
@@ -106,16 +108,31 @@ export async function figuresOf(served: readonly ServedFigures[]): Promise<DiskF
   return merge(infos, served);
 }
 
+/** A server that is stopped, or busy for so long, is left out: whoever asks for figures asks again. */
+const ANSWER_MS = 2_000;
+
+/** How to ask servers. */
+export interface AskOptions {
+  /** For how long they count from now on, in ms. @default as long as their disks are there */
+  readonly forMs?: number;
+  /** How long each may take to answer, in ms. @default 2,000 */
+  readonly limitMs?: number;
+  /** Which processes are asked. @default those that are there */
+  readonly pids?: readonly number[];
+}
+
 /**
  * What all disks of this machine show, whoever serves them. Servers that do not answer are left out.
  *
  * @throws {DblockError} EACCES and EPERM: not root
  */
-export async function figuresOfMachine(): Promise<DiskFigures[]> {
+export async function figuresOfMachine(options: AskOptions = {}): Promise<DiskFigures[]> {
+  const { forMs, limitMs = ANSWER_MS, pids = serverPids() } = options;
+  const question = { ask: "figures", ...(forMs === undefined ? {} : { forMs }) } as const;
   const answers = await Promise.all(
-    serverPids().map(async (pid) => {
+    pids.map(async (pid) => {
       try {
-        const answer = await ask(serverName(pid), { ask: "figures" }, `Cannot ask process ${pid}`) as ServedFigures[];
+        const answer = await ask(serverName(pid), question, `Cannot ask process ${pid}`, limitMs) as ServedFigures[];
         return answer.map((one) => ({ ...one, pid }));
       } catch {
         return []; // it has just ended, or is stuck
@@ -149,6 +166,7 @@ function merge(infos: readonly DeviceInfo[], served: readonly ServedFigures[]): 
       ...{ disk, path, sizeBytes, module, transport: "dblock.ko", own: one?.own ?? [] },
       ...kernelFigures(disk),
       ...(one?.meter === undefined ? {} : { meter: one.meter }),
+      ...(module.server === undefined ? {} : { pid: module.server.pid }),
       ...(spec === undefined ? {} : { spec }),
     };
   });

@@ -85,7 +85,8 @@ function cellsOf(value: Uint8Array<ArrayBuffer>): Cells {
   return cells;
 }
 
-function findTracepoint(name: string): Tracepoint {
+/** @throws {DblockError} the kernel's tracing is not there, or not for this process; with what to type */
+export function findTracepoint(name: string): Tracepoint {
   try {
     return readTracepoint(`${TRACEPOINTS}/${name}`);
   } catch (error) {
@@ -98,13 +99,14 @@ function findTracepoint(name: string): Tracepoint {
   }
 }
 
-function refused(): DblockError {
+/** What is said where the kernel takes no program. */
+export function refused(): DblockError {
   const wrong = "the kernel refuses to run a program at its tracepoints (lockdown, or no BPF)";
   return new DblockError("EPERM", "Cannot measure latencies", wrong, { hint: "serve the disk --with stats" });
 }
 
 /** As the kernel numbers disks for itself. */
-function diskKey(major: number, minor: number): Uint8Array<ArrayBuffer> {
+export function diskKey(major: number, minor: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(new ArrayBuffer(4));
   new DataView(bytes.buffer).setUint32(0, major * 2 ** 20 + minor, true);
   return bytes;

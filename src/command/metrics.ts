@@ -34,7 +34,7 @@ export const METRICS: Command = {
     const plan = address === undefined ? undefined : planHttp("metrics", address, typed.value("token"));
     return async () => {
       if (plan === undefined) return console.log(exposition(await figuresOfMachine()).trimEnd());
-      await using server = await serveMetrics(plan, figuresOfMachine);
+      await using server = await serveMetrics(plan, () => figuresOfMachine());
       quietly(console.log)(`${metricsUrl(server)} is ready; to end it: Ctrl-C`);
       await untilSignal();
     };

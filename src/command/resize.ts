@@ -21,14 +21,22 @@ export const RESIZE: Command = {
     const [name, size] = readTyped(words, this, 2).words;
     if (name === undefined || size === undefined) throw new UsageError("it takes a NAME and a SIZE: resize disk 20GiB");
     const [disk, sizeBytes] = [checkName(name), diskSize(size)];
-    return async () => {
-      try {
-        await info(disk);
-      } catch (error) {
-        throw await withNames(error);
-      }
-      await ask(disk, { ask: "resize", sizeBytes }, `Cannot resize ${devicePath(disk)}`);
-      console.log(`${devicePath(disk)} has ${formatSize(sizeBytes)} now`);
-    };
+    return async () => console.log(await resizeOne(disk, sizeBytes));
   },
 };
+
+/**
+ * Has the server of a disk give it another size.
+ *
+ * @returns what to say then
+ * @throws {DblockError} with what to type
+ */
+export async function resizeOne(disk: string, sizeBytes: number): Promise<string> {
+  try {
+    await info(disk);
+  } catch (error) {
+    throw await withNames(error);
+  }
+  await ask(disk, { ask: "resize", sizeBytes }, `Cannot resize ${devicePath(disk)}`);
+  return `${devicePath(disk)} has ${formatSize(sizeBytes)} now`;
+}

@@ -25,8 +25,11 @@ export interface Started {
 export type Question =
   | { readonly ask: "resize"; readonly sizeBytes: number }
   | { readonly ask: "describe" }
-  /** To a server's own socket: what all of its disks have counted. It counts from the first such question on. */
-  | { readonly ask: "figures" }
+  /**
+   * To a server's own socket: what all of its disks have counted. It counts from the first such question on; after one with
+   * `forMs`, for so long.
+   */
+  | { readonly ask: "figures"; readonly forMs?: number }
   /** New code is to take over: it answers when that has failed, or ends when that is done. */
   | { readonly ask: "reload" };
 
@@ -107,19 +110,25 @@ export function serverName(pid: number): string {
 
 /** The processes that can be asked. What dead ones have left is removed. */
 export function serverPids(): number[] {
+  return sortOutServers().alive;
+}
+
+/** The same, with those that died: who ends in order leaves nothing. They are found once. */
+export function sortOutServers(): { readonly alive: number[]; readonly dead: number[] } {
   try {
     const pids = [...Deno.readDirSync(`${RUN_FOLDER}/${SERVERS}`)].map(({ name }) =>
       Number(/^(\d+)\.sock$/.exec(name)?.[1])
     );
     const [alive, dead] = [pids.filter(isAlive), pids.filter((pid) => pid > 0 && !isAlive(pid))];
     for (const pid of dead) removeIfThere(`${RUN_FOLDER}/${serverName(pid)}.sock`);
-    return alive.sort((a, b) => a - b);
+    return { alive: alive.sort((a, b) => a - b), dead };
   } catch {
-    return [];
+    return { alive: [], dead: [] };
   }
 }
 
-function isAlive(pid: number): boolean {
+/** Whether there is a process of this number. */
+export function isAlive(pid: number): boolean {
   try {
     return pid > 0 && Deno.statSync(`/proc/${pid}`).isDirectory;
   } catch {
@@ -166,9 +175,15 @@ async function answerOne(conn: Deno.UnixConn, answer: (question: Question) => Pr
 /**
  * Asks the server of a disk.
  *
+ * @param limitMs how long it may take to answer
  * @throws {DblockError} ENOTCONN: it cannot be asked; or what it answers.
  */
-export async function ask(name: string, question: Question, attempted: string): Promise<unknown> {
+export async function ask(
+  name: string,
+  question: Question,
+  attempted: string,
+  limitMs?: number,
+): Promise<unknown> {
   let conn: Deno.UnixConn;
   try {
     conn = await Deno.connect({ transport: "unix", path: `${RUN_FOLDER}/${name}.sock` });
@@ -176,6 +191,11 @@ export async function ask(name: string, question: Question, attempted: string): 
     const wrong = "its server is no `dblock serve`, so nobody can be asked";
     throw new DblockError("ENOTCONN", attempted, wrong, { cause: error });
   }
+  let isLate = false;
+  const timer = limitMs === undefined ? undefined : setTimeout(() => {
+    isLate = true;
+    conn.close();
+  }, limitMs);
   try {
     await writeLine(conn, JSON.stringify(question));
     const reply = JSON.parse(await readLine(conn)) as Answer;
@@ -183,9 +203,11 @@ export async function ask(name: string, question: Question, attempted: string): 
     return reply.answer;
   } catch (error) {
     if (error instanceof DblockError) throw error;
-    throw new DblockError("ENOTCONN", attempted, "its server has ended meanwhile", { cause: error });
+    const wrong = isLate ? `its server does not answer within ${limitMs} ms` : "its server has ended meanwhile";
+    throw new DblockError("ENOTCONN", attempted, wrong, { cause: error });
   } finally {
-    conn.close();
+    clearTimeout(timer);
+    if (!isLate) conn.close();
   }
 }
 

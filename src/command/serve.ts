@@ -349,7 +349,10 @@ function answerForFigures(measured: () => readonly Measured[]): Disposable | und
   try {
     return answerQuestions(
       serverName(Deno.pid),
-      (question) => Promise.resolve(question.ask === "figures" ? measured().map((one) => one.figures()) : undefined),
+      (question) =>
+        Promise.resolve(
+          question.ask === "figures" ? measured().map((one) => one.figures(question.forMs)) : undefined,
+        ),
     );
   } catch {
     return undefined;

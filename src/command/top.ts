@@ -1,36 +1,86 @@
 // SPDX-License-Identifier: MIT
-/** `dblock top`: what all disks are doing, each second anew. It only looks. */
+/** `dblock top`: what all disks are doing, each second anew, as a table or as a page (web.ts). It only looks. */
 import { type DeviceInfo, list } from "../module/info.ts";
-import { formatSize, parseCount } from "./cli.ts";
-import { DblockError } from "../disk/errors.ts";
+import { formatSize, parseCount, UsageError } from "./cli.ts";
+import { DblockError, quietly } from "../disk/errors.ts";
 import { percentileOf } from "../filters/histogram.ts";
-import { type Command, JSON_OPTION, readTyped } from "./command.ts";
+import { type Command, JSON_OPTION, readTyped, type Typed } from "./command.ts";
+import { planHttp, TOKEN_OPTION } from "./http.ts";
 import { type Cells, LatencyWatch } from "./latency.ts";
 import { counted } from "./listing.ts";
+import { untilSignal } from "./metrics.ts";
+import { serveWeb, type WebPlan } from "./web.ts";
 
 /** The subcommand. */
 export const TOP: Command = {
   name: "top",
   summary: "what all disks are doing, each second",
-  usage: "[--count N] [--json]",
-  options: [{ name: "count", value: "N", text: "end after N seconds [Ctrl-C ends it]" }, JSON_OPTION],
+  usage: "[--count N] [--json] | --web ADDRESS [--token FILE] [--control]",
+  options: [
+    { name: "count", value: "N", text: "end after N seconds [Ctrl-C ends it]" },
+    JSON_OPTION,
+    {
+      name: "web",
+      value: "ADDRESS",
+      text: "a page for a browser instead, at 127.0.0.1:8080 or unix:PATH, with the last five minutes in plots",
+    },
+    TOKEN_OPTION,
+    { name: "control", text: "the page may destroy and resize disks; this takes --token FILE at every address" },
+  ],
   examples: [
     { words: "top", text: "a table that is drawn again in its place" },
     { words: "top --json --count 10", text: "ten lines of JSON, one a second" },
+    { words: "top --web 127.0.0.1:8080", text: "a page at http://127.0.0.1:8080/, for this machine's browsers" },
+    {
+      words: "top --web 0.0.0.0:8080 --token /etc/dblock-token --control",
+      text: "for other machines, which show the secret (http://HOST:8080/?token=SECRET), and may destroy disks",
+    },
   ],
   notes: () =>
     "r/s, w/s: requests a second. MiB/s: both together. ms: how long they took on\n" +
     "average, in the I/O scheduler as well; p50, p99: half of them, and 99 of 100,\n" +
     "took at most so many ms from when the module had them, exact to 1 in 16 (not\n" +
     "flushes). queue: requests in flight. err/s: those that failed.\n" +
-    "The kernel measures p50 and p99 for top, and only while it runs.",
+    "The kernel measures p50 and p99 for top, and only while it runs.\n" +
+    "The page shows exports that only NBD clients know as well, errors and deaths as\n" +
+    "they happen, and where on a disk reads and writes land. Servers count for it\n" +
+    "only while a page is open, and five minutes longer.",
   parse(words) {
     const typed = readTyped(words, this, 0);
     const count = typed.value("count");
+    const web = readWeb(typed);
+    if (web !== undefined) return async () => await showWeb(web);
     const turns = count === undefined ? Infinity : parseCount(count, "seconds", 1, 1_000_000);
     return async () => await watch(turns, typed.has("json"));
   },
 };
+
+/** @throws {UsageError} what does not go together; a page that others could use without a secret */
+function readWeb(typed: Typed): WebPlan | undefined {
+  const [address, tokenPath, control] = [typed.value("web"), typed.value("token"), typed.has("control")];
+  if (address === undefined) {
+    for (const name of ["token", "control"]) {
+      if (typed.has(name)) throw new UsageError(`--${name} is for --web ADDRESS, which is missing`);
+    }
+    return undefined;
+  }
+  for (const name of ["json", "count"]) {
+    if (typed.has(name)) throw new UsageError(`--${name} is for the table in the terminal, and --web is a page`);
+  }
+  if (control && tokenPath === undefined) {
+    throw new UsageError(
+      "--control lets whoever has the page destroy disks: say which secret they have to show, with --token FILE",
+    );
+  }
+  return { ...planHttp("--web", address, tokenPath), control };
+}
+
+async function showWeb(plan: WebPlan): Promise<void> {
+  await using server = await serveWeb(plan);
+  const secret = plan.tokenPath === undefined ? "" : ` (open it with ?token=SECRET, once; it is in ${plan.tokenPath})`;
+  quietly(console.log)(`${server.url} shows all disks${secret}; to end it: Ctrl-C`);
+  await untilSignal();
+}
 
 /** A disk at a moment: counts since it began. */
 export interface Sample {

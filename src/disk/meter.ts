@@ -77,10 +77,34 @@ export class Meter {
   readonly #errors = new Map<string, number>();
   readonly #batches = new Float64Array(BATCH_CELLS);
   #batched = 0;
+  /** On its own clock; Infinity: nothing switches it off. */
+  #untilMs = -Infinity;
+  #timer: ReturnType<typeof setTimeout> | undefined;
 
   /** Off at first. */
   constructor(now: () => number = () => performance.now()) {
     this.now = now;
+  }
+
+  /**
+   * Counts for so long from now on, in ms, or longer if somebody has asked for longer. With Infinity it counts as long as
+   * the disk is there.
+   */
+  countFor(ms: number): void {
+    this.isOn = true;
+    this.#untilMs = Math.max(this.#untilMs, this.now() + ms);
+    if (this.#timer === undefined) this.#endLater();
+  }
+
+  #endLater(): void {
+    if (this.#untilMs === Infinity) return;
+    const timer = setTimeout(() => {
+      this.#timer = undefined;
+      if (this.now() < this.#untilMs) this.#endLater();
+      else this.isOn = false;
+    }, Math.max(1, this.#untilMs - this.now()));
+    Deno.unrefTimer(timer);
+    this.#timer = timer;
   }
 
   /**

@@ -145,8 +145,8 @@ export type Register = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10;
 /** Functions of the kernel that a program may call. */
 export const HELPER = { mapLookup: 1, mapUpdate: 2, mapDelete: 3, now: 5 } as const;
 
-const SIZE = { 4: 0x00, 8: 0x18 } as const;
-const OPERATION = { add: 0x00, sub: 0x10, shift: 0x70, left: 0x60, move: 0xb0 } as const;
+const SIZE = { 1: 0x10, 4: 0x00, 8: 0x18 } as const;
+const OPERATION = { add: 0x00, sub: 0x10, divide: 0x30, shift: 0x70, left: 0x60, move: 0xb0 } as const;
 const JUMP = { always: 0x00, equal: 0x10, less: 0xa0, greater: 0x20 } as const;
 
 /** Instructions as they are written; a jump names its label, which stands further down. */
@@ -155,8 +155,8 @@ export class Assembler {
   readonly #jumps: { readonly at: number; readonly label: string }[] = [];
   readonly #labels = new Map<string, number>();
 
-  /** `to = *(from + offset)`, of 4 or 8 bytes. */
-  load(to: Register, from: Register, offset: number, bytes: 4 | 8): this {
+  /** `to = *(from + offset)`, of 1, 4 or 8 bytes. */
+  load(to: Register, from: Register, offset: number, bytes: 1 | 4 | 8): this {
     return this.#add(0x61 | SIZE[bytes], to, from, offset);
   }
 
@@ -170,7 +170,7 @@ export class Assembler {
     return this.#add(0xdb, to, from, offset);
   }
 
-  /** `to = to OPERATION from`, of 64 bits. */
+  /** `to = to OPERATION from`, of 64 bits; divided by 0 it is 0. */
   do(operation: keyof typeof OPERATION, to: Register, from: Register): this {
     return this.#add(0x0f | OPERATION[operation], to, from);
   }

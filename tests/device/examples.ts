@@ -186,6 +186,8 @@ export const GROUPS: Readonly<Record<string, readonly Step[]>> = {
     command("dblock info scratch --json", /"name": "scratch"/),
     watch("dblock top", /^scratch .*\n1 disk/m),
     command("dblock top --json --count 10", /^(\{"time":.*"name":"scratch".*\}\n){10}$/),
+    watch("dblock top --web 127.0.0.1:8080", /shows all disks/, 0),
+    watch("dblock top --web 0.0.0.0:8080 --token /etc/dblock-token --control", /shows all disks/, 0),
     command("dblock metrics", /^dblock_size_bytes\{.*disk="scratch".*\} 4294967296$/m),
     watch("dblock metrics 127.0.0.1:9464", /metrics is ready/, 0),
     watch("dblock metrics unix:/run/dblock-metrics.sock", /is ready/, 0),

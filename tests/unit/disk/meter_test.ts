@@ -132,3 +132,19 @@ Deno.test("cells of time are in order, without gaps, and none is wider than a qu
   meter.addTime(0, 1e9, 1); // longer than what cells reach
   assertEquals(meter.report().rows[0]!.times.at(-1), [TIME_CELLS - 1, 1]);
 });
+
+Deno.test("countFor() counts for so long, the longest that was asked for; after Infinity it goes on", async () => {
+  const meter = new Meter();
+  meter.countFor(30);
+  meter.countFor(150);
+  meter.countFor(5);
+  assert(meter.isOn);
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  assert(meter.isOn, "the longest counts");
+  while (meter.isOn) await new Promise((resolve) => setTimeout(resolve, 10));
+  meter.countFor(10);
+  meter.countFor(Infinity);
+  meter.countFor(10);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert(meter.isOn, "somebody wants it for good");
+});

@@ -1,0 +1,67 @@
+/**
+ * What counting costs a request where it is dispatched: without a meter, with one that is off, as when nobody looks, and with
+ * one that is on, which counts sizes, times and places. Runs on the host, in seconds: nothing but dispatch is measured, of a
+ * backend that does nothing.
+ *
+ *     src/build/deno.sh run -A tests/bench/meter.ts
+ */
+import type { Backend } from "../../src/disk/backend.ts";
+import { Dispatcher, type Geometry } from "../../src/disk/dispatch.ts";
+import { Meter, putMeter } from "../../src/disk/meter.ts";
+import { monotonicMs } from "../../src/system/clock.ts";
+
+const REQUESTS = 2_000_000;
+const BATCH = 8;
+const ROUNDS = 15;
+const BLOCK_BYTES = 4096;
+
+const geometry: Geometry = {
+  sizeBytes: 2 ** 30,
+  blockBytes: 512,
+  maxIoBytes: 2 ** 20,
+  maxDiscardBytes: 2 ** 30,
+  maxWriteZeroesBytes: 2 ** 30,
+  readOnly: false,
+  timeoutMs: 0,
+};
+
+const KINDS = ["no meter", "off", "on"] as const;
+
+function dispatcherOf(kind: typeof KINDS[number]): Dispatcher {
+  const backend: Backend = { sizeBytes: geometry.sizeBytes, read: () => {}, write: () => {} };
+  if (kind !== "no meter") {
+    const meter = new Meter(monotonicMs);
+    meter.isOn = kind === "on";
+    putMeter(backend, meter);
+  }
+  const memory = new Uint8Array(geometry.maxIoBytes);
+  const transport = { view: (_: number, length: number) => memory.subarray(0, length), answer: () => {} };
+  return new Dispatcher(backend, geometry, transport, () => {});
+}
+
+/** @returns nanoseconds a request */
+function measure(dispatcher: Dispatcher): number {
+  const begunMs = performance.now();
+  let offset = 0;
+  for (let i = 0; i < REQUESTS; i += BATCH) {
+    dispatcher.batchBegins();
+    for (let slot = 0; slot < BATCH; slot++) {
+      offset = (offset + 7919 * BLOCK_BYTES) % geometry.sizeBytes;
+      dispatcher.dispatch(slot % 2 === 0 ? "read" : "write", 0, offset, BLOCK_BYTES, slot);
+    }
+    dispatcher.batchEnds();
+  }
+  return (performance.now() - begunMs) * 1e6 / REQUESTS;
+}
+
+// All kinds in turn, so that what the machine does meets all alike; the first round warms up.
+const dispatchers = KINDS.map(dispatcherOf);
+const rounds = Array.from({ length: ROUNDS + 1 }, () => dispatchers.map(measure)).slice(1);
+const medians = KINDS.map((_, kind) => rounds.map((round) => round[kind]!).sort((a, b) => a - b)[ROUNDS >> 1]!);
+for (const [kind, name] of KINDS.entries()) {
+  const all = rounds.map((round) => round[kind]!);
+  const [least, most] = [Math.min(...all), Math.max(...all)];
+  console.log(
+    `${name.padEnd(9)} ${medians[kind]!.toFixed(1)} ns a request (${least.toFixed(1)} to ${most.toFixed(1)})`,
+  );
+}

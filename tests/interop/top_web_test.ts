@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: MIT
+// The page of `dblock top --web` in a headless Chromium: what it shows of disks that a real client reads and writes, what it
+// says when one fails and when one dies, on a phone, dark and light; and that a page of somebody else's gets nothing of it.
+// With DBLOCK_PICTURES=PREFIX, pictures are left at PREFIX-NAME.png for a person to look at.
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import type { Beginning } from "../../src/command/lookout.ts";
+import { FIELDS, type Moment } from "../../src/command/moment.ts";
+import { Browser, findChromium, type Page } from "./browser.ts";
+import { Background, run } from "./tools.ts";
+
+const chromium = findChromium();
+const ignore = chromium === undefined || Deno.uid() !== 0;
+if (chromium === undefined) console.log("skipped: there is no chromium (apt-get install chromium)");
+else if (Deno.uid() !== 0) console.log("skipped: the servers' figures are root's");
+
+const program = new URL("../../src/command/main.ts", import.meta.url).pathname;
+const deno = Deno.execPath();
+const MIB = 2 ** 20;
+const dir = await Deno.makeTempDir();
+Deno.test.afterAll(() => Deno.remove(dir, { recursive: true }));
+
+/** A server with one export, which has the name of its file if it is not given one. */
+async function served(file: string, { filters = [], name = file }: { filters?: string[]; name?: string } = {}) {
+  const [disk, socket] = [`${dir}/${file}.img`, `${dir}/${file}.nbd`];
+  await Deno.writeFile(disk, new Uint8Array(0));
+  await Deno.truncate(disk, 64 * MIB);
+  const address = `nbd+unix:///${encodeURIComponent(name)}?socket=${socket}`;
+  const words = ["run", "-A", "--no-check", program, "serve", `${disk}?raw`, "--nbd", address, ...filters];
+  const server = new Background(deno, words);
+  await server.listens(socket);
+  return { server, uri: address };
+}
+
+/** `dblock top --web` at a port of its own. */
+async function topWeb(...words: string[]) {
+  const args = ["run", "-A", "--no-check", program, "top", "--web", "127.0.0.1:0", ...words];
+  const child = new Deno.Command(deno, { args, stdout: "piped", stderr: "inherit" }).spawn();
+  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  let said = "";
+  while (!said.includes("\n")) said += (await reader.read()).value ?? "\n";
+  const [, url = ""] = /^(http:\/\/127\.0\.0\.1:\d+\/) shows all disks/.exec(said) ?? [];
+  assertMatch(url, /^http/, said);
+  return {
+    url,
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGINT");
+      while (!(await reader.read()).done);
+      assertEquals((await child.status).code, 0);
+    },
+  };
+}
+
+async function fio(uri: string, ...words: string[]): Promise<{ reads: number; writes: number }> {
+  const args = ["--name=load", "--ioengine=nbd", `--uri=${uri}`, "--output-format=json", "--bs=4k", ...words];
+  const said = await run("fio", args);
+  const { jobs: [job] } = JSON.parse(said.slice(said.indexOf("{")));
+  return { reads: job.read.total_ios, writes: job.write.total_ios };
+}
+
+async function picture(page: Page, name: string, whole = false): Promise<void> {
+  const prefix = Deno.env.get("DBLOCK_PICTURES");
+  const bytes = await page.picture(whole);
+  assert(bytes.length > 10_000, `${name} is ${bytes.length} bytes`);
+  if (prefix !== undefined) await Deno.writeFile(`${prefix}-${name}.png`, bytes);
+}
+
+/** The stream of a page, as its messages. */
+async function* messages(url: string): AsyncGenerator<{ event: string; data: unknown }> {
+  const response = await fetch(`${url}events`);
+  let text = "";
+  for await (const chunk of response.body!.pipeThrough(new TextDecoderStream())) {
+    text += chunk;
+    for (let end = text.indexOf("\n\n"); end >= 0; end = text.indexOf("\n\n")) {
+      const [, event, data] = /^event: (.*)\ndata: (.*)$/.exec(text.slice(0, end))!;
+      text = text.slice(end + 2);
+      yield { event: event!, data: JSON.parse(data!) };
+    }
+  }
+}
+
+const cardOf = (name: string) => `document.querySelector('[data-disk="${name}"]')`;
+const textOf = (selector: string) => `document.querySelector('${selector}')?.textContent`;
+
+Deno.test({
+  name: "each request of a client is in the stream, in its second, and where it was on the disk",
+  ignore,
+  async fn() {
+    await using one = (await served("streamed")).server;
+    await using top = await topWeb();
+    const uri = `nbd+unix:///streamed?socket=${dir}/streamed.nbd`;
+    const sums = { reads: 0, writes: 0 };
+    let load: Promise<{ reads: number; writes: number }> | undefined;
+    let done: { reads: number; writes: number } | undefined;
+    let more = 3;
+    const pieces = new Set<number>();
+    let beforeMs = NaN;
+    for await (const { event, data } of messages(top.url)) {
+      if (event === "beginning") {
+        assertEquals((data as Beginning).control, false);
+        continue;
+      }
+      const { timeMs, disks, activities } = data as Moment;
+      const key = disks.find(({ name }) => name === "streamed")?.key;
+      if (key === undefined) continue;
+      const { numbers, reads, writes } = activities[key]!;
+      const seconds = (timeMs - beforeMs) / 1000;
+      beforeMs = timeMs;
+      if (load === undefined) {
+        if (numbers[0] === null) continue;
+        load = fio(uri, "--rw=randrw", "--offset=16M", "--size=8M", "--number_ios=2000", "--iodepth=4");
+        void load.then((result) => done = result);
+      }
+      for (const field of ["reads", "writes"] as const) sums[field] += numbers[FIELDS.indexOf(field)]! * seconds;
+      for (const letters of [reads, writes]) [...letters].forEach((letter, i) => letter !== "0" && pieces.add(i));
+      if (done !== undefined && more-- === 0) break;
+    }
+    const { reads, writes } = await load!;
+    // Seconds are measured by another clock than the page's, and numbers have three digits.
+    for (const [is, shall] of [[sums.reads, reads], [sums.writes, writes]] as const) {
+      assert(Math.abs(is - shall) < shall * 0.02, `${is} of ${shall}`);
+    }
+    // 16 to 24 MiB of 64; fio may look at the disk's beginning.
+    for (let piece = 64; piece < 96; piece++) assert(pieces.has(piece), `piece ${piece}`);
+    assertEquals([...pieces].filter((piece) => piece > 0 && (piece < 64 || piece >= 96)), []);
+    assert(one.pid > 0);
+  },
+});
+
+Deno.test({
+  name:
+    "the page shows disks at work, an error, and a death; dark, light, on a phone; and loads nothing from elsewhere",
+  ignore,
+  async fn() {
+    const busy = await served("database");
+    await using _busy = busy.server;
+    const faulty = await served("old-disk", {
+      filters: ["--with", "fault=operations=read,errno=EIO,after=400,times=3"],
+    });
+    await using _faulty = faulty.server;
+    const slow = await served("archive", { filters: ["--with", "delay=read=2ms,jitter=3ms"] });
+    await using _slow = slow.server;
+    const dying = await served("scratch");
+    await using _dying = dying.server;
+    await using top = await topWeb();
+    await using browser = await Browser.start(chromium!);
+    const page = await browser.open();
+    await page.size(1440, 1000);
+    await page.prefer("light");
+    await page.go(top.url);
+    await page.until(`${textOf("#live")} === "live"`);
+    await page.until(`document.querySelectorAll(".disk").length >= 4`);
+
+    // Work to see: a hot region, a scan through the whole disk, and a slow disk.
+    const loads = Promise.all([
+      fio(
+        busy.uri,
+        "--rw=randrw",
+        "--rwmixread=70",
+        "--offset=40M",
+        "--size=6M",
+        "--time_based",
+        "--runtime=40",
+        "--rate_iops=900,400",
+      ),
+      fio(
+        busy.uri,
+        "--rw=read",
+        "--bs=64k",
+        "--size=64M",
+        "--time_based",
+        "--runtime=40",
+        "--rate=4m",
+        "--thinktime=1ms",
+      ),
+      fio(slow.uri, "--rw=randread", "--size=64M", "--time_based", "--runtime=40", "--iodepth=8"),
+      fio(dying.uri, "--rw=write", "--size=64M", "--time_based", "--runtime=20", "--rate=3m"),
+      fio(
+        faulty.uri,
+        "--rw=randread",
+        "--size=64M",
+        "--time_based",
+        "--runtime=40",
+        "--rate_iops=60",
+        "--continue_on_error=read",
+      )
+        .catch(() => undefined), // it has errors
+    ]);
+    const row = (name: string, field: string) =>
+      `[...document.querySelectorAll("#rows tr")].find((row) => row.cells[0].textContent === "${name}").querySelector("td.${field}").textContent`;
+    loads.catch(() => {}); // said below
+    await page.until(`Number.parseInt(${row("database", "reads")}.replace(",", "")) > 300`);
+    await page.until(`/ms|µs/.test(${row("database", "p99Ms")})`);
+    assertMatch(await page.evaluate(textOf("#requests")), /^[\d,.]+ k? ?requests\/s$/);
+    assertMatch(await page.evaluate(textOf("#bytes")), /^[\d.]+ [KM]iB\/s$/);
+
+    // An error, and then a death, are told as they happen.
+    await page.until(`/reads? failed: EIO/.test(${textOf("#list")})`);
+    assertEquals(await page.evaluate(`document.querySelector("#list li.error b").textContent`), "old-disk");
+    await page.until(`/^[1-3] errors?$/.test(${textOf("#alarm")})`);
+    await new Promise((resolve) => setTimeout(resolve, 12_000));
+    await dying.server.kill("KILL");
+    await page.until(`document.querySelector("#list li.death") !== null`);
+    assertMatch(
+      await page.evaluate(textOf("#list li.death")),
+      /scratch.*is gone: process \d+, which served it, has died/,
+    );
+    assertEquals(await page.evaluate(textOf("#alarm")), "1 death, 3 errors");
+    assertEquals(await page.evaluate(`${cardOf("scratch")} === null`), true);
+
+    // The map has the hot region; the canvas is painted there and not above it.
+    assertMatch(
+      await page.evaluate(`${cardOf("database")}.querySelector(".focus").textContent`),
+      /% of it was between (3[89]|4\d)(\.\d+)? MiB and (4\d|5[0-9])(\.\d+)? MiB/,
+    );
+    const bright = await page.evaluate<Record<string, number>>(`(() => {
+      const canvas = ${cardOf("database")}.querySelector(".map canvas");
+      const context = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+      context.drawImage(canvas, 0, 0);
+      const dots = (from, to) => {
+        // The plot ends above the times and has the offsets at its left.
+        const [top, bottom] = [8 * devicePixelRatio, canvas.height - 24 * devicePixelRatio];
+        const y = bottom - (bottom - top) * to / 64, h = (bottom - top) * (to - from) / 64;
+        const { data } = context.getImageData(canvas.width * 0.85, y, canvas.width * 0.12, h);
+        let count = 0;
+        for (let i = 0; i < data.length; i += 4) if (Math.max(data[i], data[i + 1], data[i + 2]) - Math.min(data[i], data[i + 1], data[i + 2]) > 60) count++;
+        return count / (data.length / 4);
+      };
+      return { hot: dots(41, 45), cold: dots(50, 60) };
+    })()`);
+    assert(bright["hot"]! > 3 * bright["cold"]! && bright["hot"]! > 0.1, JSON.stringify(bright));
+
+    const background = async () => await page.evaluate<string>(`getComputedStyle(document.body).backgroundColor`);
+    const light = await background();
+    await picture(page, "light");
+    await page.evaluate(`${cardOf("database")}.scrollIntoView()`);
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    await picture(page, "light-disk");
+    await page.evaluate(`scrollTo(0, 0)`);
+    await page.prefer("dark");
+    await page.until(`getComputedStyle(document.body).backgroundColor !== "${light}"`);
+    await new Promise((resolve) => setTimeout(resolve, 1_200));
+    await picture(page, "dark");
+    await page.size(390, 844, true);
+    await new Promise((resolve) => setTimeout(resolve, 2_500));
+    assertEquals(await page.evaluate(`document.documentElement.scrollWidth <= innerWidth`), true, "it fits on a phone");
+    await picture(page, "phone-dark");
+    await page.evaluate(`${cardOf("database")}.scrollIntoView()`);
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    await picture(page, "phone-dark-disk");
+    await page.prefer("light");
+    await page.evaluate(`scrollTo(0, 0)`);
+    await new Promise((resolve) => setTimeout(resolve, 2_500));
+    await picture(page, "phone-light");
+    // The button goes round: dark, whatever the system prefers.
+    await page.evaluate(`document.querySelector("#theme").click()`);
+    assertEquals(await page.evaluate(`document.documentElement.dataset.theme`), "dark");
+    await page.until(`getComputedStyle(document.body).backgroundColor !== "${light}"`);
+
+    await loads;
+    assertEquals(page.complaints, []);
+    assertEquals(page.asked.filter((url) => !url.startsWith(top.url)), []);
+    assert(page.asked.length >= 10, page.asked.join(" "));
+  },
+});
+
+Deno.test({
+  name: "a disk's name is text; what gets into the page cannot run, and cannot call anybody",
+  ignore,
+  async fn() {
+    const name = '<img src="x" onerror="window.ran = 2"><script>window.ran = 3</script>';
+    await using _disk = (await served("markup", { name })).server;
+    await using top = await topWeb();
+    await using browser = await Browser.start(chromium!);
+    const page = await browser.open();
+    await page.go(top.url);
+    // A name is text, whatever it is made of.
+    await page.until(
+      `[...document.querySelectorAll(".disk h2")].some((one) => one.textContent === ${JSON.stringify(name)})`,
+    );
+    assertEquals(await page.evaluate(`document.querySelectorAll("main img, main script").length`), 0);
+    let called = 0;
+    await using other = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, () => {
+      called++;
+      return new Response("x", { headers: { "access-control-allow-origin": "*" } });
+    });
+    const elsewhere = `http://127.0.0.1:${other.addr.port}/`;
+    const refused = await page.evaluate<string[]>(`(async () => {
+      const refused = [];
+      addEventListener("securitypolicyviolation", ({ effectiveDirective }) => refused.push(effectiveDirective));
+      const attempts = [
+        () => { const script = document.createElement("script"); script.textContent = "window.ran = 1"; document.body.append(script); },
+        () => { document.body.innerHTML += "<i></i>"; },
+        () => { new Image().src = "${elsewhere}image"; },
+        () => { const frame = document.createElement("iframe"); frame.src = "${elsewhere}frame"; document.body.append(frame); },
+        () => fetch("${elsewhere}fetch").catch(() => {}),
+        () => { const link = document.createElement("link"); link.rel = "stylesheet"; link.href = "${elsewhere}style"; document.head.append(link); },
+      ];
+      for (const attempt of attempts) { try { await attempt(); } catch {} }
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      return refused;
+    })()`);
+    assertEquals(await page.evaluate(`window.ran === undefined`), true);
+    assertEquals(called, 0);
+    for (const what of ["require-trusted-types-for", "img-src", "frame-src", "connect-src", "style-src-elem"]) {
+      assert(refused.includes(what), `${what} is not among ${refused}`);
+    }
+  },
+});
+
+Deno.test({
+  name: "a page of somebody else's cannot read it, frame it, or use the cookie of one that may change disks",
+  ignore,
+  async fn() {
+    const token = `${dir}/token`;
+    await Deno.writeTextFile(token, "0123456789abcdef\n");
+    await using _disk = (await served("mine")).server;
+    await using top = await topWeb("--control", "--token", token);
+    await using browser = await Browser.start(chromium!);
+    const page = await browser.open();
+    await page.go(top.url);
+    await page.until(`document.body.innerText.includes("the secret is missing")`);
+    await page.go(`${top.url}?token=0123456789abcdef`);
+    await page.until(`document.querySelector("#live")?.textContent === "live"`);
+    assertEquals(await page.evaluate("location.search"), "", "the secret stays in no address");
+    assertEquals(await page.evaluate("document.cookie"), "", "no script reads the cookie");
+    // An export is not destroyed from here; the page's own requests get as far as the disk.
+    await page.until(`${cardOf("mine")} !== null`);
+    assertEquals(await page.evaluate(`${cardOf("mine")}.querySelectorAll("header button").length`), 0);
+    const own = await page.evaluate<string>(
+      `fetch("control/destroy", { method: "POST", headers: { "x-dblock-control": "1" },
+      body: JSON.stringify({ disk: "none" }) }).then(async (response) => response.status + " " + await response.text())`,
+    );
+    assertMatch(own, /^409 Cannot destroy \/dev\/none/);
+
+    // The same browser, with the cookie: another port of this machine is another origin, and not another site.
+    await using other = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen: () => {} },
+      () => new Response("<!DOCTYPE html><title>other</title>", { headers: { "content-type": "text/html" } }),
+    );
+    await page.go(`http://127.0.0.1:${other.addr.port}/`);
+    await page.until(`document.title === "other"`);
+    const said = await page.evaluate<string[]>(`(async () => {
+      const target = ${JSON.stringify(top.url)};
+      const attempt = (path, init) => fetch(target + path, { credentials: "include", ...init })
+        .then(async (response) => response.type + " " + response.status + " " + (await response.text()).length, () => "refused");
+      const frame = document.createElement("iframe");
+      frame.src = target;
+      document.body.append(frame);
+      await new Promise((resolve) => { frame.onload = resolve; setTimeout(resolve, 3000); });
+      let framed = "closed";
+      try { framed = frame.contentDocument === null ? "closed" : "open"; } catch {}
+      return [
+        await attempt("events", {}),
+        await attempt("", { mode: "no-cors" }),
+        await attempt("control/destroy", { method: "POST", headers: { "x-dblock-control": "1" }, body: "{}" }),
+        await attempt("control/destroy", { method: "POST", mode: "no-cors", body: JSON.stringify({ disk: "none" }) }),
+        framed,
+      ];
+    })()`);
+    // What is sent without asking is refused by the server; the browser shows nothing of it.
+    for (const one of said.slice(0, 4)) assertMatch(one, /^(refused|opaque 0 0)$/);
+    assertEquals(said[4], "closed");
+  },
+});
