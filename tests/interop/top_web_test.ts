@@ -3,8 +3,13 @@
 // says when one fails and when one dies, on a phone, dark and light; and that a page of somebody else's gets nothing of it.
 // With DBLOCK_PICTURES=PREFIX, pictures are left at PREFIX-NAME.png for a person to look at.
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import type { Beginning } from "../../src/command/lookout.ts";
+import type { DiskFigures } from "../../src/command/figures.ts";
+import { type Beginning, Lookout } from "../../src/command/lookout.ts";
 import { FIELDS, type Moment } from "../../src/command/moment.ts";
+import { serveWeb } from "../../src/command/web.ts";
+import { DBLOCK_DEVICE_DIRECT, dblock_info } from "../../src/module/abi.ts";
+import { inWords } from "../../src/module/info.ts";
+import { decode, encode } from "../../src/system/struct.ts";
 import { Browser, findChromium, type Page } from "./browser.ts";
 import { Background, run } from "./tools.ts";
 
@@ -360,5 +365,64 @@ Deno.test({
     // What is sent without asking is refused by the server; the browser shows nothing of it.
     for (const one of said.slice(0, 4)) assertMatch(one, /^(refused|opaque 0 0)$/);
     assertEquals(said[4], "closed");
+  },
+});
+
+Deno.test({
+  name: "a disk without a map says so in words; buttons ask before they change a disk, and say why it was refused",
+  ignore,
+  async fn() {
+    // No module can be loaded here: the disk is made up, and all that shows it is real. device/top_web has real ones.
+    const fields = { name: "ramdisk", size_bytes: 64 * MIB, queue_count: 2, queue_depth: 64, state: 2, server_pid: 42 };
+    const module = inWords(decode(dblock_info, encode(dblock_info, { ...fields, flags: DBLOCK_DEVICE_DIRECT })));
+    const disk: DiskFigures = {
+      disk: "ramdisk",
+      transport: "dblock.ko",
+      sizeBytes: 64 * MIB,
+      path: "/dev/ramdisk",
+      module,
+      own: [],
+    };
+    const tokenPath = `${dir}/token-of-buttons`;
+    await Deno.writeTextFile(tokenPath, "0123456789abcdef\n");
+    const address = { transport: "tcp", hostname: "127.0.0.1", port: 0 } as const;
+    await using server = await serveWeb(
+      { address, tokenPath, control: true },
+      new Lookout(() => Promise.resolve([disk])),
+    );
+    await using browser = await Browser.start(chromium!);
+    const page = await browser.open();
+    await page.size(1000, 800);
+    await page.prefer("light");
+    await page.go(`${server.url}?token=0123456789abcdef`);
+    await page.until(`${cardOf("ramdisk")} !== null`);
+    assertMatch(
+      await page.evaluate(`${cardOf("ramdisk")}.querySelector(".absence").textContent`),
+      /^There is no map of this disk\./,
+    );
+    assertEquals(await page.evaluate(`${cardOf("ramdisk")}.querySelectorAll(".map canvas").length`), 0);
+    const click = async (text: string, within = "document") =>
+      await page.evaluate(
+        `[...${within}.querySelectorAll("button")].find((one) => one.textContent === "${text}").click()`,
+      );
+    const dialog = 'document.querySelector("dialog")';
+    await click("Destroy…");
+    assertMatch(await page.evaluate(`${dialog}.innerText`), /^Destroy \/dev\/ramdisk\?/);
+    assertEquals(await page.evaluate("document.activeElement.textContent"), "Cancel");
+    await picture(page, "destroy");
+    await click("Cancel", dialog);
+    await page.until(`${dialog} === null`);
+    await click("Destroy…");
+    await click("Destroy", dialog);
+    await page.until(
+      `/^Cannot destroy \\/dev\\/ramdisk: /.test(document.querySelector("dialog .refused").textContent)`,
+    );
+    await page.evaluate(`${dialog}.close()`);
+    await click("Resize…");
+    assertEquals(await page.evaluate(`${dialog}.querySelector("input").value`), "64MiB");
+    await page.evaluate(`${dialog}.querySelector("input").value = "1"`);
+    await click("Resize", dialog);
+    await page.until(`/not a multiple of 512/.test(document.querySelector("dialog .refused").textContent)`);
+    assertEquals(page.complaints.filter((one) => !/status of 4\d\d/.test(one)), []);
   },
 });

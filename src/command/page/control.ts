@@ -3,7 +3,7 @@
 /** What the page changes, if it may: a question before, and what came of it. */
 import type { Description } from "../moment.ts";
 import { element } from "./card.ts";
-import { formatBytes } from "./units.ts";
+import { exactBytes } from "./units.ts";
 
 /** The buttons of a disk; none for what cannot be changed from here. */
 export function buttonsOf(disk: () => Description | undefined, transport: Description["transport"]): HTMLElement[] {
@@ -41,7 +41,7 @@ function askToDestroy({ name, path, id, openCount }: Description): void {
 
 function askToResize({ name, path, sizeBytes }: Description): void {
   const size = element("input");
-  size.value = formatBytes(sizeBytes).replace(" ", "");
+  size.value = exactBytes(sizeBytes);
   ask({
     title: `Another size for ${path ?? name}`,
     text: "What lies behind the end of a disk that becomes smaller is lost.",

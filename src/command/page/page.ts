@@ -96,12 +96,13 @@ function showTable(names: readonly (readonly [string, Disk])[]): void {
   for (const [i, [key, disk]] of names.entries()) {
     let row = rows.get(key);
     if (row === undefined) {
-      row = element("tr", {}, element("th"), ...COLUMNS.map((field) => element("td", { class: field })));
-      row.addEventListener("click", () => cards.get(key)?.root.scrollIntoView({ behavior: "smooth" }));
+      const name = element("button", { class: "name" });
+      name.addEventListener("click", () => cards.get(key)?.root.scrollIntoView({ behavior: "smooth" }));
+      row = element("tr", {}, element("th", {}, name), ...COLUMNS.map((field) => element("td", { class: field })));
       rows.set(key, row);
     }
     if (body.children[i] !== row) body.insertBefore(row, body.children[i] ?? null);
-    setText(row.cells[0]!, disk.description.name);
+    setText(row.cells[0]!.firstChild!, disk.description.name);
     for (const [column, field] of COLUMNS.entries()) {
       setText(row.cells[column + 1]!, formatField(field, latest(disk, field)));
     }

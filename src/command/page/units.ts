@@ -9,6 +9,13 @@ export function formatBytes(bytes: number): string {
   return `${digits(bytes / 1024 ** power)} ${BYTE_UNITS[power]}`;
 }
 
+/** "64MiB", "1537KiB": as it is typed for a command, and to the byte. */
+export function exactBytes(bytes: number): string {
+  let power = 0;
+  while (power < BYTE_UNITS.length - 1 && bytes > 0 && bytes % 1024 ** (power + 1) === 0) power++;
+  return `${bytes / 1024 ** power}${power === 0 ? "" : BYTE_UNITS[power]}`;
+}
+
 /** "1,204", "12.4 k", "1.31 M": requests. */
 export function formatCount(count: number): string {
   if (count < 10) return digits(count);

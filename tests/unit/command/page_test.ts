@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** The page of `dblock top --web`, as far as it needs no browser: numbers, ticks, the last minutes, the map's pixels. */
 import { assert, assertEquals } from "@std/assert";
+import { parseSize } from "../../../src/command/cli.ts";
 import type { Beginning } from "../../../src/command/lookout.ts";
 import { type Description, FIELDS, type Moment } from "../../../src/command/moment.ts";
 import { paint, spotAt } from "../../../src/command/page/map.ts";
@@ -11,6 +12,7 @@ import {
   COUNT_STEPS,
   counted,
   countTicks,
+  exactBytes,
   formatBytes,
   formatCount,
   formatMs,
@@ -27,6 +29,11 @@ Deno.test("numbers for people: three digits, the next unit at 1024 or 1000, one 
   assertEquals([0.0005, 0.001, 0.85, 1, 1.234, 12.34, 999, 3400].map(formatMs), [
     ..."500 ns,1 µs,850 µs,1 ms,1.23 ms,12.3 ms,999 ms,3.4 s".split(","),
   ]);
+  // What a dialog begins with must not make a disk smaller.
+  assertEquals([512, 1536 * KIB, 1537 * KIB, 64 * KIB ** 2, KIB ** 3].map(exactBytes), [
+    ..."512,1536KiB,1537KiB,64MiB,1GiB".split(","),
+  ]);
+  for (const bytes of [512, 1537 * KIB, 2 ** 40 + 512]) assertEquals(parseSize(exactBytes(bytes)), bytes);
   assertEquals([counted(0, "disk"), counted(1, "disk"), counted(2, "disk")], ["0 disks", "1 disk", "2 disks"]);
 });
 

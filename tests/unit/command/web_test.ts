@@ -98,7 +98,7 @@ Deno.test("the page names no other machine, and all that it names is served", as
 Deno.test("another name for this address is refused, so that no page of somebody else's can read it", async () => {
   await using server = await page();
   const { host } = new URL(server.url);
-  const ask = (name: string) => askRaw(server.url, `GET /events HTTP/1.1\r\nHost: ${name}`);
+  const ask = (name: string) => askRaw(server.url, `GET / HTTP/1.1\r\nHost: ${name}`);
   assertMatch(await askRaw(server.url, `GET / HTTP/1.1\r\nHost: ${host}`), /^HTTP\/1.1 200 /);
   for (const name of ["evil.example", `evil.example:${host.split(":")[1]}`, "127.0.0.1.evil.example"]) {
     assertMatch(await ask(name), /^HTTP\/1.1 421 /, name);
