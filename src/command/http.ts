@@ -103,7 +103,6 @@ export async function serveHttp(
   answer: (request: Request) => Response | Promise<Response>,
 ): Promise<HttpServer> {
   const token = tokenPath === undefined ? undefined : readToken(tokenPath);
-  const stop = new AbortController();
   const handler = async (request: Request): Promise<Response> => {
     const refused = refusal(request, address, token);
     if (refused !== undefined) return refused;
@@ -113,7 +112,7 @@ export async function serveHttp(
       return new Response(`${describe(error)}\n`, { status: 500 });
     }
   };
-  const options = { signal: stop.signal, onListen: () => {}, onError: () => new Response(null, { status: 500 }) };
+  const options = { onListen: () => {}, onError: () => new Response(null, { status: 500 }) };
   try {
     if (address.transport === "unix") await removeAbandoned(address.path);
     const server = address.transport === "tcp"
@@ -127,9 +126,8 @@ export async function serveHttp(
       address: found,
       url: found.transport === "unix" ? formatHttpAddress(found) : `http://${formatHttpAddress(found)}/`,
       async [Symbol.asyncDispose]() {
-        stop.abort();
-        // A client that keeps its connection open is not waited for.
-        await Promise.race([server.finished, pause(CLOSE_MS)]);
+        // Answers end as they should; a client that keeps its connection open is not waited for, and ends with the process.
+        await Promise.race([server.shutdown(), pause(CLOSE_MS)]);
         if (address.transport === "unix") {
           try {
             Deno.removeSync(address.path);

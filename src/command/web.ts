@@ -87,8 +87,9 @@ const FILES: Readonly<Record<string, readonly [type: string, text: () => string]
  */
 export async function serveWeb(plan: WebPlan, lookout = new Lookout()): Promise<HttpServer> {
   const { control } = plan;
+  const page: Page = { lookout, control, closeStreams: new Set() };
   const server = await serveHttp(plan, async (request) => {
-    const response = await answer(request, lookout, control);
+    const response = await answer(request, page);
     for (const [name, value] of Object.entries(SAFE_HEADERS)) response.headers.set(name, value);
     return response;
   });
@@ -97,16 +98,24 @@ export async function serveWeb(plan: WebPlan, lookout = new Lookout()): Promise<
     url: server.url,
     async [Symbol.asyncDispose]() {
       lookout[Symbol.dispose]();
+      for (const close of page.closeStreams) close();
       await server[Symbol.asyncDispose]();
     },
   };
 }
 
-async function answer(request: Request, lookout: Lookout, control: boolean): Promise<Response> {
+interface Page {
+  readonly lookout: Lookout;
+  readonly control: boolean;
+  /** End the streams that are open. */
+  readonly closeStreams: Set<() => void>;
+}
+
+async function answer(request: Request, page: Page): Promise<Response> {
   const { pathname } = new URL(request.url);
-  if (pathname.startsWith("/control/")) return await answerControl(request, pathname, control);
+  if (pathname.startsWith("/control/")) return await answerControl(request, pathname, page.control);
   if (request.method !== "GET") return plain("only GET", 405, { allow: "GET" });
-  if (pathname === "/events") return events(lookout, control);
+  if (pathname === "/events") return events(page);
   const file = Object.hasOwn(FILES, pathname) ? FILES[pathname] : undefined;
   if (file === undefined) return plain("there is /", 404);
   const [type, text] = file;
@@ -118,24 +127,30 @@ function plain(text: string, status: number, headers: Record<string, string> = {
 }
 
 /** What the page is told: first all that is known, then each moment, as an event stream (text/event-stream). */
-function events(lookout: Lookout, control: boolean): Response {
+function events({ lookout, control, closeStreams }: Page): Response {
   if (lookout.watcherCount >= WATCHERS_MAX) return plain(`${WATCHERS_MAX} pages are open, and that is enough`, 503);
-  let watched: Disposable | undefined;
+  let end = () => {};
   const encoder = new TextEncoder();
   const body = new ReadableStream<Uint8Array>({
     start(controller) {
       const send = (event: string, data: unknown) =>
         controller.enqueue(encoder.encode(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`));
-      send("beginning", lookout.beginning(control));
-      watched = lookout.watch((moment) => {
-        if ((controller.desiredSize ?? 0) > -BEHIND_MAX) return send("moment", moment);
-        watched?.[Symbol.dispose]();
+      const close = () => {
+        end();
         controller.close();
+      };
+      send("beginning", lookout.beginning(control));
+      const watched = lookout.watch((moment) => {
+        if ((controller.desiredSize ?? 0) > -BEHIND_MAX) send("moment", moment);
+        else close();
       });
+      closeStreams.add(close);
+      end = () => {
+        watched[Symbol.dispose]();
+        closeStreams.delete(close);
+      };
     },
-    cancel() {
-      watched?.[Symbol.dispose]();
-    },
+    cancel: () => end(),
   });
   return new Response(body, { headers: { "content-type": "text/event-stream" } });
 }

@@ -180,3 +180,11 @@ Deno.test("only GET, and no more than 64 streams", async () => {
   }
   for (const { body } of streams.slice(1)) await body!.cancel();
 });
+
+Deno.test("an end of the page's server ends its streams, and no reader is cut off in a message", async () => {
+  const server = await page();
+  const { body } = await fetch(`${server.url}events`);
+  const text = new Response(body).text();
+  await server[Symbol.asyncDispose]();
+  assertMatch(await text, /^event: beginning\ndata: \{.*\}\n\n/);
+});
