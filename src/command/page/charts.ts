@@ -94,7 +94,7 @@ function baseOptions(model: Model, width: number, height: number, onCursor: (plo
     axis: { ...axis, grid, ticks: { show: false }, size: AXIS_WIDTH, gap: 4 },
     options: {
       ...{ width, height },
-      padding: [8, 8, 0, 0],
+      padding: [8, 26, 0, 0],
       legend: { show: false },
       cursor: {
         sync: { key: CURSORS, scales: ["x", null] },
@@ -141,7 +141,8 @@ export function makeChart(
       incrs: BYTE_STEPS,
     },
     time: {
-      values: (_: Plot, ticks: number[]) => ticks.map(formatMs),
+      // Where there is no room for all, some are null.
+      values: (_: Plot, ticks: (number | null)[]) => ticks.map((ms) => ms === null ? "" : formatMs(ms)),
       splits: (_: Plot, __: number, min: number, max: number) => powersOfTen(min, max),
     },
   }[kind.axis];
