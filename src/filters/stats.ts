@@ -165,12 +165,16 @@ function newTallies(): Record<Operation, Tally> {
 
 /** A report as lines to read: one for each operation that was asked for. */
 export function statsText(report: StatsReport): string {
-  const head = `${report.seconds.toFixed(1)} s, at most ${report.maxInFlight} requests at the same time`;
+  const head = `${report.seconds.toFixed(1)} s, at most ${requests(report.maxInFlight)} at the same time`;
   const lines = OPERATIONS.filter((operation) => report.operations[operation].count > 0).map((operation) => {
     const { count, bytes, errors, meanUs, p50Us, p90Us, p99Us, p999Us, maxUs } = report.operations[operation];
     const failed = Object.entries(errors).map(([errno, times]) => `, ${times} ${errno}`).join("");
-    return `${operation}: ${count} requests, ${bytes} bytes${failed}; us: mean ${Math.round(meanUs)}, ` +
+    return `${operation}: ${requests(count)}, ${bytes} bytes${failed}; us: mean ${Math.round(meanUs)}, ` +
       `50% ${p50Us}, 90% ${p90Us}, 99% ${p99Us}, 99.9% ${p999Us}, max ${maxUs}`;
   });
   return [head, ...lines].join("\n");
+}
+
+function requests(count: number): string {
+  return `${count} ${count === 1 ? "request" : "requests"}`;
 }

@@ -224,6 +224,6 @@ Deno.test("log writes a line a request, stats a report at the end, each to its f
     const lines = (await Deno.readTextFile(`${folder}/log`)).trim().split("\n");
     assertEquals(lines.length, 2);
     assertMatch(lines[0]!, /^write offset=1024 length=512 us=\d+ errno=0$/);
-    assertMatch(await Deno.readTextFile(`${folder}/stats`), /read: 1 requests, 512 bytes[^]*write: 1 requests/);
+    assertMatch(await Deno.readTextFile(`${folder}/stats`), /read: 1 request, 512 bytes[^]*write: 1 request,/);
   });
 });
