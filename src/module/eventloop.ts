@@ -4,7 +4,7 @@
  *
  * Requests are taken and answered in turns: a turn exchanges until nothing is left or its time is over; answers that come
  * later are committed together, a microtask after the first. After a turn that brought requests comes another, with all
- * else that is due between them; after one that brought none, another thread waits (poll), which takes far longer.
+ * else that is due between them; after one that brought none, the event loop sleeps until a request is there.
  */
 import { type Channel, GONE } from "./channel.ts";
 import type { Backend } from "../disk/backend.ts";

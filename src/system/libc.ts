@@ -9,6 +9,7 @@
  */
 import { ERRNO, errnoOf } from "../disk/errors.ts";
 import { libc } from "./library.ts";
+import { LoopWait } from "./loop_wait.ts";
 import { closePollFiles, openBell, openPollFiles, Poller, type PollFiles, ring } from "./waiting.ts";
 
 /** Flags, requests and advice of Linux on x86_64 and aarch64. */
@@ -170,9 +171,14 @@ let poller: Poller | undefined;
 function openPoller(): Poller {
   if (poller !== undefined) return poller;
   const files = linux.openPollFiles();
-  return poller = new Poller(libc(), files, () => {
-    poller = undefined;
-    linux.closePollFiles(files);
+  const here = LoopWait.open(libc(), files.epoll);
+  return poller = new Poller(libc(), files, {
+    here,
+    idle: () => {
+      poller = undefined;
+      here?.[Symbol.dispose]();
+      linux.closePollFiles(files);
+    },
   });
 }
 

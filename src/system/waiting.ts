@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 /**
- * How this program waits without blocking its thread. Deno has 32 threads for all blocking calls of a program, so one of
- * them waits for all files of an isolate (epoll), and only some may be in calls that return when this very program has done
- * something. The poller does not know who is waiting: it only resolves promises.
+ * How this program waits without blocking its thread: for all files of an isolate at once (epoll), on the event loop itself
+ * (loop_wait.ts) or, where that cannot be had, on another thread. Deno has 32 threads for all blocking calls of a program, so
+ * only some may be in calls that return when this very program has done something. The poller does not know who is
+ * waiting: it only resolves promises.
  */
 import { DblockError } from "../disk/errors.ts";
+import type { LoopWait } from "./loop_wait.ts";
 
 // Of sys/epoll.h and sys/eventfd.h.
 const EPOLL_CLOEXEC = 0o2000000;
@@ -95,10 +97,19 @@ function control(
   return calls.epoll_ctl(epoll, operation, fd, event) === 0;
 }
 
-/** Waits for any number of files on one other thread. */
+/** How a poller waits. */
+export interface PollerOptions {
+  /** On the event loop. @default on another thread */
+  readonly here?: Pick<LoopWait, "wait"> | undefined;
+  /** Called when nothing is watched and nobody waits: the files may be closed then. */
+  readonly idle?: () => void;
+}
+
+/** Waits for any number of files. */
 export class Poller {
   readonly #calls: EpollCalls;
   readonly #files: PollFiles;
+  readonly #here: Pick<LoopWait, "wait"> | undefined;
   readonly #idle: () => void;
   readonly #event = new DataView(new ArrayBuffer(EVENT_BYTES));
   /** The other thread writes here. Deno keeps memory that a call was given until the call returns. */
@@ -107,11 +118,11 @@ export class Poller {
   readonly #waiters = new Map<number, () => void>();
   #isWaiting = false;
 
-  /** @param idle called when nothing is watched and nobody waits: the files may be closed then */
-  constructor(calls: EpollCalls, files: PollFiles, idle: () => void = () => {}) {
+  constructor(calls: EpollCalls, files: PollFiles, options: PollerOptions = {}) {
     this.#calls = calls;
     this.#files = files;
-    this.#idle = idle;
+    this.#here = options.here;
+    this.#idle = options.idle ?? (() => {});
   }
 
   /**
@@ -165,7 +176,7 @@ export class Poller {
   async #waitForAll(): Promise<void> {
     this.#isWaiting = true;
     while (this.#waiters.size > 0) {
-      const count = await this.#calls.epoll_wait(this.#files.epoll, this.#events, EVENTS_MAX, FOR_EVER);
+      const count = await this.#ready();
       for (let i = 0; i < count; i++) {
         const fd = this.#events.getInt32(i * EVENT_BYTES + DATA_OFFSET, true);
         if (fd === this.#files.bell) this.#lookAgain();
@@ -174,6 +185,12 @@ export class Poller {
     }
     this.#isWaiting = false;
     this.#idleIfUnused();
+  }
+
+  async #ready(): Promise<number> {
+    const here = this.#here === undefined ? -1 : await this.#here.wait(this.#events, EVENTS_MAX);
+    if (here >= 0) return here;
+    return await this.#calls.epoll_wait(this.#files.epoll, this.#events, EVENTS_MAX, FOR_EVER);
   }
 
   #arm(fd: number): boolean {
