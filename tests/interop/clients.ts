@@ -239,7 +239,9 @@ async function fio(target: Target): Promise<void> {
   // fio does not allow its URI to name files, so it cannot know whom to trust.
   const uri = uriOf(target).replace(/tls-certificates=.*/, "tls-verify-peer=0");
   const job = ["--name=job", "--ioengine=nbd", `--uri=${uri}`, "--size=1m", "--bs=4k", "--iodepth=16"];
-  const how = target.readOnly ? ["--rw=randread"] : ["--rw=randwrite", "--verify=crc32c", "--fsync=32"];
+  const how = target.readOnly
+    ? ["--rw=randread"]
+    : ["--rw=randwrite", "--verify=crc32c", "--verify_state_save=0", "--fsync=32"];
   const said = await run("fio", [...job, ...how, "--output-format=json"]);
   // A line of libnbd's comes first.
   const { jobs: [{ error, read, write }] } = JSON.parse(said.slice(said.indexOf("{\n")));

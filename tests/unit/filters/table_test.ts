@@ -44,7 +44,7 @@ async function inFolder(run: (folder: string) => Promise<void>): Promise<void> {
 Deno.test("every filter's example works as it stands, and names only options that there are", async () => {
   await inFolder(async (folder) => {
     for (const [name, spec] of Object.entries(filters)) {
-      const words = spec.example.replace(/=\/\S+\//, `=${folder}/`);
+      const words = spec.example.replace(/=(\.|\/\S+)\//, `=${folder}/`);
       const { backend } = disk();
       const filter = await parseFilter(words).wrap(backend);
       assertEquals(filter.sizeBytes, backend.sizeBytes, name);
