@@ -7,7 +7,7 @@ import { NullBackend } from "../backends/null.ts";
 import { PatternBackend } from "../backends/pattern.ts";
 import { RawBackend } from "../backends/raw.ts";
 import { RbdBackend } from "../backends/rbd.ts";
-import { DblockError } from "../disk/errors.ts";
+import { DblockError, ERRNO, withHint } from "../disk/errors.ts";
 import { parseNbdUri } from "../nbd/address.ts";
 import { PAGE_BYTES } from "../system/libc.ts";
 import { UsageError } from "./cli.ts";
@@ -174,6 +174,9 @@ function usage<T>(read: () => T): T {
   }
 }
 
+/** Why a file that is there cannot be opened to be written. */
+const UNWRITABLE: readonly number[] = [ERRNO.EACCES, ERRNO.EPERM, ERRNO.EROFS];
+
 function readFile(spec: Spec, parameters: Parameters): Source {
   const path = placeOf(spec, "./disk.img");
   const direct = parameters.has("direct");
@@ -201,7 +204,12 @@ function readFile(spec: Spec, parameters: Parameters): Source {
         ...(sizeBytes === undefined ? {} : { sizeBytes }),
         grow: growToBytes !== undefined,
       };
-      return isRaw ? await RawBackend.open({ ...options, direct }) : await FileBackend.open(options);
+      try {
+        return isRaw ? await RawBackend.open({ ...options, direct }) : await FileBackend.open(options);
+      } catch (error) {
+        const isRefused = error instanceof DblockError && UNWRITABLE.includes(error.errno) && found !== undefined;
+        throw isRefused && !readOnly ? withHint(error, "to serve it as it is: --read-only") : error;
+      }
     },
   };
 }

@@ -77,6 +77,14 @@ for (const [spec, sizeBytes, survives] of SIZES) {
   });
 }
 
+Deno.test("a file that nobody may write names --read-only", async () => {
+  const path = "/sys/kernel/uevent_seqnum"; // not even root may
+  for (const query of ["", "?raw"]) {
+    const refused = await assertRejects(() => readSpec(path + query).open(open), DblockError);
+    assertStringIncludes(refused.message, "(to serve it as it is: --read-only)");
+  }
+});
+
 Deno.test("a file is made only if a size is given, and told from a raw one by its size", async () => {
   const dir = await Deno.makeTempDir();
   const path = `${dir}/disk.img`;
