@@ -83,7 +83,7 @@ doctor: ## what is missing on this machine and what to type
 ##@ Clean
 
 clean: ## remove what was built, keep what was downloaded
-	@rm -rf dblock dblock-ramdisk kmod/dblock.ko .build/executable .build/kmod .build/dist .build/deb
+	@rm -rf dblock dblock-ramdisk kmod/dblock.ko .build/executable .build/kmod .build/dist .build/deb .build/installed
 
 distclean: clean ## remove everything that is not in the repository
 	@rm -rf .build

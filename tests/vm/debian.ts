@@ -38,12 +38,17 @@ export class Apt {
     return line.split(",").map((item) => item.trim().split(/[ |]/)[0]!).filter((name) => name !== "");
   }
 
+  /** Downloads exactly these packages into a folder. */
+  async download(packages: readonly string[], dir: string): Promise<void> {
+    await this.#apt(["apt-get", "download", ...packages], dir);
+  }
+
   /** Unpacks exactly these packages, without what they depend on. */
   async unpack(packages: readonly string[], rootDir: string): Promise<void> {
     await Deno.mkdir(this.#dir, { recursive: true });
     const debs = await Deno.makeTempDir({ dir: this.#dir, prefix: "debs-" });
     try {
-      await this.#apt(["apt-get", "download", ...packages], debs);
+      await this.download(packages, debs);
       await unpackDebs(debs, rootDir);
     } finally {
       await Deno.remove(debs, { recursive: true });
@@ -183,5 +188,9 @@ export async function debianSystem(
   await run([
     ...["mmdebstrap", "--quiet", "--variant=minbase", "--format=ext2", ...withoutTexts],
     ...[`--include=${packages.join(",")}`, suites[0]!, file, ...await sourcesOf(suites)],
-  ], { hint: "Needed for the tests on a whole Debian. It wants to be root, or a user with lines in /etc/subuid." });
+  ], {
+    // A kernel's package leaves its initial ramdisk out, which nobody boots by.
+    env: { INITRD: "No" },
+    hint: "Needed for the tests on a whole Debian. It wants to be root, or a user with lines in /etc/subuid.",
+  });
 }

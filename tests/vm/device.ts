@@ -36,6 +36,8 @@ export interface FileResult {
   readonly output: string;
   /** Where the VM's logs are. */
   readonly runDir: string;
+  /** How long the machine took to end after this file, the last of its VM, as an idle machine counts time. */
+  readonly endSeconds?: number | undefined;
 }
 
 /** Options of {@linkcode runDeviceTests}. */
@@ -49,6 +51,8 @@ export interface DeviceOptions {
   readonly programFile?: string | undefined;
   readonly memoryMiB?: number | undefined;
   readonly smp?: number | undefined;
+  /** As {@linkcode VmOptions.diskFile}: the tests run on that machine. */
+  readonly diskFile?: string | undefined;
   /** What tests count is multiplied by this, and so are their time limits where it is above 1. @default 1 */
   readonly scale?: number | undefined;
   /** @default 30000 */
@@ -194,6 +198,7 @@ async function runRound(
     memoryMiB: options.memoryMiB,
     smp: options.smp,
     debian,
+    diskFile: options.diskFile,
     extraCmdline: options.extraCmdline,
     signal: watch.signal,
     tellsPace: true,
@@ -242,7 +247,7 @@ class Watch {
     if (line.type !== "end") return;
     this.#begunMs = undefined;
     this.#results.push({ path: line.path, line });
-    this.#options.onResult?.(this.#toResult(line, ""));
+    this.#options.onResult?.(this.#toResult(line));
   }
 
   #check(): void {
@@ -250,7 +255,8 @@ class Watch {
     const file = this.#files[this.#results.length];
     const slowness = this.#options.kernel.slowness * this.#processor;
     const isBooting = this.#heardMs === 0;
-    const overhead = (isBooting && this.#options.debian ? debianBootMs : overheadMs) * slowness;
+    const isDebian = this.#options.debian || this.#options.diskFile !== undefined;
+    const overhead = (isBooting && isDebian ? debianBootMs : overheadMs) * slowness;
     if (this.#begunMs === undefined) {
       // Booting, or between two files: nothing there takes long.
       if (now - this.#heardMs > overhead) this.#abort.abort(`no test begun within ${overhead / 1000} s`);
@@ -269,7 +275,7 @@ class Watch {
   }
 
   finish(vm: VmResult, mayRepeat: boolean): Round {
-    const results = this.#results.map(({ line }) => this.#toResult(line, vm.runDir));
+    const results = this.#results.map(({ line }) => this.#toResult(line, vm));
     const isCutShort = results.length < this.#files.length && !this.#results.at(-1)?.line.isDirty;
     if (vm.verdict === "pass" && !isCutShort) return { results, isFaulty: false };
     if (mayRepeat && isEmulatorFault(vm.consoleLog)) return { results, isFaulty: true };
@@ -291,7 +297,7 @@ class Watch {
     return { results: file === undefined ? [...results.slice(0, -1), lost] : [...results, lost], isFaulty: false };
   }
 
-  #toResult(line: ReportLine & { type: "end" }, runDir: string): FileResult {
+  #toResult(line: ReportLine & { type: "end" }, vm?: VmResult): FileResult {
     const problems = [...line.problems];
     let counts = line.counts ?? { passed: 0, failed: 0, skipped: 0 };
     if (line.counts === undefined && problems.length === 0) problems.push("ended without a summary");
@@ -314,7 +320,8 @@ class Watch {
       pacedSeconds: line.pacedSeconds,
       problems: [...problems, ...skips],
       output: line.output,
-      runDir,
+      runDir: vm?.runDir ?? "",
+      endSeconds: vm?.endSeconds,
     };
   }
 }

@@ -47,6 +47,11 @@ const systemPackages = [
   "udev",
 ];
 
+/** What a machine that gets dblock from its packages has beside its kernel, and what every Debian has. */
+const machinePackages = ["dkms", "e2fsprogs", "fio", "kmod", "procps", "systemd-sysv", "udev"];
+/** So much of it is used where something is written. */
+const machineDiskSize = "8G";
+
 /** A disk image for the VM, found there by its name. */
 export interface DiskImage {
   readonly name: string;
@@ -101,6 +106,22 @@ export async function systemImage(): Promise<DiskImage> {
   const suites = ["bookworm", "bookworm-security"];
   const key = contentHash([], [...suites, ...systemPackages]);
   return await imageOnce("system", key, (file) => debianSystem(suites, systemPackages, file));
+}
+
+/** The disk of a machine with an installed Debian: ext4 with room; that kernel, its headers, and DKMS. To be copied, not written. */
+export async function machineImage(kernel: Kernel): Promise<string> {
+  const suites = ["bookworm", "bookworm-security"];
+  const packages = [...machinePackages, `linux-image-${kernel.release}`, `linux-headers-${kernel.release}`];
+  const key = contentHash([], [...suites, ...packages, machineDiskSize]);
+  const { file } = await imageOnce("machine", key, async (file) => {
+    await debianSystem(suites, packages, file);
+    await run(["tune2fs", "-O", "extents,dir_index,has_journal", file]);
+    await run(["truncate", `--size=${machineDiskSize}`, file]);
+    // It ends with 1 where it has mended something, such as an index that folders do not have yet.
+    await run(["bash", "-c", 'e2fsck -f -y -D "$1" || [ $? = 1 ]', "bash", file]);
+    await run(["resize2fs", file]);
+  });
+  return file;
 }
 
 /** An image of a folder's content. */

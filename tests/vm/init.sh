@@ -31,35 +31,44 @@ done
 for dir in usr bin sbin lib lib64 etc; do
     /busybox ln -s "/base/$dir" "/$dir"
 done
-/busybox mount -t ext4 -o ro /disks/modules "/base/usr/lib/modules"
+[ -e /disks/modules ] && /busybox mount -t ext4 -o ro /disks/modules "/base/usr/lib/modules"
 [ -e /disks/program ] && /busybox mount -t ext4 -o ro /disks/program /program &&
     /busybox ln -s /program/dblock-ramdisk /program/dblock /project/
 
-# A whole Debian: what is written to it stays in memory. systemd takes over, and runs the command as a service.
-if [ -e /disks/system ]; then
-    /busybox mkdir /lower /upper /system
-    /busybox mount -t ext4 -o ro /disks/system /lower
-    /busybox mount -t tmpfs tmpfs /upper
-    /busybox mkdir /upper/tree /upper/work
-    /busybox mount -t overlay -o lowerdir=/lower,upperdir=/upper/tree,workdir=/upper/work overlay /system
-    for dir in proc sys dev base program project usr/lib/modules etc/udev/rules.d; do
-        /busybox mkdir -p "/system/$dir"
-    done
+# A whole Debian. What is written to that of the tests stays in memory; the disk "machine" keeps it, has a kernel's modules, and
+# gets dblock from packages. systemd takes over, and runs the command as a service.
+if [ -e /disks/system ] || [ -e /disks/machine ]; then
+    /busybox mkdir /system
+    if [ -e /disks/machine ]; then
+        /busybox mount -t ext4 /disks/machine /system
+        /busybox mkdir -p /system/var/log/journal
+    else
+        /busybox mkdir /lower /upper
+        /busybox mount -t ext4 -o ro /disks/system /lower
+        /busybox mount -t tmpfs tmpfs /upper
+        /busybox mkdir /upper/tree /upper/work
+        /busybox mount -t overlay -o lowerdir=/lower,upperdir=/upper/tree,workdir=/upper/work overlay /system
+        /busybox mkdir -p /system/usr/lib/modules /system/etc/udev/rules.d
+        /busybox mount --bind /base/usr/lib/modules /system/usr/lib/modules
+        /busybox cp /project/kmod/60-dblock.rules /system/etc/udev/rules.d
+    fi
     for dir in proc sys dev base program project; do
+        /busybox mkdir -p "/system/$dir"
         /busybox mount --bind "/$dir" "/system/$dir"
     done
-    /busybox mount --bind /base/usr/lib/modules /system/usr/lib/modules
-    /busybox ln -s /base/usr /system/data
-    /busybox ln -s /base/usr/local/bin/deno /system/usr/local/bin/deno
+    /busybox ln -sfn /base/usr /system/data
+    /busybox ln -sf /base/usr/local/bin/deno /system/usr/local/bin/deno
     /busybox cp /command /plan.json /system
     /busybox cp /project/tests/vm/runner.service /system/etc/systemd/system
-    /busybox ln -s ../runner.service /system/etc/systemd/system/multi-user.target.wants
-    /busybox cp /project/kmod/60-dblock.rules /system/etc/udev/rules.d
+    # A machine that keeps its disk ends as anybody's.
+    [ -e /disks/machine ] && /busybox sed -i 's/reboot --force --force/systemctl reboot --no-block/' /system/etc/systemd/system/runner.service
+    /busybox ln -sf ../runner.service /system/etc/systemd/system/multi-user.target.wants
     # With a name of its own it is not at its first boot, at which it would ask for a password.
-    /busybox tr -d - </proc/sys/kernel/random/uuid >/system/etc/machine-id
+    /busybox grep -qs '^[0-9a-f]*$' /system/etc/machine-id ||
+        /busybox tr -d - </proc/sys/kernel/random/uuid >/system/etc/machine-id
     # Nobody logs in, and nothing is to be done at a time of the day.
     for unit in getty.target timers.target; do
-        /busybox ln -s /dev/null "/system/etc/systemd/system/$unit"
+        /busybox ln -sf /dev/null "/system/etc/systemd/system/$unit"
     done
     cd /system || exit
     /busybox mount --move . /

@@ -151,18 +151,11 @@ async function unpackKernel(source: KernelSource, rootDir: string): Promise<void
   }
   const release = image.replace("linux-image-", "");
   console.error(`unpacking Debian's kernel ${release}`);
-  const packages = new Set<string>();
-  const pending = [image, `linux-headers-${release}`];
-  for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
-    if (packages.has(name)) continue;
-    packages.add(name);
-    const wanted = /^linux-(headers|kbuild|binary|modules|base-\d)/;
-    pending.push(...(await apt.depends(name)).filter((dependency) => wanted.test(dependency)));
-  }
+  const packages = await packagesOfKernel(apt, release);
   // The programs that build modules run here, whatever the modules are for.
   const isForeign = source.architecture !== undefined;
-  const tools = isForeign ? [...packages].filter((name) => name.startsWith("linux-kbuild-")) : [];
-  await apt.unpack([...packages].filter((name) => !tools.includes(name)), rootDir);
+  const tools = isForeign ? packages.filter((name) => name.startsWith("linux-kbuild-")) : [];
+  await apt.unpack(packages.filter((name) => !tools.includes(name)), rootDir);
   if (isForeign) await new Apt(`kernel-${source.version}-tools`, source.suites).unpack(tools, rootDir);
   if (source.toolchain === undefined) {
     await relocateHeaders(rootDir, release);
@@ -173,6 +166,25 @@ async function unpackKernel(source: KernelSource, rootDir: string): Promise<void
   }
   await run(["depmod", "--basedir", rootDir, release]);
   await Deno.writeTextFile(join(rootDir, "release"), release);
+}
+
+/** A kernel, its headers, and what of the same sources they depend on. */
+async function packagesOfKernel(apt: Apt, release: string): Promise<string[]> {
+  const packages = new Set<string>();
+  const pending = [`linux-image-${release}`, `linux-headers-${release}`];
+  for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
+    if (packages.has(name)) continue;
+    packages.add(name);
+    const wanted = /^linux-(headers|kbuild|binary|modules|base-\d)/;
+    pending.push(...(await apt.depends(name)).filter((dependency) => wanted.test(dependency)));
+  }
+  return [...packages];
+}
+
+/** Downloads the packages of one of the kernels that are tested on Debian, its headers included, into a folder. */
+export async function downloadKernel({ version, release }: Kernel, dir: string): Promise<void> {
+  const apt = new Apt(`kernel-${version}`, kernelSources.find((source) => source.version === version)!.suites);
+  await apt.download(await packagesOfKernel(apt, release), dir);
 }
 
 /** Makes the headers' makefile find its other half relative to itself instead of in the system's /usr/src. */

@@ -1,6 +1,6 @@
 /**
  * The parts of a test run that happen on the host: static checks and the suites of `deno test`. Nothing here starts a VM,
- * though the suite "vm", the harness's own test, does so by itself.
+ * though the suites "vm", the harness's own test, and "installed" do so by themselves.
  */
 import { join } from "node:path";
 import { buildDir, exists, listFiles, projectDir } from "./host.ts";
@@ -11,7 +11,7 @@ const denoScript = join(projectDir, "src/build/deno.sh");
 const silenceLimitMs = 300_000;
 
 /** Suites of `deno test`, quick ones first; "device" runs in the VM. */
-export const suiteNames = ["unit", "abi", "sim", "interop", "vm", "device"] as const;
+export const suiteNames = ["unit", "abi", "sim", "interop", "vm", "installed", "device"] as const;
 
 /** What the package offers: its documentation is checked. */
 const { exports: entryPoints } = JSON.parse(Deno.readTextFileSync(join(projectDir, "deno.json")));

@@ -29,6 +29,11 @@ export interface VmOptions {
   readonly memoryMiB?: number | undefined;
   /** A whole Debian, with systemd and udev; the command is a service of it. @default false */
   readonly debian?: boolean | undefined;
+  /**
+   * A disk with an installed Debian, which is the machine; what it writes stays there. The command is a service of it, and after it
+   * the machine reboots as anybody's does, which ends the VM.
+   */
+  readonly diskFile?: string | undefined;
   /** Further words of the kernel's command line. */
   readonly extraCmdline?: string | undefined;
   /** A network card: this machine's addresses, but those of loopback, are reached from the VM, and nothing reaches the VM. @default false */
@@ -64,6 +69,8 @@ export interface VmResult {
   /** Why it failed or was lost, in one line. Empty on pass. */
   readonly reason: string;
   readonly seconds: number;
+  /** Of these, from the command's end on, as an idle machine counts time; undefined if the command did not come to its end. */
+  readonly endSeconds: number | undefined;
   /** Everything the command printed. */
   readonly output: string;
   /** What the kernel printed. */
@@ -126,7 +133,9 @@ export function canHaveDebian(kernel: Kernel): boolean {
 /** Boots, runs, and always ends QEMU. */
 export async function runVm(options: VmOptions): Promise<VmResult> {
   const runDir = await makeRunDir(options.kernel);
-  const images = [await userlandImage(options.kernel.architecture), await modulesImage(options.kernel)];
+  const images = [await userlandImage(options.kernel.architecture)];
+  // An installed Debian has its kernel's modules.
+  if (options.diskFile === undefined) images.push(await modulesImage(options.kernel));
   if (options.programFile !== undefined) images.push(await programImage(options.programFile));
   if (options.debian) images.push(await systemImage());
   const files = options.interactive ? { ...options.files, "/interactive": "" } : options.files;
@@ -136,6 +145,7 @@ export async function runVm(options: VmOptions): Promise<VmResult> {
 
   using pacePipe = options.tellsPace ? await PacePipe.make(runDir) : undefined;
   const started = performance.now();
+  const exitFile = join(runDir, "exit");
   const [program, ...args] = await qemuCommand(options, runDir, initramfs, images);
   // --pdeathsig: no QEMU outlives this process, however it ends.
   const qemu = new Deno.Command("setpriv", {
@@ -168,12 +178,14 @@ export async function runVm(options: VmOptions): Promise<VmResult> {
   const contention = new Contention(qemu.pid);
   const clock = new PacedClock();
   let sampledAt = started;
+  let commandEndMs: number | undefined;
   try {
     while (!ended) {
       await Promise.race([qemuEnd, sleep(pollIntervalMs)]);
       output.poll();
       report.poll();
       timedOut = clock.tick() > options.timeoutMs;
+      if (commandEndMs === undefined && exists(exitFile) && Deno.statSync(exitFile).size > 0) commandEndMs = clock.ms;
       if (performance.now() - sampledAt >= paceIntervalMs) {
         sampledAt = performance.now();
         clock.slowness = contention.sample();
@@ -192,7 +204,7 @@ export async function runVm(options: VmOptions): Promise<VmResult> {
     await Deno.remove(initramfs);
   }
 
-  const statusText = exists(join(runDir, "exit")) ? Deno.readTextFileSync(join(runDir, "exit")).trim() : "";
+  const statusText = exists(exitFile) ? Deno.readTextFileSync(exitFile).trim() : "";
   const status = statusText === "" ? undefined : Number(statusText);
   const consoleLog = exists(join(runDir, "console.log")) ? Deno.readTextFileSync(join(runDir, "console.log")) : "";
   let reason = "";
@@ -207,6 +219,7 @@ export async function runVm(options: VmOptions): Promise<VmResult> {
     status: lost ? undefined : status,
     reason,
     seconds: (performance.now() - started) / 1000,
+    endSeconds: commandEndMs === undefined ? undefined : (clock.tick() - commandEndMs) / 1000,
     output: output.text,
     consoleLog,
     runDir,
@@ -243,8 +256,8 @@ async function qemuCommand(
     ...["-chardev", `file,id=${name},path=${join(runDir, file)}`],
     ...["-device", `virtserialport,chardev=${name},name=${name}`],
   ];
-  const disk = (image: { readonly name: string; readonly file: string }) => [
-    ...["-drive", `if=none,id=${image.name},file=${image.file},format=raw,readonly=on,cache=unsafe`],
+  const disk = (image: { readonly name: string; readonly file: string }, readonly = "on") => [
+    ...["-drive", `if=none,id=${image.name},file=${image.file},format=raw,readonly=${readonly},cache=unsafe`],
     ...["-device", `virtio-blk-pci,drive=${image.name},serial=${image.name}`],
   ];
   const cmdline = [
@@ -271,7 +284,8 @@ async function qemuCommand(
     ...port("exit", "exit"),
     ...(options.tellsPace ? PacePipe.qemuArgs(runDir) : []),
     ...(options.network ? ["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network"] : []),
-    ...images.flatMap(disk),
+    ...images.flatMap((image) => disk(image)),
+    ...(options.diskFile === undefined ? [] : disk({ name: "machine", file: options.diskFile }, "off")),
   ];
 }
 
