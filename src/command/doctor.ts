@@ -68,11 +68,12 @@ async function examineModule(root: string, isRoot: boolean): Promise<Finding[]> 
     const lockdown = lockdownOf(root);
     const load: Finding = { what: `module: not loaded (kernel ${release})`, mend: howToLoad(root, release) };
     if (lockdown === "none") return [load, KERNEL_NBD];
-    const what = `lockdown: ${lockdown}, so the kernel loads only modules that are signed`;
-    return [load, {
-      what,
-      mend: "sign kmod/dblock.ko with a key that the machine trusts (mokutil), or turn Secure Boot off",
-    }, KERNEL_NBD];
+    const cause = isSecureBoot(root) ? "Secure Boot is on" : `lockdown: ${lockdown}`;
+    return [
+      load,
+      { what: `${cause}: the kernel loads only modules that are signed`, mend: howToSign(root) },
+      KERNEL_NBD,
+    ];
   }
   if (!isRoot) return [{ what: `module: loaded (kernel ${release})` }];
   try {
@@ -95,6 +96,25 @@ function howToLoad(root: string, release: string): string {
   }
   if (!exists(`${root}/var/lib/dkms/dblock`)) return "sudo make load";
   return `sudo apt-get install linux-headers-${release} && sudo dkms autoinstall && sudo modprobe dblock`;
+}
+
+/** The key that DKMS signs with, if it does, has to be one that the machine trusts. */
+function howToSign(root: string): string {
+  const key = "/var/lib/dkms/mok.pub";
+  if (!exists(root + key)) {
+    return "sign dblock.ko with a key that mokutil --import has enrolled, or turn Secure Boot off";
+  }
+  return `sudo mokutil --import ${key}, then reboot, and enroll the key when the firmware asks`;
+}
+
+/** What the firmware says: four bytes of attributes, and a 1 behind them. */
+function isSecureBoot(root: string): boolean {
+  try {
+    const name = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+    return Deno.readFileSync(`${root}/sys/firmware/efi/efivars/${name}`)[4] === 1;
+  } catch {
+    return false;
+  }
 }
 
 /** "none", "integrity" or "confidentiality". */

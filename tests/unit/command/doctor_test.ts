@@ -27,8 +27,15 @@ Deno.test("dblock doctor tells a module that is not loaded from one that may not
   assertStringIncludes(open, "module: not loaded");
   assertStringIncludes(open, "\n       sudo make load");
   assertEquals(open.includes("lockdown"), false);
-  const locked = await foundOn({ ...modules, "/sys/kernel/security/lockdown": "none [integrity] confidentiality" });
-  assertStringIncludes(locked, "WRONG  lockdown: integrity");
+  const lockdown = { ...modules, "/sys/kernel/security/lockdown": "none [integrity] confidentiality" };
+  const signed = ": the kernel loads only modules that are signed\n       ";
+  assertStringIncludes(await foundOn(lockdown), `WRONG  lockdown: integrity${signed}sign dblock.ko with a key`);
+  const secureBoot = await foundOn({
+    ...lockdown,
+    "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c": "\x06\0\0\0\x01",
+    "/var/lib/dkms/mok.pub": "",
+  });
+  assertStringIncludes(secureBoot, `WRONG  Secure Boot is on${signed}sudo mokutil --import /var/lib/dkms/mok.pub`);
 });
 
 Deno.test("dblock doctor says how an installed module is loaded, and what DKMS lacks to build one", async () => {
