@@ -14,7 +14,7 @@ PROGRAM := $(if $(ARCH),.build/dblock-ramdisk-$(ARCH),dblock-ramdisk)
 KERNELS ?= $(if $(filter aarch64,$(ARCH)),6.12-arm64,6.1 6.12)
 
 .DEFAULT_GOAL := all
-.PHONY: all toolchain executable dblock dblock-ramdisk module load unload dist deb clean distclean help
+.PHONY: all toolchain executable dblock dblock-ramdisk module load unload dist deb rpm clean distclean help
 .PHONY: bench test test-all test-debug soak kernel-debug demo vm-shell doctor sparse
 
 ##@ Build
@@ -39,6 +39,9 @@ dist: executable ## one tar.gz with executable, licences and modules for KERNELS
 
 deb: executable ## Debian packages in .build/deb: dblock, and dblock-dkms with the module; ARCH as above
 	@src/build/deb.sh $(PROGRAM)
+
+rpm: executable ## packages for rpm in .build/rpm: dblock, and akmod-dblock with the module's source; ARCH as above
+	@src/build/rpm.sh $(PROGRAM)
 
 ##@ This machine
 
@@ -83,7 +86,7 @@ doctor: ## what is missing on this machine and what to type
 ##@ Clean
 
 clean: ## remove what was built, keep what was downloaded
-	@rm -rf dblock dblock-ramdisk kmod/dblock.ko .build/executable .build/kmod .build/dist .build/deb .build/installed
+	@rm -rf dblock dblock-ramdisk kmod/dblock.ko .build/executable .build/kmod .build/dist .build/deb .build/rpm .build/installed
 
 distclean: clean ## remove everything that is not in the repository
 	@rm -rf .build

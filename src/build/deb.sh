@@ -26,21 +26,10 @@ export SOURCE_DATE_EPOCH
 deb=${OUTPUT:-$root/.build/deb}
 stage="$deb/dblock-$version"
 rm -rf "$deb"
-mkdir -p "$stage/kmod/uapi"
-
+src/build/stage.sh "$stage" "$program"
 cp -r src/build/debian "$stage/debian"
-cp "$program" "$stage/dblock"
-cp kmod/Kbuild kmod/*.c kmod/*.h "$stage/kmod/"
-rm -f "$stage"/kmod/*.mod.c
-cp kmod/uapi/*.h "$stage/kmod/uapi/"
-cp README.md "$stage/"
-cp src/build/systemd/dblock-generator "$stage/"
-cp src/build/systemd/dblock@.service "$stage/debian/dblock@.service"
-cp kmod/60-dblock.rules "$stage/debian/dblock.udev"
-mkdir "$stage/modules-load.d"
-echo dblock >"$stage/modules-load.d/dblock.conf"
-src/build/deno.sh run --allow-all src/build/manual/main.ts "$stage/man"
-src/build/deno.sh run --allow-all src/build/completion/main.ts "$stage/completion"
+mv "$stage/dblock@.service" "$stage/debian/dblock@.service"
+mv "$stage/60-dblock.rules" "$stage/debian/dblock.udev"
 
 cat >"$stage/debian/changelog" <<END
 dblock ($version) unstable; urgency=medium

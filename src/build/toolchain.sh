@@ -3,7 +3,7 @@
 # It builds nothing of the project itself. Quick when everything is there; safe to run twice at once.
 #
 #   src/build/toolchain.sh          everything
-#   src/build/toolchain.sh package  that, and what makes packages
+#   src/build/toolchain.sh package  that, and what makes packages of Debian; rpm: of other distributions
 #   src/build/toolchain.sh deno     Deno only: enough for the unit tests
 set -eu
 
@@ -83,7 +83,8 @@ if command -v flock >/dev/null 2>&1; then flock 9; fi
 
 if [ "${1:-all}" != deno ]; then
     lists="$root/src/build/host-tools.txt"
-    [ "${1:-all}" != package ] || lists="$lists $root/src/build/package-tools.txt"
+    extra="$root/src/build/${1:-all}-tools.txt"
+    [ ! -e "$extra" ] || lists="$lists $extra"
     # shellcheck disable=SC2086
     packages=$(missing_packages $lists)
     [ -z "$packages" ] || install_packages "$packages"

@@ -85,7 +85,13 @@ export class Machine implements AsyncDisposable {
 }
 
 /** What the packages are made of, beside the program. */
-const packageSources = ["src/build/deb.sh", "src/build/debian", "src/build/systemd", "src/build/manual"].concat(
+const packageSources = [
+  "src/build/deb.sh",
+  "src/build/stage.sh",
+  "src/build/debian",
+  "src/build/systemd",
+  "src/build/manual",
+].concat(
   ["src/build/completion", "kmod", "README.md", "deno.json"],
 );
 

@@ -1,0 +1,55 @@
+#!/bin/sh
+# Builds packages for distributions with rpm, in .build/rpm/: dblock, and akmod-dblock, which has the module's source package for
+# akmods; then asks rpmlint about them. What has to be made first is the executable, by `make`.
+#
+#   src/build/rpm.sh dblock-ramdisk            make rpm
+set -eu
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+cd "$root"
+program=${1:?Usage: src/build/rpm.sh PROGRAM}
+"$root/src/build/toolchain.sh" rpm
+[ -x "$program" ] || { echo "Cannot make the packages: no ./$program; type: make rpm" >&2; exit 1; }
+
+case $(od -An -tu2 -j18 -N2 "$program" | tr -d ' ') in
+62) arch=x86_64 ;;
+183) arch=aarch64 ;;
+*) echo "Cannot make the packages: ./$program is for a machine that is not known here" >&2; exit 1 ;;
+esac
+
+version=${VERSION:-$(sed -n 's/^ *"version": *"\(.*\)".*/\1/p' deno.json)}
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 1)
+export SOURCE_DATE_EPOCH
+out="$root/.build/rpm"
+stage="$out/stage"
+rm -rf "$out"
+mkdir -p "$stage"
+src/build/stage.sh "$stage" "$program"
+
+# build WHAT SPEC WORDS…: rpmbuild, with everything it makes below $out. A spec of another distribution's tools is not looked for here.
+build() {
+    what=$1
+    spec=$2
+    shift 2
+    rpmbuild "$what" --nodeps --target "$arch" --define "_topdir $out/work" --define "_rpmdir $out" \
+        --define "_sourcedir $stage" --define "_srcrpmdir $stage" --define "_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm" \
+        --define "dblock_version $version" --define "stage $stage" "$@" "$spec" >>"$out/build.log" 2>&1 ||
+        { tail -20 "$out/build.log" >&2; echo "Cannot make the packages: .build/rpm/build.log says why" >&2; exit 1; }
+}
+
+name="dblock-kmod-$version"
+# The specification in the source package is read again on another machine, which knows no version but that in it.
+sed -e "s/%{dblock_version}/$version/" -e "/^%changelog/,\$ s/%{version}/$version/" src/build/rpm/dblock-kmod.spec >"$stage/dblock-kmod.spec"
+tar -C "$stage" --transform "s#^kmod#$name#" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
+    -czf "$stage/$name.tar.gz" kmod
+build -bs "$stage/dblock-kmod.spec"
+build -bb src/build/rpm/dblock.spec
+mv "$stage/$name-1.src.rpm" "$out/"
+rm -rf "$stage" "$out/work"
+for file in "$out"/*.rpm; do echo "rpm: ${file#"$root/"} ($(du -m "$file" | cut -f1) MiB)"; done
+# What it may say otherwise stands in rpm/rpmlint.toml, with the reason.
+rpmlint --config src/build/rpm/rpmlint.toml "$out"/*.rpm >"$out/rpmlint.log" 2>&1 || true
+if grep -E ': [EW]: ' "$out/rpmlint.log" || ! grep -q ' 0 errors, 0 warnings' "$out/rpmlint.log"; then
+    echo "rpmlint has something to say: .build/rpm/rpmlint.log" >&2
+    exit 1
+fi
