@@ -14,9 +14,12 @@ const [firstKernel, nextKernel] = ["6.1", "6.12"] as const;
 const versions = ["0.0.1", "0.0.2"] as const;
 
 Deno.test("dblock's packages: installed, used, upgraded, rebooted and removed on a whole Debian", async () => {
+  // A suite that says nothing for five minutes is taken for one that hangs; Debian's installation says nothing.
+  const alive = setInterval(() => console.log("packages and a machine are being made"), 60_000);
   let kernel = await fetchKernel(firstKernel);
   const [old, next] = [await packagesOf(versions[0]), await packagesOf(versions[1])];
   await using machine = await Machine.make(kernel);
+  clearInterval(alive);
   await machine.put("old", [old.dblock, old.dkms]);
   await machine.put("new", isLong ? [next.dblock, next.dkms] : [next.dblock]);
   // A compiler on an emulated processor takes minutes.
