@@ -30,6 +30,8 @@ export const KEPT_MS = 300_000;
 const LEASE_MS = 10_000;
 /** A server that takes longer misses a look. */
 const ANSWER_MS = 700;
+/** So long after its last answer, a server that is there is said not to answer. */
+const SILENT_MS = 5_000;
 /** Nothing of a second is known after a look that came so late: the program was stopped, or the machine slept. */
 const LATE_MS = 5_000;
 
@@ -141,16 +143,25 @@ export class Lookout implements Disposable {
       this.#before = undefined;
       return { timeMs: Date.now(), disks: [], activities: {}, happenings: [], notes: [describe(error)] };
     }
-    const seen = figures.map((one): Seen => ({ ...one, ...this.#ofKernel(one) }));
+    const now = monotonicMs();
+    const seen = figures.map((one): Seen => ({ ...one, atMs: now, ...this.#ofKernel(one) }));
+    const all = [...seen, ...this.#late(seen, now)];
     const look: Look = {
       timeMs: Date.now(),
-      monotonicMs: monotonicMs(),
-      disks: new Map(seen.map((disk) => [keyOf(disk), disk])),
+      disks: new Map(all.map((disk) => [keyOf(disk), disk])),
     };
     this.#forgetGone(look);
     const moment = this.#momentOf(look);
     this.#before = look;
     return moment;
+  }
+
+  /** Disks whose server is there and has not answered in time: as they were. */
+  #late(seen: readonly Seen[], nowMs: number): Seen[] {
+    const answered = new Set(seen.map(({ pid }) => pid));
+    return [...this.#before?.disks.values() ?? []].filter(({ transport, pid, atMs }) =>
+      transport !== "dblock.ko" && pid !== undefined && !answered.has(pid) && isAlive(pid) && nowMs - atMs < SILENT_MS
+    );
   }
 
   /** Those that can be asked. */
@@ -163,11 +174,13 @@ export class Lookout implements Disposable {
 
   #momentOf(look: Look): Moment {
     const before = this.#before;
-    const passedMs = before === undefined ? Infinity : look.monotonicMs - before.monotonicMs;
     const activities: Record<string, Activity> = {};
     for (const [key, disk] of look.disks) {
-      const from = passedMs > LATE_MS ? undefined : before?.disks.get(key);
-      activities[key] = activityBetween(from, disk, passedMs / 1000);
+      const from = before?.disks.get(key);
+      const passedMs = disk.atMs - (from?.atMs ?? -Infinity);
+      // Nothing is known of a disk that is late; when it has answered, of all the time since.
+      const isKnown = passedMs > 0 && passedMs <= LATE_MS;
+      activities[key] = activityBetween(isKnown ? from : undefined, disk, passedMs / 1000);
     }
     return {
       timeMs: look.timeMs,

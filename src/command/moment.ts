@@ -13,6 +13,8 @@ import type { Places } from "./places.ts";
 
 /** A disk as it was seen. */
 export interface Seen extends DiskFigures {
+  /** When, on a clock that never goes back; earlier than the look if its server did not answer in time. */
+  readonly atMs: number;
   /** What the kernel has counted; undefined where it measures nothing. */
   readonly latencies?: Cells | undefined;
   readonly places?: Places | undefined;
@@ -22,8 +24,6 @@ export interface Seen extends DiskFigures {
 export interface Look {
   /** When, since 1970. */
   readonly timeMs: number;
-  /** When, on a clock that never goes back. */
-  readonly monotonicMs: number;
   /** By {@linkcode keyOf}. */
   readonly disks: ReadonlyMap<string, Seen>;
 }

@@ -132,6 +132,31 @@ Deno.test({
 });
 
 Deno.test({
+  name: "a server that is stopped holds up no other: it is said, and its disk comes back",
+  ignore,
+  async fn() {
+    const stopped = (await served("stopped")).server;
+    await using _stopped = stopped;
+    await using _running = (await served("running")).server;
+    await using top = await topWeb();
+    const told: string[] = [];
+    let looks = 0;
+    for await (const { event, data } of messages(top.url)) {
+      if (event === "beginning") continue;
+      const { disks, happenings } = data as Moment;
+      told.push(...happenings.filter(({ disk }) => disk === "stopped").map(({ text }) => text));
+      assert(disks.some(({ name }) => name === "running"), "the other one is there at each look");
+      if (++looks === 2) Deno.kill(stopped.pid, "SIGSTOP");
+      if (told.length === 1) Deno.kill(stopped.pid, "SIGCONT");
+      if (told.length === 2) break;
+      assert(looks < 60, "nothing is said");
+    }
+    assertEquals(told[0], `is gone, or process ${stopped.pid} does not answer`);
+    assertMatch(told[1]!, /^is there: 64 MiB/);
+  },
+});
+
+Deno.test({
   name:
     "the page shows disks at work, an error, and a death; dark, light, on a phone; and loads nothing from elsewhere",
   ignore,

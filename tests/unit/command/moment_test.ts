@@ -24,6 +24,7 @@ const SIZE = 2 ** 20;
 /** An export, as its meter has it now. */
 function exported(meter: Meter, more: Partial<DiskFigures> = {}): Seen {
   return {
+    atMs: 0,
     disk: "d",
     transport: "nbd",
     sizeBytes: SIZE,
@@ -41,6 +42,7 @@ function device(changes: Parameters<typeof encode<typeof dblock_info>>[1] = {}, 
   const module: DeviceInfo = inWords(decode(dblock_info, encode(dblock_info, fields)));
   const pid = module.server === undefined ? {} : { pid: module.server.pid };
   return {
+    atMs: 0,
     disk: "a",
     transport: "dblock.ko",
     sizeBytes: module.sizeBytes,
@@ -54,7 +56,6 @@ function device(changes: Parameters<typeof encode<typeof dblock_info>>[1] = {}, 
 
 const look = (timeMs: number, ...disks: Seen[]): Look => ({
   timeMs,
-  monotonicMs: timeMs,
   disks: new Map(disks.map((disk) => [keyOf(disk), disk])),
 });
 

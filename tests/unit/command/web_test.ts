@@ -3,9 +3,12 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { UsageError } from "../../../src/command/cli.ts";
 import { parseHttpAddress } from "../../../src/command/http.ts";
+import type { DiskFigures } from "../../../src/command/figures.ts";
 import { Lookout } from "../../../src/command/lookout.ts";
 import { readCommandLine } from "../../../src/command/main.ts";
+import type { Moment } from "../../../src/command/moment.ts";
 import { serveWeb } from "../../../src/command/web.ts";
+import { Meter } from "../../../src/disk/meter.ts";
 
 const SECRET = "0123456789abcdef";
 const tokenPath = await Deno.makeTempFile();
@@ -187,4 +190,26 @@ Deno.test("an end of the page's server ends its streams, and no reader is cut of
   const text = new Response(body).text();
   await server[Symbol.asyncDispose]();
   assertMatch(await text, /^event: beginning\ndata: \{.*\}\n\n/);
+});
+
+Deno.test("a server that misses a look is late, and not gone: its disk stays, and nothing is known of that second", async () => {
+  const meter = new Meter();
+  let isLate = false;
+  const figures = (): DiskFigures[] =>
+    isLate ? [] : [{ disk: "d", transport: "nbd", sizeBytes: 4096, pid: Deno.pid, meter: meter.report(), own: [] }];
+  using lookout = new Lookout(() => Promise.resolve(figures()));
+  const moments: Moment[] = [];
+  const { promise, resolve } = Promise.withResolvers<void>();
+  using _watched = lookout.watch((moment) => {
+    moments.push(moment);
+    isLate = moments.length === 2;
+    meter.addTime(meter.count("read", 0, 512, 0, 4096), 1, 1);
+    if (moments.length === 4) resolve();
+  });
+  await promise;
+  const reads = moments.map(({ disks, activities }) => activities[disks[0]!.key]!.numbers[0]);
+  assertEquals([reads[0], reads[2]], [null, null]);
+  // One read in the second before, two in the two seconds since.
+  for (const value of [reads[1]!, reads[3]!]) assert(value > 0.5 && value < 1.5, `${reads}`);
+  assertEquals(moments.flatMap(({ happenings }) => happenings), []);
 });
