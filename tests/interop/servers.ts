@@ -60,7 +60,8 @@ export function serverKinds(certificates: string): readonly ServerKind[] {
       command: (dir) => {
         const pid = `$(cat ${dir}/pid)`;
         const stop = `trap 'kill ${pid}; exit 0' TERM; while kill -0 ${pid}; do sleep 0.1; done`;
-        return ["sh", ["-c", `nbd-server -C ${dir}/config -p ${dir}/pid; sleep 0.1; ${stop}`]];
+        const wait = `for i in $(seq 600); do [ -s ${dir}/pid ] && break; sleep 0.1; done`;
+        return ["sh", ["-c", `rm -f ${dir}/pid; nbd-server -C ${dir}/config -p ${dir}/pid; ${wait}; ${stop}`]];
       },
       uri: (dir) => `nbd+unix:///disk?socket=${socketOf(dir)}`,
     },
