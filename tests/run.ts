@@ -14,7 +14,15 @@ import { runPortable } from "./vm/portable.ts";
 import { addCounts, type Counts } from "./vm/report.ts";
 import { figureTable, fileTable, kernelTable, type TestedKernel } from "./vm/summary.ts";
 import { canHaveDebian, defaultMemoryMiB } from "./vm/vm.ts";
-import { type HostResult, runCheck, runSuite, staticChecks, suiteFiles, suiteNames } from "./vm/suites.ts";
+import {
+  type HostResult,
+  runCheck,
+  runSuite,
+  staticChecks,
+  suiteFiles,
+  suiteNames,
+  suitesByName,
+} from "./vm/suites.ts";
 
 /** Without --kernel: every device test on this one, */
 const fullKernels = [defaultKernel];
@@ -27,7 +35,7 @@ const smokeScale = 1 / 4;
 const help = `Usage: make test [ARGS="..."]   or   src/build/deno.sh run -A tests/run.ts ...
 
   WORD...            only these: a check (${Object.keys(staticChecks).join(", ")}), a suite (${suiteNames.join(", ")}),
-                     or test files whose path has the word in it
+                     or test files whose path has the word in it; without a word all but ${suitesByName}
   --kernel 6.1,6.12  kernels for the device tests: ${kernelVersions.join(", ")}, all (of these),
                      ${otherKernelNames.join(", ")}, debug, kcsan; without it
                      every device test runs on ${fullKernels.join(", ")}, and a few on ${smokeKernels.join(" and ")}
@@ -114,7 +122,7 @@ function selectFiles(words: readonly string[]): Map<string, string[]> {
     const files = suiteFiles(suite).filter((file) => {
       const hits = words.filter((word) => word === suite || (file.includes(word) && !(word in staticChecks)));
       for (const word of hits) used.add(word);
-      return words.length === 0 || hits.length > 0;
+      return words.length === 0 ? !suitesByName.includes(suite) : hits.length > 0;
     });
     selected.set(suite, files);
   }

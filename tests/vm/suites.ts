@@ -13,6 +13,9 @@ const silenceLimitMs = 300_000;
 /** Suites of `deno test`, quick ones first; "device" runs in the VM. */
 export const suiteNames = ["unit", "abi", "sim", "interop", "vm", "installed", "device"] as const;
 
+/** Runs only if it is asked for: it takes as long as half of all others. */
+export const suitesByName: readonly string[] = ["installed"];
+
 /** What the package offers: its documentation is checked. */
 const { exports: entryPoints } = JSON.parse(Deno.readTextFileSync(join(projectDir, "deno.json")));
 /** deno.json as {@linkcode examplesConfig} writes it for examples. */
