@@ -9,6 +9,7 @@ import type { DeviceState } from "../module/words.ts";
 import type { DiskFigures, Transport } from "./figures.ts";
 import type { Happening } from "./happenings.ts";
 import type { Cells } from "./latency.ts";
+import { type Field, FIELDS, letterOf } from "./page/terms.ts";
 import type { Places } from "./places.ts";
 
 /** A disk as it was seen. */
@@ -52,24 +53,6 @@ export interface Description {
   /** Absent if there is a map. */
   readonly mapAbsence?: MapAbsence;
 }
-
-/** What the numbers of an {@linkcode Activity} are: each second's, but for times (in ms) and what is in flight. */
-export const FIELDS = [
-  "reads",
-  "writes",
-  "others",
-  "readBytes",
-  "writeBytes",
-  "p50Ms",
-  "p90Ms",
-  "p99Ms",
-  "maxMs",
-  "inFlight",
-  "errors",
-] as const;
-
-/** One of them. */
-export type Field = typeof FIELDS[number];
 
 /** What a disk did between two looks. A page has hundreds of these for each disk, so they are short. */
 export interface Activity {
@@ -242,13 +225,6 @@ function rounded(value: number): number {
   return value >= 1000 ? Math.round(value) : Number(value.toPrecision(3));
 }
 
-/** The letter of a piece of which nothing was read or written. */
-const LEVEL_0 = "0".charCodeAt(0);
-/** Up to this many bytes a second have level 1; each level more is half a doubling. */
-const LEVEL_BYTES = 512;
-/** So that a letter is one of 7 bits: 1 TB a second. */
-const LEVEL_MAX = 62;
-
 /** How much was read or written of each piece of a disk: a letter each, "0" for nothing; empty if there was nothing at all. */
 export function levelsOf(
   before: readonly number[] | undefined,
@@ -256,13 +232,13 @@ export function levelsOf(
   seconds: number,
 ): string {
   if (before === undefined || now === undefined) return "";
-  let levels = "";
+  const nothing = letterOf(0);
+  let letters = "";
   let isEmpty = true;
   for (let i = 0; i < MAP_CELLS; i++) {
-    const bytes = ((now[i] ?? 0) - (before[i] ?? 0)) / seconds;
-    const level = bytes <= 0 ? 0 : Math.max(1, Math.min(LEVEL_MAX, 1 + Math.round(2 * Math.log2(bytes / LEVEL_BYTES))));
-    if (level > 0) isEmpty = false;
-    levels += String.fromCharCode(LEVEL_0 + level);
+    const letter = letterOf(((now[i] ?? 0) - (before[i] ?? 0)) / seconds);
+    if (letter !== nothing) isEmpty = false;
+    letters += letter;
   }
-  return isEmpty ? "" : levels;
+  return isEmpty ? "" : letters;
 }

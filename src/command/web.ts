@@ -23,6 +23,7 @@ import plotStyle from "./page/uplot/uPlot.min.css" with { type: "text" };
 import plotText from "./page/uplot/uPlot.iife.min.js" with { type: "text" };
 import plotLicence from "./page/uplot/LICENSE" with { type: "text" };
 import styleText from "./page/page.css" with { type: "text" };
+import termsText from "./page/terms.ts" with { type: "text" };
 import unitsText from "./page/units.ts" with { type: "text" };
 import htmlText from "./page/index.html" with { type: "text" };
 
@@ -74,6 +75,7 @@ const FILES: Readonly<Record<string, readonly [type: string, text: () => string]
   "/control.ts": [SCRIPT, () => stripTypeScriptTypes(controlText)],
   "/map.ts": [SCRIPT, () => stripTypeScriptTypes(mapText)],
   "/model.ts": [SCRIPT, () => stripTypeScriptTypes(modelText)],
+  "/terms.ts": [SCRIPT, () => stripTypeScriptTypes(termsText)],
   "/units.ts": [SCRIPT, () => stripTypeScriptTypes(unitsText)],
   "/uplot/uPlot.iife.min.js": [SCRIPT, () => plotText],
   "/uplot/uPlot.min.css": [STYLE, () => plotStyle],

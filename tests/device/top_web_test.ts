@@ -3,7 +3,8 @@
 // interop/top_web's.
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { Beginning } from "../../src/command/lookout.ts";
-import { type Activity, type Description, FIELDS, type Moment } from "../../src/command/moment.ts";
+import type { Activity, Description, Moment } from "../../src/command/moment.ts";
+import { FIELDS } from "../../src/command/page/terms.ts";
 import { exists, sh, waitFor } from "./harness.ts";
 import { Running } from "./running.ts";
 import { Serving } from "./serving.ts";

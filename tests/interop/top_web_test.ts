@@ -5,7 +5,8 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { DiskFigures } from "../../src/command/figures.ts";
 import { type Beginning, Lookout } from "../../src/command/lookout.ts";
-import { FIELDS, type Moment } from "../../src/command/moment.ts";
+import type { Moment } from "../../src/command/moment.ts";
+import { FIELDS } from "../../src/command/page/terms.ts";
 import { serveWeb } from "../../src/command/web.ts";
 import { DBLOCK_DEVICE_DIRECT, dblock_info } from "../../src/module/abi.ts";
 import { inWords } from "../../src/module/info.ts";

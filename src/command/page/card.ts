@@ -3,9 +3,10 @@
 /** A disk on the page: its name, its numbers, its plots and its map. Plots are drawn only while they can be seen. */
 import { chartData, type ChartKind, CHARTS, makeChart, makeMap, mapData, type Plot } from "./charts.ts";
 import { spotAt } from "./map.ts";
-import { type Disk, focusOf, type Model, PIECES } from "./model.ts";
+import { type Disk, focusOf, type Model } from "./model.ts";
+import { type Field, PIECES } from "./terms.ts";
 import { formatBytes, formatCount, formatMs, formatTime } from "./units.ts";
-import type { Field, MapAbsence } from "../moment.ts";
+import type { MapAbsence } from "../moment.ts";
 
 const CHART_HEIGHT = 150;
 const MAP_HEIGHT = 190;

@@ -2,9 +2,9 @@
 /// <reference lib="dom" />
 /** The plots of a disk, by uPlot: what each has on its axes and which lines. Which disk, and when, is card.ts. */
 import { type MapColours, paint } from "./map.ts";
-import { type Disk, type Model, PIECES } from "./model.ts";
+import type { Disk, Model } from "./model.ts";
+import { type Field, PIECES } from "./terms.ts";
 import { BYTE_STEPS, byteTicks, COUNT_STEPS, countTicks, formatMs, formatTime } from "./units.ts";
-import type { Field } from "../moment.ts";
 
 /** What is used of uPlot, which a script of its own has made global. */
 interface Plot {

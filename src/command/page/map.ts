@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** The map of a disk: where reads and writes land, over time. It paints pixels; the axes around it are uPlot's. */
-import { bytesOfLevel, type Disk, levelOf, PIECES } from "./model.ts";
+import type { Disk } from "./model.ts";
+import { bytesOfLevel, levelOf, PIECES } from "./terms.ts";
 
 /** Colours as three numbers from 0 to 255. */
 export interface MapColours {

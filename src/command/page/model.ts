@@ -1,30 +1,14 @@
 // SPDX-License-Identifier: MIT
 /** What the page knows: the last minutes of each disk, as columns of numbers for plots. Pure; runs in a browser. */
 import type { Beginning } from "../lookout.ts";
-import type { Activity, Description, Field, Moment } from "../moment.ts";
+import type { Activity, Description, Moment } from "../moment.ts";
 import type { Happening } from "../happenings.ts";
-
-/** The numbers of an activity, in their order: FIELDS of moment.ts, which a browser cannot import. */
-export const FIELDS: readonly Field[] = [
-  "reads",
-  "writes",
-  "others",
-  "readBytes",
-  "writeBytes",
-  "p50Ms",
-  "p90Ms",
-  "p99Ms",
-  "maxMs",
-  "inFlight",
-  "errors",
-];
+import { bytesOfLevel, type Field, FIELDS, levelOf, PIECES } from "./terms.ts";
 
 /** Between moments that are further apart, lines are broken: nobody looked. */
 const GAP_S = 3.5;
 const SHOWN_MIN_S = 60;
 const HAPPENINGS_MAX = 200;
-const LEVEL_0 = "0".charCodeAt(0);
-const LEVEL_BYTES = 512;
 
 /** A disk with its last minutes: each array is as long as `Model.times`. */
 export interface Disk {
@@ -119,19 +103,6 @@ function emptyDisk(description: Description, length: number): Disk {
   const [reads, writes] = [Array<string>(length).fill(""), Array<string>(length).fill("")];
   return { description, columns: columns as Record<Field, (number | null)[]>, reads, writes };
 }
-
-/** The level of a piece: 0 for nothing. */
-export function levelOf(letters: string, piece: number): number {
-  return letters === "" ? 0 : letters.charCodeAt(piece) - LEVEL_0;
-}
-
-/** About how many bytes a second a level is. */
-export function bytesOfLevel(level: number): number {
-  return level === 0 ? 0 : LEVEL_BYTES * 2 ** ((level - 1) / 2);
-}
-
-/** How many pieces a map has: letters of one moment. */
-export const PIECES = 256;
 
 /** Where most of it was: the smallest run of pieces with at least half of what was read and written. */
 export interface Focus {

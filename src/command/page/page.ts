@@ -7,7 +7,8 @@ import { type Disk, Model } from "./model.ts";
 import { counted, formatBytes, formatCount, formatTime } from "./units.ts";
 import type { Happening } from "../happenings.ts";
 import type { Beginning } from "../lookout.ts";
-import type { Field, Moment } from "../moment.ts";
+import type { Moment } from "../moment.ts";
+import type { Field } from "./terms.ts";
 
 const COLUMNS: readonly Field[] = [
   "reads",

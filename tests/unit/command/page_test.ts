@@ -3,9 +3,10 @@
 import { assert, assertEquals } from "@std/assert";
 import { parseSize } from "../../../src/command/cli.ts";
 import type { Beginning } from "../../../src/command/lookout.ts";
-import { type Description, FIELDS, type Moment } from "../../../src/command/moment.ts";
+import type { Description, Moment } from "../../../src/command/moment.ts";
 import { paint, spotAt } from "../../../src/command/page/map.ts";
-import { type Disk, focusOf, Model, PIECES } from "../../../src/command/page/model.ts";
+import { type Disk, focusOf, Model } from "../../../src/command/page/model.ts";
+import { FIELDS, PIECES } from "../../../src/command/page/terms.ts";
 import {
   BYTE_STEPS,
   byteTicks,
