@@ -172,9 +172,14 @@ async function removeOld(imagesDir: string, name: string, keep: string): Promise
   for (const entry of Deno.readDirSync(imagesDir)) {
     if (!entry.isDirectory || !entry.name.startsWith(`${name}-`) || entry.name === keep) continue;
     const dir = join(imagesDir, entry.name);
-    if (Date.now() - Deno.statSync(dir).mtime!.getTime() < oldImageMs) continue;
-    await Deno.remove(dir, { recursive: true });
-    await Deno.remove(`${dir}.lock`).catch(() => {});
+    try {
+      if (Date.now() - Deno.statSync(dir).mtime!.getTime() < oldImageMs) continue;
+      await Deno.remove(dir, { recursive: true });
+      await Deno.remove(`${dir}.lock`);
+    } catch (error) {
+      // Another VM that starts now removes it, too.
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
   }
 }
 
