@@ -136,8 +136,11 @@ export function isAlive(pid: number): boolean {
   }
 }
 
+/** Answers a question; the signal is that nobody waits for the answer any more. */
+export type Answerer = (question: Question, gone: AbortSignal) => Promise<unknown>;
+
 /** Answers questions about a disk at its socket, until disposed. A question is a line of JSON, and so is the answer. */
-export function answerQuestions(name: string, answer: (question: Question) => Promise<unknown>): Disposable {
+export function answerQuestions(name: string, answer: Answerer): Disposable {
   const path = `${RUN_FOLDER}/${name}.sock`;
   Deno.mkdirSync(path.slice(0, path.lastIndexOf("/")), { recursive: true, mode: 0o700 });
   removeIfThere(path); // a dead server's
@@ -158,9 +161,13 @@ export function answerQuestions(name: string, answer: (question: Question) => Pr
   };
 }
 
-async function answerOne(conn: Deno.UnixConn, answer: (question: Question) => Promise<unknown>): Promise<void> {
+async function answerOne(conn: Deno.UnixConn, answer: Answerer): Promise<void> {
   try {
-    const reply = await answer(JSON.parse(await readLine(conn))).then(
+    const question = JSON.parse(await readLine(conn)) as Question;
+    const gone = new AbortController();
+    // Nobody says a second thing here: what comes is the end.
+    void conn.read(new Uint8Array(1)).catch(() => {}).then(() => gone.abort());
+    const reply = await answer(question, gone.signal).then(
       (value): Answer => ({ answer: value ?? null }),
       (error): Answer => ({ errno: errnoOf(error) ?? 5, message: describe(error) }),
     );

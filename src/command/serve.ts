@@ -197,12 +197,12 @@ export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan)
   const running = new Set(disks);
   const inUse = () => [...running].flatMap((disk) => disk.devices);
   const ended = Promise.all(disks.map((disk) => disk.ended));
-  using _words = leaveWords(disks, left, async () => {
+  using _words = leaveWords(disks, left, async (gone) => {
     if (service === undefined) throw new DblockError("EOPNOTSUPP", "Cannot reload", NO_SERVICE);
     if (servers.length + kernelDisks.length > 0 || asked !== undefined) {
       throw new DblockError("EOPNOTSUPP", "Cannot reload", NOT_IN_DEV);
     }
-    await service.reload(ended);
+    await service.reload(ended, gone);
   });
   using _heard = heedSignals(inUse, { stopping: () => service?.stopping(inUse) ?? Promise.resolve() });
   interrupted[Symbol.dispose]();
@@ -396,7 +396,7 @@ function closeAtSignals(servers: readonly Exporter[]): Disposable {
 function leaveWords(
   disks: readonly ServedDisk[],
   left: ReadonlySet<string>,
-  reload: () => Promise<void>,
+  reload: (gone: AbortSignal) => Promise<void>,
 ): Disposable {
   const stack = new DisposableStack();
   for (const disk of disks) {
@@ -405,7 +405,7 @@ function leaveWords(
         const { words } = disk.plan;
         const named = words.includes("--name") ? words : [...words, "--name", name];
         stack.use(keepStarted({ name, pid: Deno.pid, cwd: Deno.cwd(), words: named }, () => left.has(name)));
-        stack.use(answerQuestions(name, (question) => answer(disk, question, reload)));
+        stack.use(answerQuestions(name, (question, gone) => answer(disk, question, () => reload(gone))));
       } catch (error) {
         complain(`/run/dblock/${name}: ${describe(error)}; nobody can ask this server to resize the disk`);
       }

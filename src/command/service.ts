@@ -14,8 +14,6 @@ import { exists } from "./path.ts";
 const WATCHDOG_SHARE = 3;
 /** How often it is looked whether a disk is still used, or a new server still there. Nobody waits for it but a shutdown. */
 const POLL_MS = 50;
-/** A server that was about to take over, and has not in this time, is given up. A guess: a start takes a second. */
-const RELOAD_MAX_MS = 60_000;
 
 /** This process, as its service manager sees it. */
 export class Service implements Disposable {
@@ -76,9 +74,10 @@ export class Service implements Disposable {
    * disks over. Those who use them notice nothing.
    *
    * @param ended settles when this process serves nothing any more
+   * @param gone nobody waits for the new server any more: it is given up. systemd waits for TimeoutStartSec=
    * @throws {DblockError} why that failed; this process goes on with its disks.
    */
-  async reload(ended: Promise<unknown>): Promise<void> {
+  async reload(ended: Promise<unknown>, gone: AbortSignal): Promise<void> {
     const attempted = "Cannot reload";
     if (this.#successor !== undefined) throw new DblockError("EBUSY", attempted, "another reload is going on");
     this.#manager.tell({ RELOADING: 1, MONOTONIC_USEC: monotonicUs(), STATUS: "new code is about to take over" });
@@ -89,13 +88,12 @@ export class Service implements Disposable {
       const pid = this.#successor = await startDetached(this.#program, args, { ...env, [CALLED_AS]: "dblock" });
       let isReplaced = false;
       void ended.then(() => isReplaced = true);
-      const limitMs = performance.now() + RELOAD_MAX_MS;
-      while (!isReplaced && exists(`/proc/${pid}`) && performance.now() < limitMs) await delay(POLL_MS);
+      while (!isReplaced && exists(`/proc/${pid}`) && !gone.aborted) await delay(POLL_MS);
       if (isReplaced) return;
-      const isLate = exists(`/proc/${pid}`);
-      if (isLate) Deno.kill(pid, "SIGTERM");
-      const wrong = isLate
-        ? `the new server has not taken over after ${RELOAD_MAX_MS / 1000} s`
+      const isThere = exists(`/proc/${pid}`);
+      if (isThere) Deno.kill(pid, "SIGTERM");
+      const wrong = isThere
+        ? "the new server had not taken over when nobody waited any more"
         : "the new server has ended";
       throw new DblockError("EIO", attempted, wrong, { hint: "the one before goes on; the journal has the reason" });
     } catch (error) {

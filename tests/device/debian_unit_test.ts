@@ -6,6 +6,7 @@ import { assert, assertEquals, assertMatch, assertNotEquals, assertStringInclude
 import { DBLOCK_STATE_HELD, DBLOCK_STATE_LIVE } from "../../src/module/abi.ts";
 import { isDebian, journalOf, stateOf } from "./debian.ts";
 import { assertWithin, exists, figure, scaled, sh, waitFor } from "./harness.ts";
+import { Running } from "./running.ts";
 import { infoOf } from "./server.ts";
 import { dblock } from "./serving.ts";
 import { Writer } from "./writer.ts";
@@ -51,6 +52,15 @@ async function configure(name: string, words: string): Promise<void> {
   await sh("systemctl daemon-reload");
 }
 
+/** What systemd is told of units of this one; where that fails, their journal says why. */
+async function systemctl(verb: string, ...names: string[]): Promise<void> {
+  const units = names.map((name) => `dblock@${name}`);
+  const { status, stderr } = await sh(`systemctl ${verb} ${units.join(" ")}`, { check: false });
+  if (status === 0) return;
+  const journals = await Promise.all(units.map(journalOf));
+  throw new Error(`systemctl ${verb} ${names}: ${stderr}${journals.join("\n")}`);
+}
+
 async function untilWritten(name: string): Promise<void> {
   await waitFor("the disk is served", () => infoOf(name)?.state === DBLOCK_STATE_LIVE, 60_000);
   const before = infoOf(name)!.requests[1]!;
@@ -63,7 +73,7 @@ Deno.test({
   async fn() {
     await using _installed = await install();
     await configure("unit0", "/srv/unit0.img?size=64MiB");
-    await sh("systemctl start dblock@unit0");
+    await systemctl("start", "unit0");
     // It was ready when the command returned, and says what is there; the file's disk is kept by default.
     assertEquals([infoOf("unit0")!.state, await stateOf("dblock@unit0")], [DBLOCK_STATE_LIVE, "active"]);
     assertMatch(await shown("unit0", "StatusText"), /^\/dev\/unit0 is ready: 64 MiB/);
@@ -72,11 +82,11 @@ Deno.test({
     const writer = new Writer(`${place}/file`);
     await untilWritten("unit0");
     for (let round = 0; round < scaled(2); round++) {
-      await sh("systemctl restart dblock@unit0");
+      await systemctl("restart", "unit0");
       await untilWritten("unit0");
 
       const before = await shown("unit0", "MainPID");
-      await sh("systemctl reload dblock@unit0");
+      await systemctl("reload", "unit0");
       const after = await shown("unit0", "MainPID");
       assertNotEquals(after, before);
       assertEquals([await stateOf("dblock@unit0"), `${infoOf("unit0")!.server_pid}`], ["active", after]);
@@ -91,14 +101,14 @@ Deno.test({
     let longestStopMs = 0;
     for (let round = 0; round < scaled(2); round++) {
       // What was reloaded stops in order, too.
-      await sh("systemctl reload dblock@unit0");
+      await systemctl("reload", "unit0");
       const started = performance.now();
-      await sh("systemctl stop dblock@unit0");
+      await systemctl("stop", "unit0");
       const tookMs = performance.now() - started;
       longestStopMs = Math.max(longestStopMs, tookMs);
       assertWithin(stopMs, tookMs, "stopped");
       assertEquals([await stateOf("dblock@unit0"), infoOf("unit0")!.state], ["inactive", DBLOCK_STATE_HELD]);
-      await sh("systemctl start dblock@unit0");
+      await systemctl("start", "unit0");
       await untilWritten("unit0");
     }
     const { error, slowestMs, said } = await writer.stop();
@@ -148,7 +158,7 @@ Deno.test({
     await using _installed = await install();
     await configure("reload0", "/srv/reload0.img?size=16MiB&raw");
     await configure("memory0", "memory:16MiB");
-    await sh("systemctl start dblock@reload0 dblock@memory0");
+    await systemctl("start", "reload0", "memory0");
     const before = await shown("reload0", "MainPID");
     await configure("reload0", "/srv/reload0.img?raw --with nonsense");
     for (const name of ["reload0", "memory0"]) {
@@ -158,11 +168,24 @@ Deno.test({
       assertEquals(await stateOf(`dblock@${name}`), "active");
     }
     assertEquals([await shown("reload0", "MainPID"), infoOf("reload0")!.state], [before, DBLOCK_STATE_LIVE]);
+    // One that does not get on is given up as soon as nobody waits for it: its disk is at a server that says nothing.
+    using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    await configure("reload0", `nbd://127.0.0.1:${silent.addr.port}/none`);
+    const asker = new Running("dblock reload", ["/usr/bin/dblock", "reload", "reload0"]);
+    using _accepted = await silent.accept();
+    asker.child.kill("SIGKILL");
+    await asker.end();
+    await waitFor("the new server is given up", async () => {
+      return /the new server had not taken over when nobody waited/.test(await shown("reload0", "StatusText"));
+    }, 20_000);
+    const serving = async () => (await sh("pgrep -cf 'serve --config /etc/dblock/reload0'", { check: false })).stdout;
+    await waitFor("it ends", async () => await serving() === "1\n", 20_000);
+    assertEquals([await shown("reload0", "MainPID"), infoOf("reload0")!.state], [before, DBLOCK_STATE_LIVE]);
     await sh("dd if=/dev/zero of=/dev/reload0 bs=64k count=1 oflag=direct status=none");
     await configure("reload0", "/srv/reload0.img?raw --with stats=file=/srv/stats");
-    await sh("systemctl reload dblock@reload0");
+    await systemctl("reload", "reload0");
     assertStringIncludes((await dblock("info reload0")).stdout, "in front of it: stats");
-    await sh("systemctl stop dblock@reload0 dblock@memory0");
+    await systemctl("stop", "reload0", "memory0");
     assertEquals((await dblock("destroy reload0")).status, 0);
     assert(!exists("/dev/memory0"));
   },
