@@ -47,6 +47,7 @@ export { stripe, type StripeOptions } from "./backends/stripe.ts";
 export { destroy, type DestroyOptions } from "./module/destroy.ts";
 export type { CloseOptions, Device, Ending } from "./module/device.ts";
 export { type BlockErrno, DblockError, type DblockErrorOptions, ERRNO, type ErrnoName } from "./disk/errors.ts";
+export type { FailureFields, LoggingOptions } from "./disk/log.ts";
 export type { Operation, Priority } from "./disk/operation.ts";
 export { requestOptions } from "./disk/request.ts";
 export type { BackendFactory, BackendModule, MappedBackend, Mapping, Servable } from "./disk/servable.ts";

@@ -16,6 +16,7 @@ import { endAtSignals, greetingOfKernelDisk, type ServedKernelDisk, startKernelD
 import { figuresOf, Measured } from "./figures.ts";
 import { type HttpPlan, planHttp, TOKEN_OPTION } from "./http.ts";
 import { counted } from "./listing.ts";
+import { complain, logOptionsOf } from "./log.ts";
 import { metricsUrl, serveMetrics } from "./metrics.ts";
 import { answerQuestions, type Description, keepStarted, type Question, serverName } from "./run_folder.ts";
 import { SCHEMES } from "./schemes.ts";
@@ -155,7 +156,6 @@ function takingOver(plan: DiskPlan): DiskPlan {
 
 /** Whether anybody can read it or not, the disks go on. */
 const say = quietly(console.log);
-const complain = quietly(console.error);
 
 /**
  * Serves disks until all of them have ended. If one of them cannot be started, none is, nor if nobody can ask for `metrics`.
@@ -370,7 +370,7 @@ async function startServers(disks: readonly ServedDisk[], signal: AbortSignal): 
       return { disk, part, name };
     });
     const exports = Object.fromEntries(named.map(({ part, name }) => [name, part.backend]));
-    const server = await serveNbd(exports, { address: group[0]!.part.exit.address, signal });
+    const server = await serveNbd(exports, { address: group[0]!.part.exit.address, signal, ...logOptionsOf() });
     const uris = server.exportNames.map((exportName) =>
       formatNbdUri({ address: server.address, exportName, tls: false })
     );
@@ -407,7 +407,7 @@ function leaveWords(
         stack.use(keepStarted({ name, pid: Deno.pid, cwd: Deno.cwd(), words: named }, () => left.has(name)));
         stack.use(answerQuestions(name, (question, gone) => answer(disk, question, () => reload(gone))));
       } catch (error) {
-        complain(`/run/dblock/${name}: ${describe(error)}; nobody can ask this server to resize the disk`);
+        complain(`/run/dblock/${name}: ${describe(error)}; nobody can ask this server to resize the disk`, name);
       }
     }
   }

@@ -3,6 +3,7 @@
 import { describe } from "../disk/errors.ts";
 import type { Meter } from "../disk/meter.ts";
 import { type KernelDevice, serveKernelDevice } from "../nbd/kernel_device.ts";
+import { logOptionsOf } from "./log.ts";
 import { formatSize } from "./cli.ts";
 import { replaceDead } from "./kernel_disk.ts";
 import { keepStarted, readStarted } from "./run_folder.ts";
@@ -32,7 +33,7 @@ export async function startKernelDisks(disks: readonly ServedDisk[]): Promise<Se
       const before = readStarted(name);
       if (before !== undefined) await replaceDead(before);
       const { timeoutMs, words } = disk.plan;
-      const device = await serveKernelDevice(backend, { timeoutMs });
+      const device = await serveKernelDevice(backend, { timeoutMs, ...logOptionsOf() });
       const kept = keepStarted({ name, pid: Deno.pid, cwd: Deno.cwd(), words, kernelNbd: device.index });
       started.push({ name, disk, device, meter, ended: device.closed.then(() => kept[Symbol.dispose]()) });
     } catch (error) {

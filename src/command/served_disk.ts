@@ -16,6 +16,7 @@ import type { SharedWorkers } from "../module/shared_workers.ts";
 import { linux } from "../system/libc.ts";
 import type { DiskPlan, Exit } from "./disk_plan.ts";
 import type { LiveOptions } from "./live_module.ts";
+import { complain, logOptionsOf } from "./log.ts";
 import type { OpenOptions } from "./disk_source.ts";
 import { newMeter } from "./figures.ts";
 import { shareBackend } from "./shared_backend.ts";
@@ -263,8 +264,7 @@ export async function unlessAborted(opened: Promise<Backend>, text: string, sign
   const abort = () => over.reject(signal.reason);
   signal.addEventListener("abort", abort);
   if (signal.aborted) abort();
-  const say = quietly(console.error);
-  const timer = setTimeout(() => say(`${text} is not open yet, and is waited for (Ctrl-C ends this)`), SLOW_MS);
+  const timer = setTimeout(() => complain(`${text} is not open yet, and is waited for (Ctrl-C ends this)`), SLOW_MS);
   try {
     return await Promise.race([opened, over.promise]);
   } catch (error) {
@@ -281,7 +281,7 @@ function liveOptions({ timeoutMs }: DiskPlan): LiveOptions {
   return {
     pauseMaxMs: timeoutMs === 0 ? PAUSE_MAX_MS : Math.min(PAUSE_MAX_MS, timeoutMs / 2),
     say: quietly(console.log),
-    complain: quietly(console.error),
+    complain,
   };
 }
 
@@ -295,6 +295,7 @@ function serveOptions(plan: DiskPlan, name: string, options: StartOptions): Serv
     readOnly: plan.readOnly,
     existing: !source.survives ? "refuse" : takeOver ? "take-over" : "recover",
     signal: options.signal,
+    ...logOptionsOf(name),
     ...(queues === undefined ? {} : { queues }),
     ...(depth === undefined ? {} : { depth }),
   };

@@ -4,7 +4,8 @@
  * Ctrl-Z takes a disk away that is in use. `SIGNALS_HELP` says it to people.
  */
 import type { Device, Ending } from "../module/device.ts";
-import { DblockError, describe, quietly, withHint } from "../disk/errors.ts";
+import { DblockError, describe, withHint } from "../disk/errors.ts";
+import { complain } from "./log.ts";
 import { ignoreSignal, SIGTTIN, SIGTTOU } from "../system/libc.ts";
 
 /** For `--help`. */
@@ -18,7 +19,6 @@ export const SIGNALS_HELP = `Signals:
 `;
 
 /** Serving goes on whether anybody reads it or not: a terminal that is gone refuses every line. */
-const complain = quietly((line) => console.error(line));
 
 const ENDING = ["SIGINT", "SIGTERM"] as const;
 

@@ -4,7 +4,8 @@
  * neither a kernel nor a protocol.
  */
 import type { Backend, CallOptions, Completed, Extent } from "./backend.ts";
-import { DblockError, describe, ERRNO, errnoName, errnoOf } from "./errors.ts";
+import { DblockError, describe, ERRNO, errnoOf } from "./errors.ts";
+import { type DiskLog, FailureLog } from "./log.ts";
 import { type Meter, meterOf, ROWS } from "./meter.ts";
 import type { Operation } from "./operation.ts";
 import { REQUEST_FUA } from "./operation.ts";
@@ -35,8 +36,6 @@ export interface Transport {
 
 /** What `dispatch()` returns for a request that the backend answers later. */
 export const LATER = -1;
-
-const LOGGED_MAX = 64;
 
 /**
  * What is wrong with a request: 0 or an errno. The kernel has checked all of this; a server that believes it blindly
@@ -82,13 +81,13 @@ export class Dispatcher {
   readonly #backend: Backend;
   readonly #geometry: Geometry;
   readonly #transport: Transport;
-  readonly #log: (message: string) => void;
-  readonly #logged = new Set<string>();
+  readonly #failures: FailureLog;
   /** By slot, made at its first request and used again: nothing is allocated per request. */
   readonly #requests: OpenRequest[] = [];
   /** Writes with FUA are followed by a flush. */
   readonly #flushesAfterFua: boolean;
   readonly #meter: Meter | undefined;
+  #isAborted = false;
   #isInBatch = false;
   #batchRequests = 0;
   #batchBeganMs = NaN;
@@ -103,11 +102,11 @@ export class Dispatcher {
   readonly #onDone = (request: OpenRequest, done: Completed) => this.#settle(request, done);
   readonly #onFailed = (request: OpenRequest, error: unknown) => this.#fail(request, error);
 
-  constructor(backend: Backend, geometry: Geometry, transport: Transport, log: (message: string) => void) {
+  constructor(backend: Backend, geometry: Geometry, transport: Transport, log: DiskLog) {
     this.#backend = backend;
     this.#geometry = geometry;
     this.#transport = transport;
-    this.#log = log;
+    this.#failures = new FailureLog(log);
     this.#flushesAfterFua = backend.fua !== true && backend.flush !== undefined;
     this.#meter = meterOf(backend);
   }
@@ -217,8 +216,7 @@ export class Dispatcher {
       if (said === undefined) return [{ lengthBytes, kind: "data" }];
       const wrong = said.find((extent) => !(extent.lengthBytes > 0) || extent.lengthBytes % blockBytes !== 0);
       if (said.length > 0 && wrong === undefined) return cutOff(said, lengthBytes);
-      this.#logOnce(`extents() of the backend said ${wrong?.lengthBytes ?? "nothing"}: answered EIO`);
-      return ERRNO.EIO;
+      return this.#failed("extents", ERRNO.EIO, `said ${wrong?.lengthBytes ?? "nothing"}`);
     } catch (error) {
       return this.#errnoOf("extents", error);
     }
@@ -226,6 +224,7 @@ export class Dispatcher {
 
   /** The disk is gone: aborts the signals of what is open. Answers may still come; nobody waits for them. */
   abort(reason: unknown = new DblockError("ENODEV", "Cannot answer", "the disk is gone")): void {
+    this.#isAborted = true;
     for (const request of this.#requests) request?.abort(reason);
   }
 
@@ -317,23 +316,19 @@ export class Dispatcher {
   /** The errno for what a callback returned. */
   #judge({ operation, lengthBytes }: OpenRequest, done: Completed): number {
     if (done === undefined || done === lengthBytes || operation === "flush") return 0;
-    this.#logOnce(`${operation}() of the backend did ${done} of ${lengthBytes} bytes: answered EIO`);
-    return ERRNO.EIO;
+    return this.#failed(operation, ERRNO.EIO, `did ${done} of ${lengthBytes} bytes`);
   }
 
   /** The errno for what a callback threw. */
   #errnoOf(operation: Operation | "extents", error: unknown): number {
-    const errno = errnoOf(error);
-    if (errno !== undefined) return errno;
-    this.#logOnce(`${operation}() of the backend threw ${describe(error)}: answered ${errnoName(ERRNO.EIO)}`);
-    return ERRNO.EIO;
+    return this.#failed(operation, errnoOf(error) ?? ERRNO.EIO, `threw ${describe(error)}`);
   }
 
-  /** A disk in trouble fails a thousand times a second: one line each kind. */
-  #logOnce(message: string): void {
-    if (this.#logged.has(message) || this.#logged.size >= LOGGED_MAX) return;
-    this.#logged.add(message);
-    this.#log(message);
+  /** @returns `errno` */
+  #failed(operation: Operation | "extents", errno: number, why: string): number {
+    // What is given up at the end has not failed.
+    if (!this.#isAborted) this.#failures.add(operation, errno, why);
+    return errno;
   }
 }
 

@@ -10,6 +10,7 @@ import { type Channel, GONE } from "./channel.ts";
 import type { Backend } from "../disk/backend.ts";
 import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispatch.ts";
 import { ERRNO } from "../disk/errors.ts";
+import type { DiskLog } from "../disk/log.ts";
 import { UNKNOWN } from "./request.ts";
 
 /** How long a turn may keep timers, signals and other promises waiting. */
@@ -40,7 +41,7 @@ export class EventLoop implements Transport {
   /** Ends the wait of run(). */
   #wake: () => void = () => {};
 
-  constructor(channel: Channel, backend: Backend, geometry: Geometry, log: (message: string) => void) {
+  constructor(channel: Channel, backend: Backend, geometry: Geometry, log: DiskLog) {
     this.#channel = channel;
     this.#dispatcher = new Dispatcher(backend, geometry, this, log);
     this.#generations = new Uint32Array(channel.ring.depth);

@@ -4,6 +4,7 @@
  * What is done about it is in device.ts and serve.ts.
  */
 import type { CloseReason } from "../disk/backend.ts";
+import type { Log } from "../disk/log.ts";
 import type { DeviceOrigin } from "./existing.ts";
 import { type ServedQueue, STOP_MS } from "./queue.ts";
 import type { Kernel } from "../system/libc.ts";
@@ -62,7 +63,7 @@ export type Ended = "left" | "replaced" | "gone";
 export class Life {
   readonly name: string;
   readonly kernel: Kernel;
-  readonly log: (message: string) => void;
+  readonly log: Log;
   /** Those that are served, or are about to be. */
   readonly queues: ServedQueue[] = [];
   /** Which device it is, whatever has its name; 0 before it is known. */
@@ -76,7 +77,7 @@ export class Life {
   isUnsaved = false;
   #state: LifeState = "planned";
 
-  constructor(name: string, kernel: Kernel, log: (message: string) => void) {
+  constructor(name: string, kernel: Kernel, log: Log) {
     this.name = name;
     this.kernel = kernel;
     this.log = log;

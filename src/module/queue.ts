@@ -9,6 +9,7 @@ import { devicePath } from "./control.ts";
 import { settleWithin } from "./deadline.ts";
 import type { Geometry } from "../disk/dispatch.ts";
 import { DblockError, received } from "../disk/errors.ts";
+import { type Log, logOf } from "../disk/log.ts";
 import type { Profile } from "../disk/profile.ts";
 import type { BackendModule, Mapping } from "../disk/servable.ts";
 import { EventLoop } from "./eventloop.ts";
@@ -51,7 +52,7 @@ export class LocalQueue implements ServedQueue {
   readonly #attached: Promise<void>;
 
   /** Opens the queue's file, and attaches; `stop()` ends the wait of a take-over. */
-  constructor(plan: QueuePlan, backend: Backend, kernel: Kernel, log: (message: string) => void) {
+  constructor(plan: QueuePlan, backend: Backend, kernel: Kernel, log: Log) {
     const { name, id, queue, depth, geometry, takeOver = false } = plan;
     const channel = new Channel({ name, id, queue, depth, slotBytes: geometry.maxIoBytes, nonblocking: true, kernel });
     this.#channel = channel;
@@ -60,7 +61,9 @@ export class LocalQueue implements ServedQueue {
       else channel.attach();
       channel.watch(); // before there is I/O: it may fail for lack of descriptors
     })();
-    this.left = this.#attached.then(() => new EventLoop(channel, backend, geometry, log).run({ mayBlock: false }))
+    this.left = this.#attached.then(() =>
+      new EventLoop(channel, backend, geometry, logOf(log, devicePath(name), name)).run({ mayBlock: false })
+    )
       .finally(() => {
         this.#hasLeft = true;
         channel[Symbol.dispose]();
@@ -112,7 +115,7 @@ export interface QueueServer extends ServedQueue {
 export class QueueWorker implements QueueServer {
   readonly #name: string;
   readonly #worker: Worker;
-  readonly #log: (message: string) => void;
+  readonly #log: Log;
   readonly #kernel: Kernel;
   readonly #loaded = Promise.withResolvers<Profile>();
   readonly #attached = Promise.withResolvers<boolean>();
@@ -131,7 +134,7 @@ export class QueueWorker implements QueueServer {
   #pollFiles: PollFiles | undefined;
 
   /** @param name of the device, for what is logged */
-  constructor(name: string, log: (message: string) => void, kernel: Kernel) {
+  constructor(name: string, log: Log, kernel: Kernel) {
     this.#name = name;
     this.#log = log;
     this.#kernel = kernel;
@@ -241,7 +244,7 @@ export class QueueWorker implements QueueServer {
       case "attached":
         return this.#attached.resolve(message.ioFlusher);
       case "log":
-        return this.#log(message.message);
+        return logOf(this.#log, devicePath(this.#name), this.#name)(message.message, message.fields);
       case "left":
         this.#closeFile();
         this.#hasLeft = this.#isServing;

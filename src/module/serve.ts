@@ -8,7 +8,8 @@ import { resize, start } from "./channel.ts";
 import { Control, devicePath } from "./control.ts";
 import { checkMs, Deadline, settleWithin } from "./deadline.ts";
 import { type Device, endDevice, type Resizer, ServedDevice, stopQueues } from "./device.ts";
-import { DblockError, describe, quietly } from "../disk/errors.ts";
+import { DblockError, describe } from "../disk/errors.ts";
+import { logFrom, type LoggingOptions } from "../disk/log.ts";
 import { type Profile, profileOf } from "../disk/profile.ts";
 import {
   type BackendModule,
@@ -31,7 +32,7 @@ const DEFAULT_CLOSE_TIMEOUT_MS = 60_000;
 const DEFAULT_QUEUES_MAX = 4;
 
 /** How to serve a disk. */
-export interface ServeOptions extends DeviceOptions {
+export interface ServeOptions extends DeviceOptions, LoggingOptions {
   /**
    * What to do when /dev/NAME is there already. To serve it on takes a backend with the same content; the device stays as
    * it was created, whatever the other options say. Without such a device, one is created in any case.
@@ -57,8 +58,6 @@ export interface ServeOptions extends DeviceOptions {
    * ms. 0: not at all; Infinity: however long it takes. @default 2,000
    */
   readonly disposeWaitMs?: number;
-  /** Takes one line for each thing worth knowing. @default console.error */
-  readonly log?: (message: string) => void;
 }
 
 /**
@@ -94,7 +93,7 @@ export async function serveOn(
   shared?: SharedWorkers,
 ): Promise<Device> {
   const { name, startTimeoutMs = DEFAULT_START_TIMEOUT_MS, closeTimeoutMs = DEFAULT_CLOSE_TIMEOUT_MS } = options;
-  const life = new Life(name, kernel, quietly(options.log ?? console.error));
+  const life = new Life(name, kernel, logFrom(options));
   using limit = new Deadline(startTimeoutMs, options.signal, () => {
     const wrong = `it is not there after ${startTimeoutMs / 1000} s`;
     return new DblockError("ETIMEDOUT", `Cannot start ${devicePath(name)}`, wrong, { hint: "is every read answered?" });

@@ -8,6 +8,7 @@ import type { Backend, CloseReason } from "../disk/backend.ts";
 import { Channel } from "./channel.ts";
 import type { Geometry } from "../disk/dispatch.ts";
 import { DblockError, describe } from "../disk/errors.ts";
+import type { DiskLog } from "../disk/log.ts";
 import { type Profile, profileOf } from "../disk/profile.ts";
 import { type BackendFactory, closeBackend, type Mapping } from "../disk/servable.ts";
 import { EventLoop } from "./eventloop.ts";
@@ -60,7 +61,7 @@ export interface Failure {
 export type FromWorker =
   | { readonly kind: "loaded"; readonly profile: Profile }
   | { readonly kind: "attached"; readonly ioFlusher: boolean }
-  | { readonly kind: "log"; readonly message: string }
+  | { readonly kind: "log"; readonly message: string; readonly fields?: Parameters<DiskLog>[1] }
   /** It serves no more: the device is gone, or there is a failure. Its backend waits to be closed. */
   | { readonly kind: "left"; readonly failure: Failure | undefined }
   /** Nothing of it uses anything any more; whether its backend closed without an error. */
@@ -89,9 +90,7 @@ function send(message: FromWorker): void {
   scope.postMessage(message);
 }
 
-function log(message: string): void {
-  send({ kind: "log", message });
-}
+const log: DiskLog = (message, fields) => send({ kind: "log", message, ...(fields && { fields }) });
 
 async function load(message: LoadMessage): Promise<void> {
   const module: { readonly default?: unknown } = await import(message.href);

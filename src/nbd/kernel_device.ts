@@ -5,6 +5,7 @@
  */
 import type { Backend } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
+import { logFrom, type LoggingOptions, logOf } from "../disk/log.ts";
 import { connectKernelDevice, disconnectKernelDevice, kernelDevicePath } from "../system/kernel_nbd.ts";
 import { libc } from "../system/library.ts";
 import { connectUnix } from "../system/socket.ts";
@@ -18,13 +19,11 @@ import { ConnWire } from "./wire.ts";
 const MEMORY_BYTES = 256 * 2 ** 20;
 
 /** How to give a disk to the kernel's NBD client. */
-export interface KernelDeviceOptions {
+export interface KernelDeviceOptions extends LoggingOptions {
   /** Refuse everything that would change the disk. @default false */
   readonly readOnly?: boolean;
   /** After so long a request fails, and the disk with it, in ms; 0: never. @default 30 s */
   readonly timeoutMs?: number;
-  /** Takes one line for each thing worth knowing. @default console.error */
-  readonly log?: (message: string) => void;
 }
 
 /** A disk that the kernel's NBD client has. */
@@ -52,7 +51,7 @@ export interface KernelDevice {
  */
 export async function serveKernelDevice(backend: Backend, options: KernelDeviceOptions = {}): Promise<KernelDevice> {
   const attempted = "Cannot make a disk of the kernel's NBD client";
-  const log = options.log ?? console.error;
+  const log = logFrom(options);
   await using undo = new AsyncDisposableStack();
   undo.defer(() => backend.close?.("unused"));
   const one = exportOf("disk", backend, options.readOnly ?? false);
@@ -71,20 +70,21 @@ export async function serveKernelDevice(backend: Backend, options: KernelDeviceO
     libc().close(fd); // the kernel has its own hold on the socket
   }
   undo.move();
+  const path = kernelDevicePath(index);
   const session = new Session({
     wire,
     negotiated: { export: description, structured: false, extended: false, hasAllocation: false },
     backend,
     geometry: geometryOf(one, one.sizeBytes),
     pool: new BufferPool(MEMORY_BYTES),
-    log,
+    log: logOf(log, path, path.slice("/dev/".length)),
   });
   const closed = session.run(new Uint8Array(0)).then(() => backend.close?.("destroyed")).catch((error) => {
-    log(`close() of the backend threw ${error}`);
+    log(`${path}: close() of the backend threw ${error}`);
   });
   return {
     index,
-    path: kernelDevicePath(index),
+    path,
     sizeBytes: one.sizeBytes,
     closed,
     close: async (how = {}) => {

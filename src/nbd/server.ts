@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /** `serveNbd()`: from backends to exports of an NBD server. Listens, shakes hands, and ends in good order. */
 import type { Backend } from "../disk/backend.ts";
-import { DblockError, describe, quietly } from "../disk/errors.ts";
+import { DblockError, describe } from "../disk/errors.ts";
+import { type Log, logFrom, type LoggingOptions, logOf } from "../disk/log.ts";
 import { type BackendFactory, isModule, type Servable } from "../disk/servable.ts";
 import { formatNbdAddress, type NbdAddress, parseNbdAddress } from "./address.ts";
 import { describeExport, type Export, exportOf, geometryOf } from "./export.ts";
@@ -35,7 +36,7 @@ export interface NbdTls {
 }
 
 /** How to serve over NBD. */
-export interface NbdServerOptions {
+export interface NbdServerOptions extends LoggingOptions {
   /**
    * Where to listen: an address, or words such as `unix:/run/x.sock` (mode 0600) and `127.0.0.1:10809`; port 0 is one that
    * is free. Who is not on this machine can connect only if the address says so (`0.0.0.0:10809`).
@@ -52,8 +53,6 @@ export interface NbdServerOptions {
   readonly connectionsMax?: number;
   /** Ends the server when aborted, as `close()` does. */
   readonly signal?: AbortSignal | undefined;
-  /** Takes one line for each thing worth knowing. @default console.error */
-  readonly log?: (message: string) => void;
 }
 
 /** An NBD server that is there. */
@@ -102,7 +101,7 @@ export async function serveNbd(
   exports: Readonly<Record<string, Servable>>,
   options: NbdServerOptions = {},
 ): Promise<NbdServer> {
-  const log = quietly(options.log ?? console.error);
+  const log = logFrom(options);
   const address = typeof options.address === "object"
     ? options.address
     : parseNbdAddress(options.address ?? DEFAULT_ADDRESS);
@@ -119,7 +118,7 @@ export async function serveNbd(
   options.signal?.throwIfAborted();
   const listener = await listen(address);
   undo.defer(() => closeListener(listener, address));
-  return new Server(table, listener, undo.move(), { ...options, log });
+  return new Server(table, listener, undo.move(), options, log);
 }
 
 async function load(module: URL | string, data: unknown): Promise<Backend> {
@@ -129,7 +128,7 @@ async function load(module: URL | string, data: unknown): Promise<Backend> {
   throw new DblockError("EINVAL", `Cannot serve ${href}`, "its default export is not a function that makes a backend");
 }
 
-async function closeBackend(backend: Backend, log: (message: string) => void): Promise<void> {
+async function closeBackend(backend: Backend, log: Log): Promise<void> {
   try {
     await backend.close?.("destroyed");
   } catch (error) {
@@ -144,7 +143,7 @@ class Server implements NbdServer, ExportDirectory {
   readonly #listener: Deno.Listener;
   readonly #undo: AsyncDisposableStack;
   readonly #tls: GreetingTls;
-  readonly #log: (message: string) => void;
+  readonly #log: Log;
   readonly #pool: BufferPool;
   readonly #connectionsMax: number;
   readonly #sessions = new Map<Session, Promise<void>>();
@@ -157,14 +156,15 @@ class Server implements NbdServer, ExportDirectory {
     exports: ReadonlyMap<string, Export>,
     listener: Deno.Listener,
     undo: AsyncDisposableStack,
-    options: NbdServerOptions & { readonly log: (message: string) => void },
+    options: NbdServerOptions,
+    log: Log,
   ) {
     const { tls, signal } = options;
     this.#exports = exports;
     this.#listener = listener;
     this.#undo = undo;
     this.#tls = tls === undefined ? { mode: "off", options: {} } : greetingTls(tls);
-    this.#log = options.log;
+    this.#log = log;
     this.#pool = new BufferPool(options.memoryBytes ?? DEFAULT_MEMORY_BYTES);
     this.#connectionsMax = options.connectionsMax ?? DEFAULT_CONNECTIONS_MAX;
     const { addr } = listener;
@@ -283,7 +283,7 @@ class Server implements NbdServer, ExportDirectory {
       backend: found.backend,
       geometry: geometryOf(found, negotiated.export.sizeBytes),
       pool: this.#pool,
-      log: this.#log,
+      log: logOf(this.#log, `export "${negotiated.export.name}"`, negotiated.export.name),
     });
     found.connections++;
     const served = session.run(rest);

@@ -6,6 +6,7 @@
 import type { Backend } from "../disk/backend.ts";
 import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispatch.ts";
 import { ERRNO } from "../disk/errors.ts";
+import type { DiskLog } from "../disk/log.ts";
 import { REQUEST_FUA, REQUEST_KEEP_ALLOCATED, REQUEST_READ_AHEAD } from "../disk/operation.ts";
 import type { Negotiated } from "./handshake.ts";
 import { Inbox } from "./inbox.ts";
@@ -51,7 +52,7 @@ export interface SessionOptions {
   readonly backend: Backend;
   readonly geometry: Geometry;
   readonly pool: BufferPool;
-  readonly log: (message: string) => void;
+  readonly log: DiskLog;
 }
 
 /** Serves one connection: `run()` once, `stop()` at any time. */

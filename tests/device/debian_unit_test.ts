@@ -152,6 +152,26 @@ Deno.test({
 });
 
 Deno.test({
+  name: "failed requests are in the journal with their disk, operation and errno: few lines for many failures",
+  ignore,
+  async fn() {
+    await using _installed = await install();
+    await configure("failing0", "memory:16MiB --with fault=operations=write,errno=ENOSPC,after=8");
+    await systemctl("start", "failing0");
+    const write = "dd if=/dev/zero of=/dev/failing0 bs=4k count=1 oflag=direct conv=notrunc status=none";
+    await sh(`for i in $(seq 100); do ${write} 2>/dev/null; done; true`, { timeoutMs: 120_000 });
+    assert(infoOf("failing0")!.error_count >= 90);
+    const { stdout } = await sh("journalctl --output=json --no-pager DBLOCK_DISK=failing0");
+    const lines = stdout.trimEnd().split("\n").map((line) => JSON.parse(line) as Record<string, string>);
+    assert(lines.length <= 30, `${lines.length} lines`); // one in ten seconds
+    const [{ MESSAGE, PRIORITY, DBLOCK_OPERATION, ERRNO, _SYSTEMD_UNIT } = {}] = lines;
+    assertMatch(MESSAGE!, /^\/dev\/failing0: write\(\) of the backend threw .*: answered ENOSPC$/);
+    assertEquals([PRIORITY, DBLOCK_OPERATION, ERRNO, _SYSTEMD_UNIT], ["3", "write", "28", "dblock@failing0.service"]);
+    await systemctl("stop", "failing0");
+  },
+});
+
+Deno.test({
   name: "a reload that cannot be leaves the disk to the server that has it",
   ignore,
   async fn() {

@@ -218,7 +218,10 @@ Deno.test("a disk that is taken over from Workers stays, though their backends c
   await waitFor("all Workers have heard of it", () => threadsInDblock().length === 0);
   await before.close({ force: true });
   assertEquals(await before.closed, { reason: "replaced" });
-  assertEquals(logged, Array(before.queueCount).fill("close() of the backend threw Error: cannot close"));
+  assertEquals(
+    logged,
+    Array(before.queueCount).fill(`${before.path}: close() of the backend threw Error: cannot close`),
+  );
   await sh(`dd if=${after.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);
   assertEquals(infoOf(name)!.state, abi.DBLOCK_STATE_LIVE);
 });

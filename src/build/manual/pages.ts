@@ -126,6 +126,11 @@ function servicesSection(): string {
         "whose store is on another file system waits for that one. When the machine stops, a server stays until nobody uses its " +
         "disks.",
     ),
+    prose(
+      "Requests that fail are in the journal with fields: DBLOCK_DISK, DBLOCK_OPERATION, ERRNO. The first failure of a kind " +
+        "is a line, and then one in ten seconds, which counts the others:",
+    ),
+    literal("journalctl DBLOCK_DISK=disk\njournalctl DBLOCK_OPERATION=write ERRNO=28"),
     prose("A disk that needs the network wants a unit that waits for it, and _netdev in its line of fstab:"),
     literal(
       "systemctl edit dblock@NAME\n[Unit]\nWants=network-online.target\nAfter=network-online.target\n" +

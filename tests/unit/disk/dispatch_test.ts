@@ -187,7 +187,7 @@ Deno.test("dispatch() answers EIO, and logs once, when the backend throws or rej
   ]);
 });
 
-Deno.test("dispatch() answers with the errno that a backend throws, and does not log it", async () => {
+Deno.test("dispatch() answers with the errno that a backend throws, and logs what it said", async () => {
   const logged: string[] = [];
   const codes = ["ENOSPC", "EROFS", "ETIMEDOUT"] as const;
   for (const code of codes) {
@@ -197,7 +197,8 @@ Deno.test("dispatch() answers with the errno that a backend throws, and does not
   }
   const { backend } = backendOf({ read: () => Deno.readFileSync("/absent") as unknown as number });
   assertEquals(dispatch(backend, "read", { log: (message) => logged.push(message) }), ERRNO.ENOENT);
-  assertEquals(logged, []);
+  assertEquals(logged.length, 4);
+  assertEquals(logged[0], "write() of the backend threw Cannot write: because: answered ENOSPC");
 });
 
 Deno.test("dispatch() flushes after a FUA write of a backend that cannot do FUA itself", async () => {
@@ -381,6 +382,7 @@ Deno.test("extents() answers with an errno: a range that is none, a backend that
   assertEquals(await ask(() => []), ERRNO.EIO);
   assertEquals(await ask(() => [{ lengthBytes: 100, kind: "data" }]), ERRNO.EIO);
   assertEquals(logged, [
+    "extents() of the backend threw ETIMEDOUT: answered ETIMEDOUT",
     "extents() of the backend said nothing: answered EIO",
     "extents() of the backend said 100: answered EIO",
   ]);

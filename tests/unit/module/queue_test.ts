@@ -173,7 +173,10 @@ Deno.test("a real Worker closes a module that was loaded for nothing, and says w
     DblockError,
     "optimalIoBytes is",
   );
-  assertEquals([backend.data[0], logged], [2, Array(2).fill("close() of the backend threw Error: cannot close")]);
+  assertEquals([backend.data[0], logged], [
+    2,
+    Array(2).fill("/dev/a: close() of the backend threw Error: cannot close"),
+  ]);
 });
 
 Deno.test("a real Worker says why it serves no more before it closes its backend", async () => {
