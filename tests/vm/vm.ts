@@ -10,6 +10,7 @@ import { buildDir, exists, run } from "./host.ts";
 import { modulesImage, programImage, systemImage, userlandImage, writeInitramfs } from "./image.ts";
 import type { Kernel } from "./kernels.ts";
 import { Contention, PacedClock, paceIntervalMs, pacePort } from "./pace.ts";
+import { secureBoot } from "./secure_boot.ts";
 
 /** Options of {@linkcode runVm}. */
 export interface VmOptions {
@@ -34,6 +35,8 @@ export interface VmOptions {
    * the machine reboots as anybody's does, which ends the VM.
    */
   readonly diskFile?: string | undefined;
+  /** Firmware that boots only what is signed, as {@linkcode secureBoot} has it. @default false */
+  readonly secureBoot?: boolean | undefined;
   /** Further words of the kernel's command line. */
   readonly extraCmdline?: string | undefined;
   /** A network card: this machine's addresses, but those of loopback, are reached from the VM, and nothing reaches the VM. @default false */
@@ -252,6 +255,7 @@ async function qemuCommand(
   images: readonly { readonly name: string; readonly file: string }[],
 ): Promise<string[]> {
   const machine = await machineOf(options.kernel.architecture);
+  const secure = options.secureBoot ? await secureBoot(options.kernel, runDir) : undefined;
   const port = (name: string, file: string) => [
     ...["-chardev", `file,id=${name},path=${join(runDir, file)}`],
     ...["-device", `virtserialport,chardev=${name},name=${name}`],
@@ -269,6 +273,7 @@ async function qemuCommand(
   ].join(" ").trim();
   return [
     ...machine.qemu,
+    ...secure?.qemu ?? [],
     ...["-cpu", options.kernel.processor ?? machine.processor],
     ...(options.counted
       ? ["-accel", "tcg,thread=single", "-icount", "shift=2,sleep=off"]
@@ -276,7 +281,7 @@ async function qemuCommand(
     ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
     ...["-smp", String(options.smp ?? defaultProcessors)],
     ...["-m", String(options.memoryMiB ?? defaultMemoryMiB)],
-    ...["-kernel", options.kernel.imageFile, "-initrd", initramfs, "-append", cmdline],
+    ...["-kernel", secure?.imageFile ?? options.kernel.imageFile, "-initrd", initramfs, "-append", cmdline],
     ...["-serial", options.interactive ? "mon:stdio" : `file:${join(runDir, "console.log")}`],
     ...["-device", "virtio-serial-pci"],
     ...port("output", "output.log"),
