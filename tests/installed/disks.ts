@@ -1,6 +1,6 @@
 /**
- * The disks of the machine that gets dblock from its packages: one whose store is a file of the machine's disk, and one whose
- * store is a file on that one. Both are in fstab, without "nofail".
+ * The disks of the machine that gets dblock from its packages: two whose stores are files of the machine's disk, one of them
+ * /home, and one whose store is a file on another one. All are in fstab, without "nofail".
  */
 import { assertEquals } from "@std/assert";
 import { figure, sh, waitFor } from "../device/harness.ts";
@@ -17,7 +17,11 @@ export interface MountedDisk {
   readonly source: string;
 }
 
-const uuids = ["5d2f6a1e-3c8b-4b0e-9a67-0f1e2d3c4b5a", "0b9d4c7e-6f21-4a53-8d10-7c6b5a493827"] as const;
+const uuids = [
+  "5d2f6a1e-3c8b-4b0e-9a67-0f1e2d3c4b5a",
+  "0b9d4c7e-6f21-4a53-8d10-7c6b5a493827",
+  "c1d8e7f0-2b3a-4c59-b6d7-1e2f3a4b5c6d",
+] as const;
 
 /** The one whose store is on the other comes last. */
 export const disks: readonly MountedDisk[] = [
@@ -27,6 +31,13 @@ export const disks: readonly MountedDisk[] = [
     place: "/srv/data",
     uuid: uuids[0],
     source: `UUID=${uuids[0]}`,
+  },
+  {
+    name: "home",
+    spec: "/var/lib/disks/home.img?size=64MiB",
+    place: "/home",
+    uuid: uuids[2],
+    source: "LABEL=home",
   },
   {
     name: "nested",

@@ -1,5 +1,5 @@
-// A bare Debian: without the kernel's headers the packages install and say what is missing; with them DKMS builds the module. A
-// disk of /etc/dblock, and one whose store is on it, are enabled, formatted, named in fstab, and mounted.
+// A bare Debian: without the kernel's headers the packages install and say what is missing; with them DKMS builds the module. Disks
+// of /etc/dblock, /home and one whose store is on another of them, are enabled, formatted, named in fstab, and mounted.
 // time limit: 600 s
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { exists, figure, sh } from "../device/harness.ts";
@@ -45,7 +45,7 @@ Deno.test("disks of /etc/dblock are enabled, and mounted by lines of fstab", asy
   await sh("mkdir /var/lib/disks");
   for (const { name, spec, place, uuid, source } of disks) {
     await sh(`echo '${spec}' >/etc/dblock/${name} && systemctl enable --now dblock@${name}`, { timeoutMs: 60_000 });
-    await sh(`mkfs.ext4 -q -U ${uuid} /dev/${name} && mkdir ${place}`);
+    await sh(`mkfs.ext4 -q -U ${uuid} -L ${name} /dev/${name} && mkdir -p ${place}`);
     await sh(`echo '${source} ${place} ext4 defaults 0 2' >>/etc/fstab && systemctl daemon-reload && mount ${place}`);
     await fill(disks.find((disk) => disk.name === name)!);
   }

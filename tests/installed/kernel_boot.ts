@@ -7,7 +7,7 @@ import { checkBoot } from "./disks.ts";
 /** A compiler on an emulated processor. */
 const installMs = 800_000;
 
-Deno.test("after a boot both disks are mounted and clean", checkBoot);
+Deno.test("after a boot all disks are mounted and clean", checkBoot);
 
 Deno.test("apt installs a kernel, and DKMS builds the module for it", async () => {
   const started = performance.now();

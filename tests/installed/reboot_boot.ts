@@ -1,9 +1,9 @@
-// One more boot: both disks are mounted and clean, with what was written before. The machine ends while they are written to.
+// One more boot: all disks are mounted and clean, with what was written before. The machine ends while they are written to.
 // time limit: 300 s
 import { sh } from "../device/harness.ts";
 import { checkBoot, disks, fill } from "./disks.ts";
 
-Deno.test("after a reboot both disks are mounted and clean", checkBoot);
+Deno.test("after a reboot all disks are mounted and clean", checkBoot);
 
 Deno.test("what is written when the machine ends is there at the next boot", async () => {
   for (const disk of disks) await fill(disk);

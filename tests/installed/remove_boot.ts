@@ -8,12 +8,12 @@ import { checkBoot, disks } from "./disks.ts";
 
 const removeMs = 120_000;
 
-Deno.test("after the last boot both disks are mounted and clean", checkBoot);
+Deno.test("after the last boot all disks are mounted and clean", checkBoot);
 
 Deno.test("dblock is not removed while a disk of it is used", async () => {
   const { status, stdout } = await sh("apt-get remove --yes dblock 2>&1", { check: false, timeoutMs: removeMs });
   assertNotEquals(status, 0);
-  assertMatch(stdout, /dblock is not removed: these disks are in use: data nested/);
+  assertMatch(stdout, /dblock is not removed: these disks are in use: data home nested/);
   for (const { name, place } of disks) {
     await sh(`touch ${place}/still-there && sync ${place}`);
     assertEquals(infoOf(name)!.error_count, 0);
@@ -28,16 +28,16 @@ Deno.test("a removal leaves the disks' files and what is on them", async () => {
   for (const { name, place } of disks.toReversed()) await sh(`umount ${place} && dblock destroy ${name}`);
   await sh("apt-get remove --yes dblock dblock-dkms", { timeoutMs: removeMs });
   assertEquals(files.filter(exists), []);
-  assertEquals(["/dev/data", "/dev/nested", "/dev/dblockctl", "/sys/module/dblock"].filter(exists), []);
+  assertEquals(["/dev/data", "/dev/home", "/dev/nested", "/dev/dblockctl", "/sys/module/dblock"].filter(exists), []);
   assertEquals((await sh("dkms status && find /lib/modules /usr/src -name 'dblock*'")).stdout, "");
   assertEquals((await sh("systemctl list-units --plain --no-legend 'dblock@*'")).stdout, "");
-  assertEquals((await sh("ls /etc/dblock")).stdout, "data\nnested\n");
+  assertEquals((await sh("ls /etc/dblock")).stdout, "data\nhome\nnested\n");
 });
 
 Deno.test("a purge takes what the packages made, and nothing of the user's", async () => {
   await sh("apt-get purge --yes dblock dblock-dkms", { timeoutMs: removeMs });
   assertEquals((await sh("dpkg-query --list 'dblock*' 2>&1", { check: false })).status, 1);
-  assertEquals((await sh("ls /etc/dblock")).stdout, "data\nnested\n");
+  assertEquals((await sh("ls /etc/dblock")).stdout, "data\nhome\nnested\n");
   const others = ["/srv/packages/*", "/project*", "/var/log/*", "/etc/dkms/*"].map((path) => `-not -path '${path}'`);
   const ours = `find / -xdev -regex '.*[/_-]dblock[^/]*' ${others.join(" ")}`;
   assertEquals((await sh(ours)).stdout, "/etc/dblock\n");

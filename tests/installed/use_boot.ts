@@ -1,4 +1,4 @@
-// The second boot: both disks are mounted, with what was written. Their service is restarted, reloaded, upgraded by a package of a
+// The second boot: all disks are mounted, with what was written. Their service is restarted, reloaded, upgraded by a package of a
 // higher version, and killed, under a writer that verifies; a stop leaves a mounted disk; a mistake fails with the command's line.
 // time limit: 600 s
 import { assert, assertEquals, assertMatch, assertNotEquals, assertStringIncludes } from "@std/assert";
@@ -21,7 +21,7 @@ async function shown(property: string, of = unit): Promise<string> {
   return (await sh(`systemctl show --property=${property} --value ${of}`)).stdout.trim();
 }
 
-Deno.test("after a boot both disks are mounted, and have what was written before", checkBoot);
+Deno.test("after a boot all disks are mounted, and have what was written before", checkBoot);
 
 /** Does something to the service under a writer. Another process serves afterwards, and no write was lost or late. */
 async function underWriter(what: string, act: () => Promise<unknown>): Promise<void> {
@@ -45,7 +45,7 @@ async function underWriter(what: string, act: () => Promise<unknown>): Promise<v
 Deno.test("a writer does not notice a restart", () =>
   underWriter("systemctl restart", () => sh(`systemctl restart ${unit}`)));
 Deno.test("nor a reload", () => underWriter("systemctl reload", () => sh(`systemctl reload ${unit}`)));
-Deno.test("nor the package's upgrade, which reloads both disks", async () => {
+Deno.test("nor the package's upgrade, which reloads all disks", async () => {
   const other = await shown("MainPID", "dblock@nested");
   await underWriter("package upgrade", async () => {
     const { stdout } = await sh("apt-get install --yes /srv/packages/new/*.deb 2>&1", { timeoutMs: upgradeMs });
