@@ -14,11 +14,11 @@ async function property(path: string, name: string): Promise<string> {
 }
 
 /**
- * Until udev has handled every event. While it handles one of a disk it does not watch that disk, so it would miss an mkfs that
- * ends then; tools that have to be sure lock the disk (udevadm lock).
+ * Runs what changes a disk. udev does not watch a disk while it handles an event of it, such as that of the first of several
+ * times that mkfs closes it, and would miss the last one: who has to be sure locks the disk.
  */
-async function settle(): Promise<void> {
-  await sh("udevadm settle --timeout=60");
+async function locked(path: string, command: string): Promise<void> {
+  await sh(`udevadm settle --timeout=60; udevadm lock --device=${path} bash -c "${command}"`);
 }
 
 Deno.test({
@@ -30,8 +30,7 @@ Deno.test({
     await waitForLink("/dev/disk/by-id/dblock-links0", path);
     assertEquals(await property(path, "ID_SERIAL_SHORT"), "links0");
 
-    await settle();
-    await sh(`mkfs.ext4 -q -U ${uuid} -L first ${path}`);
+    await locked(path, `mkfs.ext4 -q -U ${uuid} -L first ${path}`);
     await waitForLink(`/dev/disk/by-uuid/${uuid}`, path);
     await waitForLink("/dev/disk/by-label/first", path);
     assertEquals(await property(path, "ID_FS_TYPE"), "ext4");
@@ -39,15 +38,12 @@ Deno.test({
     assertEquals(await property(path, "ID_FS_UUID"), uuid);
     await waitFor("the unit by label", async () => await stateOf("dev-disk-by\\x2dlabel-first.device") === "active");
 
-    await settle();
-    await sh(
-      `wipefs -q -a ${path} && printf 'size=16M, name=one\\nsize=40M, name=two\\n' | sfdisk -q --label gpt ${path}`,
-    );
+    const table = "size=16M, name=one\\nsize=40M, name=two\\n";
+    await locked(path, `wipefs -q -a ${path} && printf '${table}' | sfdisk -q --label gpt ${path}`);
     await waitForLink("/dev/disk/by-partlabel/one", `${path}p1`);
     await waitForLink("/dev/disk/by-partlabel/two", `${path}p2`);
     await waitForLink("/dev/disk/by-id/dblock-links0-part2", `${path}p2`);
-    await settle();
-    await sh(`mkfs.btrfs -q -m single -d single -U ${uuid} -L second --mixed ${path}p2`);
+    await locked(`${path}p2`, `mkfs.btrfs -q -m single -d single -U ${uuid} -L second --mixed ${path}p2`);
     await waitForLink(`/dev/disk/by-uuid/${uuid}`, `${path}p2`);
     await waitForLink("/dev/disk/by-label/second", `${path}p2`);
     assertEquals(await property(`${path}p2`, "ID_FS_TYPE"), "btrfs");
