@@ -93,10 +93,12 @@ export class RbdLock {
         await this.#break(holder.lock);
         continue;
       }
-      // Another dblock on this machine is alive, and may be about to end. Anybody else keeps the image, unless it is dead.
+      // Another dblock on this machine is alive, and may be about to end. Anybody else keeps the image, unless it is dead; but
+      // who has removed its note gives the lock back next.
       const mayGo = holder?.owner !== undefined && !isElsewhere(holder.owner);
-      if (holder !== undefined && !mayGo && await this.#isWatching(holder.lock)) throw this.#busy(holder);
-      if (!mayGo) {
+      const isKept = holder !== undefined && !mayGo && await this.#isWatching(holder.lock);
+      if (isKept && !this.#waits) throw this.#busy(holder);
+      if (!mayGo && !isKept) {
         // From a client that is gone librbd takes the lock itself, and shuts it out.
         const code = await calls.rbd_lock_acquire(handle, RBD_LOCK_MODE_EXCLUSIVE);
         if (code === 0) break;
