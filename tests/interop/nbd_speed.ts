@@ -7,10 +7,10 @@
  *     src/build/deno.sh run -A tests/interop/nbd_speed.ts [--rounds 5] [--seconds 2] [--only WORD]
  */
 import { parseArgs } from "node:util";
+import { fioJob, type Job, median, processorUs } from "./speed.ts";
 import { Background, run } from "./tools.ts";
 
 const SIZE_BYTES = 256 * 2 ** 20;
-const TICK_US = 10_000;
 const { values } = parseArgs({
   options: {
     rounds: { type: "string", default: "5" },
@@ -27,23 +27,7 @@ const SERVERS: Readonly<Record<string, (socket: string) => readonly [string, rea
   "qemu-nbd": (socket) => ["qemu-nbd", ["-t", "-f", "raw", "-e", "8", "-k", socket, `${dir}/disk`]],
 };
 
-/** What a client did: how much in a second, and how many requests in all. */
-interface Done {
-  readonly perSecond: number;
-  readonly requests: number;
-}
-
-type Job = (uri: string) => Promise<Done>;
-
-function fio(...job: string[]): Job {
-  return async (uri) => {
-    const how = [`--runtime=${values.seconds}`, "--time_based", `--size=${SIZE_BYTES}`, "--group_reporting"];
-    const args = ["--name=x", "--ioengine=nbd", `--uri=${uri}`, ...how, ...job, "--output-format=json"];
-    const said = await run("fio", args);
-    const { jobs: [{ read, write }] } = JSON.parse(said.slice(said.indexOf("{\n")));
-    return { perSecond: read.iops + write.iops, requests: read.total_ios + write.total_ios };
-  };
-}
+const fio = (...job: string[]): Job => fioJob({ seconds: Number(values.seconds), sizeBytes: SIZE_BYTES }, job);
 
 /** MiB per second of a whole copy; nbdcopy's requests are 256 KiB. */
 function nbdcopy(...args: string[]): Job {
@@ -70,18 +54,6 @@ const JOBS: Readonly<Record<string, Job>> = {
   "nbdcopy to, 1 connection (MiB/s)": nbdcopy("--connections=1", `${dir}/content`, "URI"),
   "nbdcopy to, 4 connections (MiB/s)": nbdcopy("--connections=4", `${dir}/content`, "URI"),
 };
-
-/** Time of the processor that a process has had, in us. */
-function processorUs(pid: number): number {
-  const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
-  const [user, system] = stat.slice(stat.lastIndexOf(")") + 2).split(" ").slice(11, 13);
-  return (Number(user) + Number(system)) * TICK_US;
-}
-
-/** The middle one of numbers. */
-function median(numbers: readonly number[]): number {
-  return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!;
-}
 
 async function fill(path: string): Promise<void> {
   using file = await Deno.open(path, { write: true, create: true });
