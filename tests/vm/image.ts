@@ -47,8 +47,11 @@ const systemPackages = [
   "udev",
 ];
 
-/** What a machine that gets dblock from its packages has beside its kernel, and what every Debian has. */
-const machinePackages = ["dkms", "e2fsprogs", "fio", "kmod", "procps", "systemd-sysv", "udev"];
+/**
+ * What a machine that gets dblock from its packages has beside its kernel, and what every Debian has. The headers of later kernels
+ * depend on pahole.
+ */
+const machinePackages = ["dkms", "e2fsprogs", "fio", "kmod", "pahole", "procps", "systemd-sysv", "udev"];
 /** So much of it is used where something is written. */
 const machineDiskSize = "8G";
 
