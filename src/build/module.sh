@@ -52,7 +52,7 @@ load() {
     if ! reason=$(insmod "$module" 2>&1); then
         case "$reason" in
         *"Key was rejected"* | *"Required key not available"*)
-            die "Cannot load dblock.ko: Secure Boot wants signed modules; sign kmod/dblock.ko with your key or turn Secure Boot off" ;;
+            die "Cannot load dblock.ko: Secure Boot wants signed modules; sign kmod/dblock.ko with a key of yours that the machine has (sudo mokutil --import KEY.der, then reboot), or turn Secure Boot off" ;;
         *) die "Cannot load dblock.ko: ${reason##*: }; type: dmesg | tail" ;;
         esac
     fi

@@ -21,6 +21,7 @@ Deno.test("under Secure Boot a signed module serves disks; of one that is not, d
       mount -t efivarfs efivarfs /sys/firmware/efi/efivars; mount -t securityfs securityfs /sys/kernel/security
       echo "== lockdown"; cat /sys/kernel/security/lockdown
       echo "== unsigned"; insmod kmod/dblock.ko 2>&1
+      echo "== load"; src/build/module.sh load 2>&1
       echo "== doctor"; ./dblock doctor; echo "status $?"
       mkdir -p /var/lib/dkms && touch /var/lib/dkms/mok.pub
       echo "== dkms"; ./dblock doctor
@@ -36,6 +37,11 @@ Deno.test("under Secure Boot a signed module serves disks; of one that is not, d
   assertEquals(result.verdict, "pass", all);
   assertMatch(parts["lockdown"]!, /\[integrity\]/);
   assertMatch(parts["unsigned"]!, /Key was rejected by service/);
+  assertMatch(
+    parts["load"]!,
+    /^load\nCannot load dblock\.ko: Secure Boot wants signed modules; .*mokutil --import.*\n$/,
+    all,
+  );
   assertStringIncludes(parts["doctor"]!, "Secure Boot is on: the kernel loads only modules that are signed", all);
   assertStringIncludes(parts["doctor"]!, "mokutil --import");
   assertStringIncludes(parts["dkms"]!, "sudo mokutil --import /var/lib/dkms/mok.pub, then reboot");
