@@ -14,12 +14,16 @@ const [firstKernel, nextKernel] = ["6.1", "6.12"] as const;
 const versions = ["0.0.1", "0.0.2"] as const;
 
 Deno.test("dblock's packages: installed, used, upgraded, rebooted and removed on a whole Debian", async () => {
-  // A suite that says nothing for five minutes is taken for one that hangs; Debian's installation says nothing.
-  const alive = setInterval(() => console.log("packages and a machine are being made"), 60_000);
+  // A suite that says nothing for five minutes is taken for one that hangs. Debian's installation says nothing, nor does a compiler
+  // in an emulated machine, whose tests have limits of their own.
+  const started = performance.now();
+  const alive = setInterval(() => {
+    console.log(`at it for ${Math.round((performance.now() - started) / 60_000)} minutes`);
+  }, 60_000);
+  using _alive = { [Symbol.dispose]: () => clearInterval(alive) };
   let kernel = await fetchKernel(firstKernel);
   const [old, next] = [await packagesOf(versions[0]), await packagesOf(versions[1])];
   await using machine = await Machine.make(kernel);
-  clearInterval(alive);
   await machine.put("old", [old.dblock, old.dkms]);
   await machine.put("new", isLong ? [next.dblock, next.dkms] : [next.dblock]);
   // A compiler on an emulated processor takes minutes.
