@@ -9,6 +9,7 @@ import { type Command, readTyped } from "./command.ts";
 import { Exposition, EXPOSITION_TYPE, type Labels } from "./exposition.ts";
 import { type DiskFigures, figuresOfMachine } from "./figures.ts";
 import { formatHttpAddress, type HttpPlan, type HttpServer, planHttp, serveHttp, TOKEN_OPTION } from "./http.ts";
+import { nextEnding } from "./signals.ts";
 
 /** The subcommand. */
 export const METRICS: Command = {
@@ -34,21 +35,13 @@ export const METRICS: Command = {
     const plan = address === undefined ? undefined : planHttp("metrics", address, typed.value("token"));
     return async () => {
       if (plan === undefined) return console.log(exposition(await figuresOfMachine()).trimEnd());
+      using ending = nextEnding();
       await using server = await serveMetrics(plan, () => figuresOfMachine());
       quietly(console.log)(`${metricsUrl(server)} is ready; to end it: Ctrl-C`);
-      await untilSignal();
+      await ending.come;
     };
   },
 };
-
-/** Resolves at SIGINT or SIGTERM. */
-export async function untilSignal(): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const signals = ["SIGINT", "SIGTERM"] as const;
-  for (const name of signals) Deno.addSignalListener(name, resolve);
-  await promise;
-  for (const name of signals) Deno.removeSignalListener(name, resolve);
-}
 
 /**
  * Answers `GET /metrics` until it is disposed.

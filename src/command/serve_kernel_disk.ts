@@ -3,9 +3,9 @@
 import { describe } from "../disk/errors.ts";
 import type { Meter } from "../disk/meter.ts";
 import { type KernelDevice, serveKernelDevice } from "../nbd/kernel_device.ts";
-import { logOptionsOf } from "./log.ts";
 import { formatSize } from "./cli.ts";
 import { replaceDead } from "./kernel_disk.ts";
+import { logOptionsOf } from "./log.ts";
 import { keepStarted, readStarted } from "./run_folder.ts";
 import type { ServedDisk } from "./served_disk.ts";
 

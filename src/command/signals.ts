@@ -3,10 +3,10 @@
  * What a command that serves a disk does at which signal: whom it leaves the disk to, and that neither a terminal's end nor
  * Ctrl-Z takes a disk away that is in use. `SIGNALS_HELP` says it to people.
  */
-import type { Device, Ending } from "../module/device.ts";
 import { DblockError, describe, withHint } from "../disk/errors.ts";
-import { complain } from "./log.ts";
+import type { Device, Ending } from "../module/device.ts";
 import { ignoreSignal, SIGTTIN, SIGTTOU } from "../system/libc.ts";
+import { complain } from "./log.ts";
 
 /** For `--help`. */
 export const SIGNALS_HELP = `Signals:
@@ -17,8 +17,6 @@ export const SIGNALS_HELP = `Signals:
   SIGHUP             nothing: the disk goes on without the terminal
   SIGTSTP (Ctrl-Z)   stops the program if nobody uses the disk
 `;
-
-/** Serving goes on whether anybody reads it or not: a terminal that is gone refuses every line. */
 
 const ENDING = ["SIGINT", "SIGTERM"] as const;
 
@@ -32,6 +30,19 @@ export function abortOnSignals(): Disposable & { readonly signal: AbortSignal } 
   return {
     signal: controller.signal,
     [Symbol.dispose]: () => ENDING.forEach((name) => Deno.removeSignalListener(name, abort)),
+  };
+}
+
+/**
+ * SIGINT or SIGTERM: `come` resolves at the first one after the call. To be called before anybody is told that there is
+ * something to end.
+ */
+export function nextEnding(): Disposable & { readonly come: Promise<void> } {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  for (const name of ENDING) Deno.addSignalListener(name, resolve);
+  return {
+    come: promise,
+    [Symbol.dispose]: () => ENDING.forEach((name) => Deno.removeSignalListener(name, resolve)),
   };
 }
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 /** `dblock top`: what all disks are doing, each second anew, as a table or as a page (web.ts). It only looks. */
-import { type DeviceInfo, list } from "../module/info.ts";
-import { formatSize, parseCount, UsageError } from "./cli.ts";
 import { DblockError, quietly } from "../disk/errors.ts";
 import { percentileOf } from "../filters/histogram.ts";
+import { type DeviceInfo, list } from "../module/info.ts";
+import { formatSize, parseCount, UsageError } from "./cli.ts";
 import { type Command, JSON_OPTION, readTyped, type Typed } from "./command.ts";
 import { planHttp, TOKEN_OPTION } from "./http.ts";
 import { type Cells, LatencyWatch } from "./latency.ts";
 import { counted } from "./listing.ts";
-import { untilSignal } from "./metrics.ts";
+import { nextEnding } from "./signals.ts";
 import { serveWeb, type WebPlan } from "./web.ts";
 
 /** The subcommand. */
@@ -76,10 +76,11 @@ function readWeb(typed: Typed): WebPlan | undefined {
 }
 
 async function showWeb(plan: WebPlan): Promise<void> {
+  using ending = nextEnding();
   await using server = await serveWeb(plan);
   const secret = plan.tokenPath === undefined ? "" : ` (open it with ?token=SECRET, once; it is in ${plan.tokenPath})`;
   quietly(console.log)(`${server.url} shows all disks${secret}; to end it: Ctrl-C`);
-  await untilSignal();
+  await ending.come;
 }
 
 /** A disk at a moment: counts since it began. */

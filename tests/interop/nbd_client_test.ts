@@ -152,7 +152,8 @@ async function killAgainAndAgain(kind: ServerKind): Promise<string> {
   try {
     await Promise.race([killing, writing]); // a writer that fails ends the test at once
     const results = await writing;
-    assert(said.filter((line) => line.includes("requests wait")).length === KILLS, said.join("\n"));
+    // More than that: a further connection can come to be with what a server had said before it was killed.
+    assert(said.filter((line) => line.includes("requests wait")).length >= KILLS, said.join("\n"));
     const writes = results.reduce((sum, result) => sum + result.writes, 0);
     const longestMs = Math.max(...results.map((result) => result.longestMs));
     return `${KILLS} kills, ${writes} writes, 0 errors, longest stall ${(longestMs / 1000).toFixed(1)} s`;

@@ -130,3 +130,21 @@ Deno.test("a unix socket is its owner's alone, replaces a dead server's, refuses
   await assertRejects(() => Deno.lstat(path), Deno.errors.NotFound);
   await Deno.remove(dir, { recursive: true });
 });
+
+Deno.test("metrics: whoever ends it as soon as it says that it is ready finds it ended in good order", async () => {
+  const dir = await Deno.makeTempDir();
+  const said = console.log;
+  let ready = "";
+  console.log = (line: string) => {
+    ready = line;
+    Deno.kill(Deno.pid, "SIGTERM"); // SIGINT would be for `deno test` itself
+  };
+  try {
+    await readCommandLine(["metrics", `unix:${dir}/socket`])();
+    assertMatch(ready, /is ready/);
+    assertEquals([...Deno.readDirSync(dir)], []);
+  } finally {
+    console.log = said;
+    await Deno.remove(dir, { recursive: true });
+  }
+});
