@@ -64,7 +64,7 @@ export interface DeviceOptions {
   /** Called when a file is through. */
   readonly onResult?: ((result: FileResult) => void) | undefined;
   /** Called when a file runs again because of {@linkcode isEmulatorFault}. */
-  readonly onRepeat?: ((path: string) => void) | undefined;
+  readonly onRepeat?: ((path: string) => void | Promise<void>) | undefined;
 }
 
 /** Runs the files, as many VMs at a time as are asked for. Returns the results in the order of the files. */
@@ -84,7 +84,7 @@ export async function runDeviceTests(options: DeviceOptions): Promise<FileResult
         remaining = remaining.slice(round.results.length);
         if (!round.isFaulty) continue;
         repeats++;
-        if (remaining.length > 0) options.onRepeat?.(remaining[0]!.path);
+        if (remaining.length > 0) await options.onRepeat?.(remaining[0]!.path);
       }
     }
   };

@@ -43,7 +43,7 @@ Deno.test("runDeviceTests() runs a file again when the emulator was at fault, an
   const [result, ...others] = await runDeviceTests({
     kernel: await fetchKernel(defaultKernel),
     files: [path],
-    onRepeat: (path) => repeated.push(path),
+    onRepeat: (path) => void repeated.push(path),
   });
   assertEquals(repeated, [path, path]);
   assertEquals(others, []);
