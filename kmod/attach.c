@@ -11,6 +11,8 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/err.h>
+#include <linux/eventfd.h>
 #include <linux/fdtable.h>
 #include <linux/pid.h>
 #include <linux/sched.h>
@@ -128,6 +130,7 @@ static bool dblock_attach_valid(const struct dblock_device *device,
 	if (!(params->flags & DBLOCK_DEVICE_DIRECT))
 		buffer_bytes = (u64)params->queue_depth * params->max_io_bytes;
 	return dblock_is_zero(p->reserved, sizeof(p->reserved)) &&
+	       (p->flags & DBLOCK_ATTACH_EVENTFD || !p->event_fd) &&
 	       p->queue < params->queue_count &&
 	       p->ring_bytes == DBLOCK_RING_BYTES(params->queue_depth) &&
 	       p->ring_address % 8 == 0 && p->buffer_address % 4096 == 0 &&
@@ -268,6 +271,22 @@ static bool dblock_ring_there(const struct dblock_attach *p)
 				     sizeof(struct dblock_ring_header), true);
 }
 
+/* With the channel's EXCHANGE kept out; lets it in. */
+static int dblock_attach_alone(struct dblock_channel *channel,
+			       struct dblock_attach *p,
+			       struct eventfd_ctx *eventfd)
+{
+	int err = dblock_attach_wait(channel, p);
+
+	if (!err)
+		dblock_bell_set(channel, eventfd);
+	if (!err && clear_user(u64_to_user_ptr(p->ring_address),
+			       sizeof(struct dblock_ring_header)))
+		dblock_note(channel->device, "the ring has gone already\n");
+	clear_bit_unlock(0, &channel->exchanging);
+	return err;
+}
+
 /**
  * dblock_attach() - DBLOCK_IOC_ATTACH
  * @channel: the file
@@ -275,9 +294,10 @@ static bool dblock_ring_there(const struct dblock_attach *p)
  */
 int dblock_attach(struct dblock_channel *channel, struct dblock_attach *p)
 {
+	struct eventfd_ctx *eventfd = NULL;
 	int err;
 
-	if (p->flags & ~DBLOCK_ATTACH_TAKE_OVER)
+	if (p->flags & ~(DBLOCK_ATTACH_TAKE_OVER | DBLOCK_ATTACH_EVENTFD))
 		return -EOPNOTSUPP;
 	if (!dblock_attach_valid(channel->device, p))
 		return -EINVAL;
@@ -285,12 +305,16 @@ int dblock_attach(struct dblock_channel *channel, struct dblock_attach *p)
 		return -ESTALE;
 	if (!dblock_ring_there(p))
 		return -EFAULT;
+	if (p->flags & DBLOCK_ATTACH_EVENTFD) {
+		eventfd = eventfd_ctx_fdget(p->event_fd);
+		if (IS_ERR(eventfd))
+			return -EINVAL;
+	}
 	if (test_and_set_bit_lock(0, &channel->exchanging))
-		return -EBUSY;
-	err = dblock_attach_wait(channel, p);
-	if (!err && clear_user(u64_to_user_ptr(p->ring_address),
-			       sizeof(struct dblock_ring_header)))
-		dblock_note(channel->device, "the ring has gone already\n");
-	clear_bit_unlock(0, &channel->exchanging);
+		err = -EBUSY;
+	else
+		err = dblock_attach_alone(channel, p, eventfd);
+	if (err && eventfd)
+		eventfd_ctx_put(eventfd);
 	return err;
 }

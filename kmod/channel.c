@@ -68,6 +68,7 @@ static int dblock_channel_release(struct inode *inode, struct file *file)
 	dblock_channel_detach(channel);
 	if (channel->relay.func)
 		remove_wait_queue(&channel->queue->wait, &channel->relay);
+	dblock_bell_set(channel, NULL);
 	if (channel->mm)
 		mmdrop(channel->mm);
 	put_pid(channel->process);

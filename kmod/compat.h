@@ -61,6 +61,13 @@
 #define barrier_nospec()	do { } while (0)
 #endif
 
+/* 6.8 made every signal of an eventfd count one. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+#define dblock_eventfd_signal(eventfd)	eventfd_signal(eventfd, 1)
+#else
+#define dblock_eventfd_signal(eventfd)	eventfd_signal(eventfd)
+#endif
+
 /* 5.18 has a status for a device that is gone: ENODEV. File systems take it for
  * final, where EIO may be worth another try (XFS).
  */

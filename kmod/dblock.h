@@ -46,6 +46,7 @@
 
 struct dblock_channel;
 struct dblock_device;
+struct eventfd_ctx;
 
 /* The reserved fields of a caller's structure are. */
 static inline bool dblock_is_zero(const void *field, size_t bytes)
@@ -201,6 +202,12 @@ struct dblock_poll {
 	bool pays;
 };
 
+/* What bell.c rings; on dblock_queue.wait while it is to be rung. */
+struct dblock_bell {
+	struct eventfd_ctx *eventfd;	/* or NULL */
+	struct wait_queue_entry entry;
+};
+
 /**
  * struct dblock_channel - an open file of /dev/NAME-ctl
  * @queue: the queue it serves, or NULL; set once, under the device's lock. It
@@ -218,6 +225,7 @@ struct dblock_channel {
 	struct dblock_queue *queue;
 	unsigned long exchanging;	/* bit 0: a thread is in EXCHANGE */
 	struct dblock_poll poll;	/* whose thread is in EXCHANGE */
+	struct dblock_bell bell;	/* likewise, or in ATTACH */
 	wait_queue_head_t wait;
 	bool polled_early;
 	struct wait_queue_entry relay;
@@ -381,9 +389,14 @@ int dblock_queue_complete(struct dblock_channel *channel,
 void dblock_poll_wait(struct dblock_channel *channel, bool nonblock);
 void dblock_poll_learn(struct dblock_channel *channel, unsigned int count);
 
+/* bell.c */
+bool dblock_bell_arm(struct dblock_channel *channel);
+void dblock_bell_set(struct dblock_channel *channel,
+		     struct eventfd_ctx *eventfd);
+
 /* exchange.c */
 int dblock_pause(size_t *work);
-long dblock_exchange(struct file *file, unsigned long count);
+long dblock_exchange(struct file *file, unsigned long argument);
 int dblock_commit(struct dblock_channel *channel, struct dblock_commit *p);
 
 /* channel.c */

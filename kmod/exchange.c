@@ -147,7 +147,8 @@ static int dblock_give(struct dblock_channel *channel)
 /* Waits for requests and hands them out. What ends the wait without one is no
  * error of the call: @why says it.
  */
-static int dblock_await(struct dblock_channel *channel, bool nonblock, u32 *why)
+static int dblock_await(struct dblock_channel *channel, bool nonblock, bool arm,
+			u32 *why)
 {
 	struct dblock_queue *queue = channel->queue;
 	bool waited = false;
@@ -166,6 +167,8 @@ static int dblock_await(struct dblock_channel *channel, bool nonblock, u32 *why)
 				continue;
 		}
 		if (nonblock) {
+			if (arm && !dblock_bell_arm(channel))
+				continue;
 			*why = EAGAIN;
 			return 0;
 		}
@@ -182,18 +185,21 @@ static int dblock_await(struct dblock_channel *channel, bool nonblock, u32 *why)
  * EXCHANGE is the caller's.
  */
 static int dblock_exchange_ring(struct dblock_channel *channel, bool nonblock,
-				unsigned long count)
+				unsigned long argument)
 {
+	unsigned long count = argument & ~(unsigned long)DBLOCK_EXCHANGE_ARM;
+	bool arm = argument & DBLOCK_EXCHANGE_ARM;
 	struct dblock_device *device = channel->device;
 	struct dblock_ring_header header = { };
 	int ret = -EINVAL;
 
-	if (count <= device->params.queue_depth)
+	if (count <= device->params.queue_depth &&
+	    (!arm || channel->bell.eventfd))
 		ret = dblock_take(channel, channel->completions, count,
 				  &header.completion_count,
 				  &header.refused_count);
 	if (!ret)
-		ret = dblock_await(channel, nonblock, &header.error);
+		ret = dblock_await(channel, nonblock, arm, &header.error);
 	if (ret < 0)
 		header.error = -ret;
 	else
@@ -220,7 +226,7 @@ static void dblock_exchange_killed(struct dblock_channel *channel)
 		dblock_channel_detach(channel);
 }
 
-long dblock_exchange(struct file *file, unsigned long count)
+long dblock_exchange(struct file *file, unsigned long argument)
 {
 	struct dblock_channel *channel = file->private_data;
 	int ret;
@@ -231,7 +237,8 @@ long dblock_exchange(struct file *file, unsigned long count)
 		return -EPERM;
 	if (test_and_set_bit_lock(0, &channel->exchanging))
 		return -EBUSY;
-	ret = dblock_exchange_ring(channel, file->f_flags & O_NONBLOCK, count);
+	ret = dblock_exchange_ring(channel, file->f_flags & O_NONBLOCK,
+				   argument);
 	clear_bit_unlock(0, &channel->exchanging);
 	dblock_exchange_killed(channel);
 	return ret;

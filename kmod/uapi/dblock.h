@@ -71,6 +71,7 @@
 #define DBLOCK_FEATURE_RESIZE		(1ULL << 33)
 #define DBLOCK_FEATURE_TAKE_OVER	(1ULL << 34)
 #define DBLOCK_FEATURE_COMMIT_FLUSHED	(1ULL << 35)
+#define DBLOCK_FEATURE_EVENTFD		(1ULL << 36)
 
 /**
  * struct dblock_version - what this module speaks (DBLOCK_IOC_VERSION)
@@ -490,6 +491,7 @@ struct dblock_completion {
 };
 
 #define DBLOCK_ATTACH_TAKE_OVER		(1U << 0)	/* from the server that has the queue */
+#define DBLOCK_ATTACH_EVENTFD		(1U << 1)	/* @event_fd is one */
 
 /**
  * struct dblock_attach - this open file serves a queue (DBLOCK_IOC_ATTACH)
@@ -502,10 +504,19 @@ struct dblock_completion {
  *	max_io_bytes each, a multiple of 4096; 0 in direct mode
  * @buffer_bytes: queue_depth * max_io_bytes; 0 in direct mode
  * @queue: 0 to queue_count - 1
+ * @event_fd: with EVENTFD: a descriptor of an eventfd; 0 otherwise
  * @reserved: 0
  *
+ * With EVENTFD, for a server that waits in an event loop of its own: after an
+ * EXCHANGE with DBLOCK_EXCHANGE_ARM that ends in EAGAIN, 1 is added to the eventfd
+ * once, as soon as the next EXCHANGE has something to say, and also when the file is
+ * released. It does not have to be read for that to happen again. The kernel keeps
+ * the eventfd, and not its descriptor, which may be closed. As poll() says the same,
+ * this is for those who want no system call but a read between two EXCHANGEs.
+ *
  * A file that serves the queue already may attach it again: what it was handed
- * and did not answer is handed out again, flagged DBLOCK_REQUEST_REPLAYED.
+ * and did not answer is handed out again, flagged DBLOCK_REQUEST_REPLAYED. The
+ * eventfd of the ATTACH before is not used any more.
  *
  * With TAKE_OVER a queue that has a server changes hands while the disk is in
  * use: the server before is handed nothing new, answers what it has, and then
@@ -531,7 +542,8 @@ struct dblock_attach {
 	__u64 buffer_address;
 	__u64 buffer_bytes;
 	__u32 queue;
-	__u32 reserved[9];
+	__u32 event_fd;
+	__u32 reserved[8];
 };
 
 #define DBLOCK_START_NO_WAIT		(1U << 0)	/* return at once; the ring header tells the state */
@@ -634,8 +646,8 @@ struct dblock_resize {
 /*
  * DBLOCK_IOC_EXCHANGE: "here are n completions; give me what is next".
  *
- * The argument is n itself, 0 to queue_depth: completions[0..n) of the ring
- * are taken, then the call waits until a request is there, writes as many as
+ * The argument is n itself, 0 to queue_depth, or that and DBLOCK_EXCHANGE_ARM,
+ * which is for files with an eventfd: completions[0..n) of the ring are taken, then the call waits until a request is there, writes as many as
  * there are to requests[] and the outcome to the header, and returns how many
  * requests that is. It never restarts by itself; interrupted or (O_NONBLOCK)
  * out of work it returns 0 with EINTR or EAGAIN in the header. O_NONBLOCK does
@@ -644,7 +656,8 @@ struct dblock_resize {
  * request that could not be written out is handed out by the next call.
  *
  * Errors: ENODEV (the device is gone: stop serving), ENOTCONN (this file
- * serves its queue no more: another has taken it over), EINVAL (n), EFAULT
+ * serves its queue no more: another has taken it over), EINVAL (n, or ARM without
+ * an eventfd), EFAULT
  * (the ring or the buffer; completion_count says what was taken, if the header
  * can be written), EINTR (the caller is being killed; likewise). With the
  * header untouched, as it is not the caller's or in use: ENOTCONN (no ATTACH
@@ -663,6 +676,7 @@ struct dblock_resize {
  * that served in this way attaches nothing any more (EBADF).
  */
 #define DBLOCK_IOC_EXCHANGE	_IO(DBLOCK_IOC_TYPE, 0x12)
+#define DBLOCK_EXCHANGE_ARM	(1U << 31)	/* EAGAIN: the eventfd tells when to come again */
 
 #define DBLOCK_RING_BYTES(queue_depth) \
 	(sizeof(struct dblock_ring_header) + \

@@ -7,8 +7,8 @@
  */
 import { DblockError, ERRNO, errnoName } from "../disk/errors.ts";
 import { type Ceph, ceph, cText, EBLOCKLISTED, RBD_EVENT_TYPE_EVENTFD } from "../system/ceph.ts";
-import { linux } from "../system/libc.ts";
-import { libc } from "../system/library.ts";
+import { openEvent } from "../system/libc.ts";
+import type { WaitedEvent } from "../system/loop_event.ts";
 
 /** Which image, and as whom. */
 export interface RbdAddress {
@@ -39,8 +39,6 @@ export interface OpenImageOptions {
 
 const EVENTS_MAX = 64;
 const WORD = 2 ** 32;
-const EFD_CLOEXEC = 0o2000000;
-const EFD_NONBLOCK = 0o4000;
 
 /** What a call that was begun waits for. */
 interface Call {
@@ -62,22 +60,21 @@ export class RbdImage {
   readonly handle: bigint;
   readonly #cluster: bigint;
   readonly #pool: bigint;
-  readonly #eventFd: number;
+  readonly #event: WaitedEvent;
   readonly #open = new Map<number, Call>();
   readonly #made = new BigUint64Array(1);
   readonly #events = new BigUint64Array(EVENTS_MAX);
   readonly #eventWords = new Uint32Array(this.#events.buffer);
-  readonly #eventCount = new BigUint64Array(1);
   readonly #madeWords = new Uint32Array(this.#made.buffer);
   #isClosed = false;
   #idle: (() => void) | undefined;
 
-  private constructor(calls: Ceph, handles: { cluster: bigint; pool: bigint; image: bigint; eventFd: number }) {
+  private constructor(calls: Ceph, handles: { cluster: bigint; pool: bigint; image: bigint; event: WaitedEvent }) {
     this.calls = calls;
     this.#cluster = handles.cluster;
     this.#pool = handles.pool;
     this.handle = handles.image;
-    this.#eventFd = handles.eventFd;
+    this.#event = handles.event;
   }
 
   /**
@@ -118,13 +115,10 @@ export class RbdImage {
     const image = out[0]!;
     undo.defer(async () => void await calls.rbd_close(image));
 
-    const eventFd = libc().eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (eventFd < 0) throw new DblockError("EMFILE", attempted, "too many files are open", { hint: "see ulimit -n" });
-    undo.defer(() => linux.close(eventFd));
-    check(attempted, calls.rbd_set_image_notification(image, eventFd, RBD_EVENT_TYPE_EVENTFD), "it cannot notify");
-    linux.watch(eventFd);
+    const event = undo.use(openEvent(attempted));
+    check(attempted, calls.rbd_set_image_notification(image, event.fd, RBD_EVENT_TYPE_EVENTFD), "it cannot notify");
     undo.move();
-    return new RbdImage(calls, { cluster, pool, image, eventFd });
+    return new RbdImage(calls, { cluster, pool, image, event });
   }
 
   /**
@@ -161,8 +155,7 @@ export class RbdImage {
   /** Takes what has completed, as long as something is open: an idle image waits for nothing. */
   async #collect(): Promise<void> {
     while (this.#open.size > 0) {
-      await linux.pollAsync(this.#eventFd);
-      libc().eventfd_read(this.#eventFd, this.#eventCount);
+      await this.#event.wait();
       let count: number;
       do {
         count = this.calls.rbd_poll_io_events(this.handle, this.#events, EVENTS_MAX);
@@ -187,8 +180,8 @@ export class RbdImage {
     if (this.#isClosed) return;
     this.#isClosed = true;
     if (this.#open.size > 0) await new Promise<void>((resolve) => this.#idle = resolve);
-    linux.close(this.#eventFd);
     await this.calls.rbd_close(this.handle);
+    this.#event[Symbol.dispose]();
     await this.calls.rados_ioctx_destroy(this.#pool);
     await this.calls.rados_shutdown(this.#cluster);
   }

@@ -36,6 +36,7 @@ export const DBLOCK_FEATURE_ON_DEATH = 2 ** 32;
 export const DBLOCK_FEATURE_RESIZE = 2 ** 33;
 export const DBLOCK_FEATURE_TAKE_OVER = 2 ** 34;
 export const DBLOCK_FEATURE_COMMIT_FLUSHED = 2 ** 35;
+export const DBLOCK_FEATURE_EVENTFD = 2 ** 36;
 
 export const dblock_version = struct("dblock_version", 56, {
   error: u32(0),
@@ -208,6 +209,7 @@ export const dblock_completion = struct("dblock_completion", 32, {
 });
 
 export const DBLOCK_ATTACH_TAKE_OVER = 1 << 0;
+export const DBLOCK_ATTACH_EVENTFD = 1 << 1;
 
 export const dblock_attach = struct("dblock_attach", 88, {
   error: u32(0),
@@ -218,7 +220,8 @@ export const dblock_attach = struct("dblock_attach", 88, {
   buffer_address: u64(32),
   buffer_bytes: u64(40),
   queue: u32(48),
-  reserved: u32s(52, 9),
+  event_fd: u32(52),
+  reserved: u32s(56, 8),
 });
 
 export const DBLOCK_START_NO_WAIT = 1 << 0;
@@ -294,6 +297,7 @@ export const DBLOCK_IOC_INFO = _IOWR(DBLOCK_IOC_TYPE, 0x04, dblock_info);
 export const DBLOCK_IOC_ATTACH = _IOWR(DBLOCK_IOC_TYPE, 0x10, dblock_attach);
 export const DBLOCK_IOC_START = _IOWR(DBLOCK_IOC_TYPE, 0x11, dblock_start);
 export const DBLOCK_IOC_EXCHANGE = _IO(DBLOCK_IOC_TYPE, 0x12);
+export const DBLOCK_EXCHANGE_ARM = 2 ** 31;
 export const DBLOCK_IOC_COMMIT = _IOWR(DBLOCK_IOC_TYPE, 0x13, dblock_commit);
 export const DBLOCK_IOC_RESIZE = _IOWR(DBLOCK_IOC_TYPE, 0x14, dblock_resize);
 

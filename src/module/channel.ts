@@ -6,9 +6,11 @@
  */
 import {
   dblock_attach,
+  DBLOCK_ATTACH_EVENTFD,
   DBLOCK_ATTACH_TAKE_OVER,
   dblock_commit,
   DBLOCK_COMMIT_FLUSHED,
+  DBLOCK_EXCHANGE_ARM,
   DBLOCK_IOC_ATTACH,
   DBLOCK_IOC_COMMIT,
   DBLOCK_IOC_EXCHANGE,
@@ -23,6 +25,7 @@ import {
 import { addressOf, devicePath, ioctlError, openNode } from "./control.ts";
 import { DblockError, ERRNO } from "../disk/errors.ts";
 import { type Kernel, linux, O_NONBLOCK, O_RDWR, PAGE_BYTES } from "../system/libc.ts";
+import type { WaitedEvent } from "../system/loop_event.ts";
 import { Ring } from "./request.ts";
 import { decode, encode } from "../system/struct.ts";
 import { blockingTurn } from "../system/waiting.ts";
@@ -35,6 +38,7 @@ const COUNTS = Array.from(
   { length: DBLOCK_QUEUE_DEPTH_MAX + 1 },
   (_, count) => BigInt(count),
 );
+const ARMED_COUNTS = COUNTS.map((count) => count | BigInt(DBLOCK_EXCHANGE_ARM));
 const COMMIT = dblock_commit.fields;
 const WASM_PAGE_BYTES = 65_536;
 const WASM_PAGES_MAX = 65_536;
@@ -53,6 +57,8 @@ export interface ChannelOptions {
   readonly slotBytes: number;
   /** EXCHANGE does not sleep (it may look for up to the module's poll_us, 200 µs); `wait()` does. @default false */
   readonly nonblocking?: boolean;
+  /** `wait()` will be called, now or after `setNonblocking()`. @default false */
+  readonly waits?: boolean;
   /** The queue's file, which somebody else has opened and will close. @default one of its own */
   readonly fd?: number;
   /** @default linux */
@@ -78,6 +84,10 @@ export class Channel implements Disposable {
   readonly #commit = encode(dblock_commit);
   readonly #commitView = new DataView(this.#commit.buffer);
   #closed = false;
+  /** What the kernel wakes the event loop with, if it can be had. */
+  #event: WaitedEvent | undefined;
+  /** The last EXCHANGE found nothing, and the kernel will write to the event. */
+  #isArmed = false;
 
   /**
    * Opens the device's server node. Nothing is served before `attach()`.
@@ -106,6 +116,7 @@ export class Channel implements Disposable {
     this.#ioctl = kernel.ioctlNumber;
     this.#ownsFile = options.fd === undefined;
     this.#fd = options.fd ?? openQueue(name, queue, { kernel, flags: options.nonblocking ? O_NONBLOCK : 0 });
+    this.#event = options.waits ? kernel.openEvent() : undefined;
   }
 
   /**
@@ -132,10 +143,12 @@ export class Channel implements Disposable {
   }
 
   #attachment(takeOver = false): Uint8Array<ArrayBuffer> {
+    const event = this.#event;
     return encode(dblock_attach, {
-      flags: takeOver ? DBLOCK_ATTACH_TAKE_OVER : 0,
+      flags: (takeOver ? DBLOCK_ATTACH_TAKE_OVER : 0) | (event === undefined ? 0 : DBLOCK_ATTACH_EVENTFD),
       id: this.#id,
       queue: this.queue,
+      event_fd: event?.fd ?? 0,
       ring_address: addressOf(this.ring.bytes),
       ring_bytes: this.ring.bytes.byteLength,
       buffer_address: this.#slotBytes === 0 ? 0 : addressOf(this.#buffer),
@@ -143,12 +156,17 @@ export class Channel implements Disposable {
     });
   }
 
-  /** False if a signal ended the wait for the server before: to be tried again. */
+  /** False if a signal ended the wait for the server before, or the module is an older one: to be tried again. */
   #attached(result: number, bytes: Uint8Array): boolean {
     if (result >= 0) return true;
     const attempted = `Cannot serve queue ${this.queue} of ${devicePath(this.name)}`;
     const { error } = decode(dblock_attach, bytes);
     if (error === ERRNO.EINTR) return false;
+    if (error === ERRNO.EOPNOTSUPP && this.#event !== undefined) {
+      this.#event[Symbol.dispose]();
+      this.#event = undefined;
+      return false;
+    }
     if (error === ERRNO.EBUSY) {
       throw new DblockError(error, attempted, "it has a server already");
     }
@@ -161,19 +179,22 @@ export class Channel implements Disposable {
   /**
    * Commits the ring's pending completions and takes what is next.
    *
+   * @param sleeps `wait()` follows if nothing is there. Who does not sleep need not be woken, which costs
    * @returns how many requests are in the ring; 0 if none are there or a signal
    * came; `GONE` when there is nothing left to serve, or this channel is closed
    * @throws {DblockError} for what no retry will mend.
    */
-  exchange(): number {
+  exchange(sleeps = false): number {
     if (this.#closed) return GONE; // a closed file's number is given to the next file that is opened
     if (this.#buffer.byteLength !== this.#bufferBytes) throw this.#transferred();
     const ring = this.ring;
     ring.clearHeader();
-    const count = this.#ioctl(this.#fd, DBLOCK_IOC_EXCHANGE, COUNTS[ring.pending]);
+    const arm = sleeps && this.#event !== undefined;
+    const count = this.#ioctl(this.#fd, DBLOCK_IOC_EXCHANGE, (arm ? ARMED_COUNTS : COUNTS)[ring.pending]);
     if (ring.takenCount > 0) {
       this.#taken(ring.takenCount, ring.refusedCount);
     }
+    this.#isArmed = arm && count === 0 && ring.error === ERRNO.EAGAIN;
     if (count >= 0) return count;
     return this.#failed(ring.error, "exchange requests with");
   }
@@ -282,12 +303,16 @@ export class Channel implements Disposable {
    * @throws {DblockError} EMFILE.
    */
   watch(): void {
-    this.#kernel.watch(this.#fd);
+    if (this.#event === undefined) this.#kernel.watch(this.#fd);
   }
 
-  /** Waits, with this thread free, until EXCHANGE has something to say. Once at a time. */
+  /**
+   * Waits, with this thread free, until EXCHANGE has something to say. Once at a time, and in the turn of the event loop in
+   * which the last EXCHANGE was made, with `sleeps`.
+   */
   async wait(): Promise<void> {
-    await this.#kernel.pollAsync(this.#fd);
+    if (this.#event === undefined) await this.#kernel.pollAsync(this.#fd);
+    else if (this.#isArmed) await this.#event.wait();
   }
 
   /** The kernel's clock, in ms. */
@@ -312,6 +337,7 @@ export class Channel implements Disposable {
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.#event?.[Symbol.dispose]();
     if (this.#ownsFile) this.#kernel.close(this.#fd);
     else this.#kernel.forget(this.#fd);
   }

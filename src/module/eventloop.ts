@@ -65,7 +65,7 @@ export class EventLoop implements Transport {
     for (;;) {
       this.#turnEndsMs = this.#channel.now() + TURN_MS;
       this.#isBusy = false;
-      this.#turn();
+      this.#turn(true);
       if (!this.#ended) await (this.#isBusy ? immediate() : this.#wait());
       if (this.#failure !== undefined) throw this.#failure;
       if (this.#ended) return;
@@ -83,10 +83,12 @@ export class EventLoop implements Transport {
   /**
    * Exchanges until nothing is left or the turn's time is over. No completion is left behind; requests may be: `wait()`
    * returns at once then.
+   *
+   * @param sleeps `wait()` follows if nothing has come
    */
-  #turn(): void {
+  #turn(sleeps: boolean): void {
     while (!this.#ended) {
-      const count = this.#exchangeOrEnd();
+      const count = this.#exchangeOrEnd(sleeps);
       const pending = this.#channel.ring.pending;
       if (pending === 0) return; // nothing came, or all that came is answered later: another turn follows that
       // Nothing came, but not all was taken: a signal, or a refused answer that has to be given again.
@@ -94,9 +96,9 @@ export class EventLoop implements Transport {
     }
   }
 
-  #exchangeOrEnd(): number {
+  #exchangeOrEnd(sleeps: boolean): number {
     try {
-      const count = this.#channel.exchange();
+      const count = this.#channel.exchange(sleeps);
       if (count === GONE) this.#stop();
       else this.#answerAll(count);
       return count;
@@ -153,7 +155,7 @@ export class EventLoop implements Transport {
       if (this.#ended) return;
       // Inside a turn's time new requests are taken as well; after it they wait for run(), so that a backend that
       // answers in microtasks cannot keep everything else waiting for ever.
-      if (this.#channel.now() < this.#turnEndsMs) this.#turn();
+      if (this.#channel.now() < this.#turnEndsMs) this.#turn(false);
       else this.#commitAll();
     });
   }

@@ -54,7 +54,16 @@ export class LocalQueue implements ServedQueue {
   /** Opens the queue's file, and attaches; `stop()` ends the wait of a take-over. */
   constructor(plan: QueuePlan, backend: Backend, kernel: Kernel, log: Log) {
     const { name, id, queue, depth, geometry, takeOver = false } = plan;
-    const channel = new Channel({ name, id, queue, depth, slotBytes: geometry.maxIoBytes, nonblocking: true, kernel });
+    const channel = new Channel({
+      name,
+      id,
+      queue,
+      depth,
+      slotBytes: geometry.maxIoBytes,
+      nonblocking: true,
+      waits: true,
+      kernel,
+    });
     this.#channel = channel;
     this.#attached = (async () => {
       if (takeOver) await channel.attachAsync({ takeOver });

@@ -7,9 +7,9 @@
  * fetch errno, V8 and Deno make system calls of their own; so dblock's ioctls
  * report in their structures, and `open` finds out with Deno's own calls.
  */
-import { ERRNO, errnoOf } from "../disk/errors.ts";
+import { DblockError, ERRNO, errnoOf } from "../disk/errors.ts";
 import { libc } from "./library.ts";
-import { LoopWait } from "./loop_wait.ts";
+import { LoopEvent, type WaitedEvent } from "./loop_event.ts";
 import { closePollFiles, openBell, openPollFiles, Poller, type PollFiles, ring } from "./waiting.ts";
 
 /** Flags, requests and advice of Linux on x86_64 and aarch64. */
@@ -80,6 +80,8 @@ export interface Kernel {
     request: number,
     structure: Uint8Array,
   ): Promise<number>;
+  /** An eventfd that the event loop waits for by itself: cheaper than `pollAsync()`. Undefined where it cannot. */
+  openEvent(): WaitedEvent | undefined;
   /**
    * Makes room to wait for a file with `pollAsync()`, which does not fail then.
    *
@@ -145,6 +147,7 @@ export const linux: Kernel = {
   ): Promise<number> {
     return await libc().ioctlAsync(fd, request, structure as BufferSource);
   },
+  openEvent: () => LoopEvent.open(libc()),
   watch(fd: number): void {
     openPoller().watch(fd);
   },
@@ -171,18 +174,36 @@ let poller: Poller | undefined;
 function openPoller(): Poller {
   if (poller !== undefined) return poller;
   const files = linux.openPollFiles();
-  const here = LoopWait.open(libc(), files.epoll);
   return poller = new Poller(libc(), files, {
-    here,
     idle: () => {
       poller = undefined;
-      here?.[Symbol.dispose]();
       linux.closePollFiles(files);
     },
   });
 }
 
-/** In a Worker: waits with files that the main program has opened, and will close. */
+/**
+ * An eventfd that is waited for: by the event loop or, where it cannot, on another thread.
+ *
+ * @throws {DblockError} EMFILE.
+ */
+export function openEvent(attempted: string): WaitedEvent {
+  const event = linux.openEvent();
+  if (event !== undefined) return event;
+  const fd = libc().eventfd(0, O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) throw new DblockError("EMFILE", attempted, "too many files are open", { hint: "see ulimit -n" });
+  const count = new BigUint64Array(1);
+  return {
+    fd,
+    wait: async () => {
+      await linux.pollAsync(fd);
+      libc().eventfd_read(fd, count);
+    },
+    [Symbol.dispose]: () => linux.close(fd),
+  };
+}
+
+/** In a Worker: waits with files that the main program has opened, and will close, as a Worker that dies closes nothing. */
 export function usePollFiles(files: PollFiles): void {
   bell = files.bell;
   poller = new Poller(libc(), files);

@@ -117,11 +117,6 @@ const SYMBOLS = {
     parameters: ["i64", "buffer", "i32", "i32", "i32", "u64"],
     result: "i64",
   },
-  // the same, as io_setup(unsigned int count, aio_context_t *) and the calls on what it makes, which libc has no names for either
-  io_setup: { name: "syscall", parameters: ["i64", "u32", "buffer"], result: "i64" },
-  io_destroy: { name: "syscall", parameters: ["i64", "u64"], result: "i64" },
-  io_submit: { name: "syscall", parameters: ["i64", "u64", "i64", "buffer"], result: "i64" },
-  io_getevents: { name: "syscall", parameters: ["i64", "u64", "i64", "i64", "buffer", "buffer"], result: "i64" },
   // int execv(const char *path, char *const argv[])
   execv: { parameters: ["buffer", "buffer"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;

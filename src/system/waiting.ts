@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 /**
- * How this program waits without blocking its thread: for all files of an isolate at once (epoll), on the event loop itself
- * (loop_wait.ts) or, where that cannot be had, on another thread. Deno has 32 threads for all blocking calls of a program, so
- * only some may be in calls that return when this very program has done something. The poller does not know who is
- * waiting: it only resolves promises.
+ * How this program waits without blocking its thread where the event loop does not wait by itself (loop_event.ts): for all
+ * files of an isolate at once (epoll), on another thread. Deno has 32 threads for all blocking calls of a program, so only
+ * some may be in calls that return when this very program has done something. The poller does not know who is waiting: it
+ * only resolves promises.
  */
 import { DblockError } from "../disk/errors.ts";
-import type { LoopWait } from "./loop_wait.ts";
 
 // Of sys/epoll.h and sys/eventfd.h.
 const EPOLL_CLOEXEC = 0o2000000;
@@ -99,8 +98,6 @@ function control(
 
 /** How a poller waits. */
 export interface PollerOptions {
-  /** On the event loop. @default on another thread */
-  readonly here?: Pick<LoopWait, "wait"> | undefined;
   /** Called when nothing is watched and nobody waits: the files may be closed then. */
   readonly idle?: () => void;
 }
@@ -109,7 +106,6 @@ export interface PollerOptions {
 export class Poller {
   readonly #calls: EpollCalls;
   readonly #files: PollFiles;
-  readonly #here: Pick<LoopWait, "wait"> | undefined;
   readonly #idle: () => void;
   readonly #event = new DataView(new ArrayBuffer(EVENT_BYTES));
   /** The other thread writes here. Deno keeps memory that a call was given until the call returns. */
@@ -121,7 +117,6 @@ export class Poller {
   constructor(calls: EpollCalls, files: PollFiles, options: PollerOptions = {}) {
     this.#calls = calls;
     this.#files = files;
-    this.#here = options.here;
     this.#idle = options.idle ?? (() => {});
   }
 
@@ -176,7 +171,7 @@ export class Poller {
   async #waitForAll(): Promise<void> {
     this.#isWaiting = true;
     while (this.#waiters.size > 0) {
-      const count = await this.#ready();
+      const count = await this.#calls.epoll_wait(this.#files.epoll, this.#events, EVENTS_MAX, FOR_EVER);
       for (let i = 0; i < count; i++) {
         const fd = this.#events.getInt32(i * EVENT_BYTES + DATA_OFFSET, true);
         if (fd === this.#files.bell) this.#lookAgain();
@@ -185,12 +180,6 @@ export class Poller {
     }
     this.#isWaiting = false;
     this.#idleIfUnused();
-  }
-
-  async #ready(): Promise<number> {
-    const here = this.#here === undefined ? -1 : await this.#here.wait(this.#events, EVENTS_MAX);
-    if (here >= 0) return here;
-    return await this.#calls.epoll_wait(this.#files.epoll, this.#events, EVENTS_MAX, FOR_EVER);
   }
 
   #arm(fd: number): boolean {

@@ -5,6 +5,7 @@
  */
 import * as abi from "../../src/module/abi.ts";
 import { decode, type Decoded, encode, type Struct } from "../../src/system/struct.ts";
+import { libc } from "../../src/system/library.ts";
 import { Random } from "../sim/random.ts";
 import { KIB, MIB, params } from "./server.ts";
 import {
@@ -63,6 +64,7 @@ class Fuzzer {
   readonly #argument = new Memory(4096);
   readonly #readOnly = new Memory(4096);
   readonly #hole = new Memory(2 * PAGE_BYTES);
+  readonly #event = libc().eventfd(0, O_NONBLOCK);
 
   constructor({ seed, fds }: FuzzTask) {
     this.#random = new Random(seed);
@@ -127,6 +129,7 @@ class Fuzzer {
         ring_bytes: abi.DBLOCK_RING_BYTES(depth),
         buffer_address: direct ? 0 : this.#arena.address + 32 * slotBytes,
         buffer_bytes: direct ? 0 : depth * max_io_bytes,
+        ...(this.#chance(50) ? { flags: abi.DBLOCK_ATTACH_EVENTFD, event_fd: this.#event } : {}),
       }));
       this.#call("ATTACH", this.#fds[first + queue]!, abi.DBLOCK_IOC_ATTACH, argument.address);
     }
@@ -172,7 +175,8 @@ class Fuzzer {
     const count = this.#chance(80) ? this.#below(depth + 1) : this.#pick([depth, depth + 1, 2 ** 16, 2 ** 32, -1]);
     // Whichever ring it is, completions and the slots and generations of real requests are in this arena.
     if (this.#chance(50)) this.#scribble();
-    this.#call("EXCHANGE", this.#pick(this.#fds), abi.DBLOCK_IOC_EXCHANGE, count);
+    const arm = count >= 0 && this.#chance(30) ? abi.DBLOCK_EXCHANGE_ARM : 0;
+    this.#call("EXCHANGE", this.#pick(this.#fds), abi.DBLOCK_IOC_EXCHANGE, count + arm);
   }
 
   /** Writes completions to a ring: most are likely, some are nonsense. */
@@ -260,9 +264,11 @@ class Fuzzer {
       case "ATTACH": {
         const buffer = this.#arena.address + 32 * slotBytes;
         const bytes = depth * PAGE_BYTES * this.#pick([1, 4]);
+        const event = this.#chance(50) ? 0 : this.#chance(95) ? this.#event : this.#pick(this.#fds);
         return {
           queue: this.#below(2),
-          flags: this.#chance(3) ? abi.DBLOCK_ATTACH_TAKE_OVER : 0,
+          flags: (this.#chance(3) ? abi.DBLOCK_ATTACH_TAKE_OVER : 0) | (event === 0 ? 0 : abi.DBLOCK_ATTACH_EVENTFD),
+          event_fd: event,
           ring_address: ring,
           ring_bytes: abi.DBLOCK_RING_BYTES(depth),
           buffer_address: direct ? 0 : buffer,

@@ -218,9 +218,10 @@ export class Queue implements Disposable {
   }
 
   /** EXCHANGE, on this thread: for a queue that does not block. */
-  exchange(completions: readonly Completion[] = []): Exchanged {
+  exchange(completions: readonly Completion[] = [], options: { readonly arm?: boolean } = {}): Exchanged {
     this.#write(this.#completionsAt, this.ring, completions);
-    const result = ioctl(this.fd, abi.DBLOCK_IOC_EXCHANGE, completions.length);
+    const arm = options.arm ? abi.DBLOCK_EXCHANGE_ARM : 0;
+    const result = ioctl(this.fd, abi.DBLOCK_IOC_EXCHANGE, completions.length + arm);
     return this.read(result, completions.length);
   }
 

@@ -105,6 +105,8 @@ interface Run {
 async function simulate(random: Random, run: Run): Promise<ModelDisk> {
   const scheduler = new Scheduler(random);
   const kernel = new FakeKernel({ mischief: run.mischief, random, later: scheduler });
+  kernel.hasEvents = random.chance(0.7);
+  kernel.isOlder = random.chance(0.1);
   const store = new Uint8Array(SIZE_BYTES);
   const backend = moodyBackend(store, run.temper, random, scheduler);
   const model = new ModelDisk(SIZE_BYTES, random);

@@ -5,6 +5,7 @@
  */
 import { type dblock_create, type dblock_info, DBLOCK_STATE_FAILED, DBLOCK_STATE_LIVE } from "../../src/module/abi.ts";
 import { type Decoded, encode, type Struct } from "../../src/system/struct.ts";
+import type { FakeEvent } from "./fake_event.ts";
 import type { FakeQueue, Registration } from "./fake_queue.ts";
 
 /** Not an errno: ATTACH waits for the server before. */
@@ -29,6 +30,8 @@ export interface FakeFile {
   queue: FakeQueue | undefined;
   /** Its own; the queue's is that of the file that serves it now. */
   registration: Registration | undefined;
+  /** What it was attached with, to be rung. */
+  event: FakeEvent | undefined;
 }
 
 /** Whether it is this file that serves its queue now. */

@@ -9,6 +9,7 @@
 import {
   DBLOCK_ABI_VERSION,
   dblock_attach,
+  DBLOCK_ATTACH_EVENTFD,
   DBLOCK_ATTACH_TAKE_OVER,
   dblock_commit,
   DBLOCK_COMMIT_FLUSHED,
@@ -17,6 +18,7 @@ import {
   dblock_destroy,
   DBLOCK_DESTROY_FORCE,
   DBLOCK_DEVICE_DIRECT,
+  DBLOCK_EXCHANGE_ARM,
   dblock_info,
   DBLOCK_IOC_ATTACH,
   DBLOCK_IOC_COMMIT,
@@ -59,6 +61,7 @@ import {
   serves,
   write,
 } from "./fake_device.ts";
+import { FakeEvent } from "./fake_event.ts";
 import { FakeQueue, type Io, KIND, memoryAt, type Mischief } from "./fake_queue.ts";
 import { Random } from "./random.ts";
 import { type Later, REAL } from "./scheduler.ts";
@@ -91,6 +94,12 @@ export class FakeKernel implements Kernel {
   readonly rung: number[] = [];
   /** Whether there is room to wait for files. */
   hasRoomToWait = true;
+  /** Whether the event loop can wait for a file by itself. */
+  hasEvents = true;
+  /** The module is one that knows no eventfd. */
+  isOlder = false;
+  /** Eventfds that were opened. */
+  readonly events = new Map<number, FakeEvent>();
   /** Errnos that open() gives for a path. */
   readonly refusedPaths = new Map<string, number>();
   /** Errnos that an ioctl gives instead of what it would. */
@@ -128,7 +137,7 @@ export class FakeKernel implements Kernel {
       : this.devices.get(path.replace("/dev/", "").replace(/-ctl$/, ""));
     if (path !== DBLOCK_CONTROL_PATH && device === undefined) return -ERRNO.ENOENT;
     const nonblocking = (flags & O_NONBLOCK) !== 0;
-    this.files.set(this.#nextFd, { device, nonblocking, queue: undefined, registration: undefined });
+    this.files.set(this.#nextFd, { device, nonblocking, queue: undefined, registration: undefined, event: undefined });
     return this.#nextFd++;
   }
 
@@ -152,6 +161,13 @@ export class FakeKernel implements Kernel {
   abandon(fd: number): void {
     this.close(fd);
     this.abandoned.add(fd);
+  }
+
+  openEvent(): FakeEvent | undefined {
+    if (!this.hasEvents || !this.hasRoomToWait) return undefined;
+    const event = new FakeEvent(this.#nextFd++, this.#later);
+    this.events.set(event.fd, event);
+    return event;
   }
 
   watch(_fd: number): void {
@@ -192,10 +208,11 @@ export class FakeKernel implements Kernel {
 
   readonly ioctlNumber = (fd: number, request: number, argument: bigint): number => {
     if (request !== DBLOCK_IOC_EXCHANGE) return -1;
-    return this.#exchange(this.#file(fd), Number(argument));
+    const arm = (argument & BigInt(DBLOCK_EXCHANGE_ARM)) !== 0n;
+    return this.#exchange(this.#file(fd), Number(argument) - (arm ? DBLOCK_EXCHANGE_ARM : 0), arm);
   };
 
-  #exchange(file: FakeFile, count: number): number {
+  #exchange(file: FakeFile, count: number, arm: boolean): number {
     const queue = file.queue;
     const registration = file.registration;
     if (queue === undefined || registration === undefined) return -1;
@@ -218,10 +235,21 @@ export class FakeKernel implements Kernel {
       if (this.#random.chance(this.#mischief.interrupt)) return say({ ...outcome, error: ERRNO.EINTR }, 0);
       const given = queue.give(requests, depth);
       if (given > 0) return say({ ...outcome, request_count: given }, given);
-      if (file.nonblocking) return say({ ...outcome, error: ERRNO.EAGAIN }, 0);
+      if (file.nonblocking) {
+        if (arm) this.#arm(file);
+        return say({ ...outcome, error: ERRNO.EAGAIN }, 0);
+      }
       if (this.#options.onBlock === undefined) throw new Error("EXCHANGE would block for ever");
       this.#options.onBlock();
     }
+  }
+
+  /** Its eventfd is rung once, when EXCHANGE has something to say, or for nothing. */
+  #arm(file: FakeFile): void {
+    const { event } = file;
+    if (event === undefined || this.#waiters.some((waiter) => waiter.file === file)) return;
+    if (isReady(file) || this.#random.chance(this.#mischief.spuriousWake)) event.ring();
+    else this.#waiters.push({ file, wake: () => event.ring() });
   }
 
   ioctl(fd: number, request: number, structure: Uint8Array): number {
@@ -365,6 +393,10 @@ export class FakeKernel implements Kernel {
     const attach = decode(dblock_attach, structure);
     const queue = file.device?.queues[attach.queue];
     if (queue === undefined) return answer(structure, ERRNO.EINVAL);
+    const hasEvent = (attach.flags & DBLOCK_ATTACH_EVENTFD) !== 0;
+    if (hasEvent && this.isOlder) return answer(structure, ERRNO.EOPNOTSUPP);
+    const event = this.events.get(attach.event_fd);
+    if (hasEvent ? event?.isOver !== false : attach.event_fd !== 0) return answer(structure, ERRNO.EINVAL);
     if (file.device !== undefined && !isDevice(file.device, attach.id)) return answer(structure, ERRNO.ESTALE);
     if (queue.gone) return answer(structure, ERRNO.ENODEV);
     if (queue.registration !== undefined) {
@@ -380,6 +412,7 @@ export class FakeKernel implements Kernel {
     if (file.device !== undefined) file.device.serverPid = this.pid;
     file.queue = queue;
     file.registration = queue.registration;
+    file.event = event;
     this.#wake();
     return answer(structure, 0);
   }
