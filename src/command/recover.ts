@@ -8,7 +8,7 @@ import { checkName } from "./words.ts";
 import { DISK_OPTIONS, type DiskPlan, readDisks } from "./disk_plan.ts";
 import { withNames } from "./info.ts";
 import { readStarted, type Started } from "./run_folder.ts";
-import { serveDisks } from "./serve.ts";
+import { serveDisks } from "./serve_disks.ts";
 
 /** The subcommand. */
 export const RECOVER: Command = {

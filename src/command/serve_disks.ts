@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT
+/** What `dblock serve` and `dblock recover` do: disks in one process, from their start to the end of the last one. */
+import { DblockError, describe, quietly } from "../disk/errors.ts";
+import type { Device } from "../module/device.ts";
+import { list } from "../module/info.ts";
+import { SharedWorkers } from "../module/shared_workers.ts";
+import { linux } from "../system/libc.ts";
+import { becomeIoFlusher, formatSize, keepCode, ServiceFailure } from "./cli.ts";
+import type { DiskPlan } from "./disk_plan.ts";
+import { figuresOf, Measured } from "./figures.ts";
+import type { HttpPlan } from "./http.ts";
+import { counted } from "./listing.ts";
+import { complain } from "./log.ts";
+import { metricsUrl, serveMetrics } from "./metrics.ts";
+import { answerQuestions, type Description, keepStarted, type Question, serverName } from "./run_folder.ts";
+import { endAtSignals, greetingOfKernelDisk, type ServedKernelDisk, startKernelDisks } from "./serve_kernel_disk.ts";
+import { closeAtSignals, type Exporter, startServers } from "./serve_nbd.ts";
+import { type DeviceEnd, ServedDisk, type StartOptions } from "./served_disk.ts";
+import { Service } from "./service.ts";
+import { abortOnSignals, heedSignals, outliveTerminal } from "./signals.ts";
+
+/** Whether anybody can read it or not, the disks go on. */
+const say = quietly(console.log);
+
+/**
+ * Serves disks until all of them have ended. If one of them cannot be started, none is, nor if nobody can ask for `metrics`.
+ *
+ * @throws {DblockError} why one cannot be started, or has failed.
+ */
+export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan): Promise<void> {
+  using service = Service.here();
+  service?.outliveShutdown();
+  becomeIoFlusher();
+  keepCode();
+  outliveTerminal();
+  keepOthersAlive();
+  using interrupted = abortOnSignals();
+  const stop = new AbortController();
+  const signal = AbortSignal.any([interrupted.signal, stop.signal]);
+  await using undo = new AsyncDisposableStack();
+  using shared = sharedWorkers(plans);
+  const disks = await startAll(await nameAll(plans), stop, { signal, shared });
+  undo.defer(async () => {
+    await Promise.all(disks.flatMap((disk) => disk.devices.map(undoDevice)));
+  });
+  const servers = await startServers(disks, signal);
+  undo.defer(async () => {
+    await Promise.all(servers.map(({ server }) => server.close()));
+  });
+  const kernelDisks = await startKernelDisks(disks);
+  undo.defer(async () => {
+    await Promise.all(kernelDisks.map(({ device }) => device.close({ force: true })));
+  });
+  const measured = measure(disks, servers, kernelDisks);
+  await using asked = metrics === undefined
+    ? undefined
+    : await serveMetrics(metrics, () => figuresOf(measured().map((one) => one.figures())));
+  if (asked !== undefined) { for (const one of measured()) one.figures(); }
+  undo.move();
+  using _figures = answerForFigures(measured);
+  const left = new Set<string>();
+  const running = new Set(disks);
+  const inUse = () => [...running].flatMap((disk) => disk.devices);
+  const ended = Promise.all(disks.map((disk) => disk.ended));
+  using _words = leaveWords(disks, left, async (gone) => {
+    if (service === undefined) throw new DblockError("EOPNOTSUPP", "Cannot reload", NO_SERVICE);
+    if (servers.length + kernelDisks.length > 0 || asked !== undefined) {
+      throw new DblockError("EOPNOTSUPP", "Cannot reload", NOT_IN_DEV);
+    }
+    await service.reload(ended, gone);
+  });
+  using _heard = heedSignals(inUse, { stopping: () => service?.stopping(inUse) ?? Promise.resolve() });
+  interrupted[Symbol.dispose]();
+  using _servers = closeAtSignals(servers);
+  using _kernelDisks = endAtSignals(kernelDisks, complain);
+  if (asked !== undefined) say(`${metricsUrl(asked)} has the figures`);
+  const greetingLines = greetings(disks, servers, kernelDisks);
+  for (const line of greetingLines) say(line);
+  service?.ready(greetingLines);
+
+  const failures: DblockError[] = [];
+  await Promise.all([
+    ...disks.map(async (disk) => {
+      const ends = await disk.ended;
+      running.delete(disk);
+      for (const end of ends) {
+        const { reason } = end.ending;
+        const isLeft = reason === "left" || reason === "failed" && disk.plan.onDeath !== "remove";
+        if (isLeft) left.add(end.device.name);
+        report(disk, end, failures);
+      }
+    }),
+    ...servers.map(async ({ server, uris }) => {
+      await server.closed;
+      for (const uri of uris) say(`${uri} has ended`);
+    }),
+    ...kernelDisks.map(async (one) => {
+      await one.ended;
+      say(`${one.device.path} (${one.name}) has ended`);
+    }),
+  ]);
+  service?.ended();
+  for (const failure of failures.slice(1)) complain(failure.message);
+  const [failure] = failures;
+  if (failure === undefined) return;
+  throw service === undefined ? failure : new ServiceFailure(failure);
+}
+
+const NO_SERVICE =
+  "it is no service of systemd, which could go on with another process; type: dblock serve … --take-over";
+const NOT_IN_DEV =
+  "it has an address, for NBD or --metrics, which two processes cannot have; restart the service instead";
+
+/** A disk that this process has not made is left to the next server: those who use it wait, and lose nothing. */
+async function undoDevice(device: Device): Promise<void> {
+  const isOwn = device.origin === "created" || (await device.info()).onDeath === "remove";
+  await (isOwn ? device.close({ force: true }) : device.leave());
+}
+
+/** What the code of one disk throws where nobody waits for it must not end the others. */
+function keepOthersAlive(): void {
+  const heed = (event: Event, error: unknown) => {
+    event.preventDefault();
+    complain(`the code of a disk failed outside of a request: ${describe(error)}`);
+  };
+  globalThis.addEventListener("unhandledrejection", (event) => heed(event, event.reason));
+  globalThis.addEventListener("error", (event) => heed(event, event.error));
+}
+
+/** Gives those that have no name the first one that is free. */
+async function nameAll(plans: readonly DiskPlan[]): Promise<DiskPlan[]> {
+  const exits = plans.flatMap((plan) => plan.exits).filter((exit) => exit.kind === "device");
+  const taken = new Set(exits.flatMap(({ name }) => name ?? []));
+  if (taken.size < exits.length) { for (const { name } of await list()) taken.add(name); }
+  let number = 0;
+  const next = (): string => {
+    while (taken.has(`dblock${number}`)) number++;
+    return `dblock${number++}`;
+  };
+  return plans.map((plan) => ({
+    ...plan,
+    exits: plan.exits.map((exit) => exit.kind === "device" ? { ...exit, name: exit.name ?? next() } : exit),
+  }));
+}
+
+/** As many Workers as there are processors, if there are more disks: a thread for each takes its time to start. */
+function sharedWorkers(plans: readonly DiskPlan[]): SharedWorkers | undefined {
+  const { hardwareConcurrency } = navigator;
+  return plans.length > hardwareConcurrency ? new SharedWorkers(hardwareConcurrency, linux) : undefined;
+}
+
+/** All of them, or none. */
+async function startAll(
+  plans: readonly DiskPlan[],
+  stop: AbortController,
+  options: StartOptions,
+): Promise<readonly ServedDisk[]> {
+  const queues = plans.length === 1 ? undefined : 1;
+  const started: ServedDisk[] = [];
+  const failures: unknown[] = [];
+  await Promise.all(plans.map(async (plan) => {
+    try {
+      started.push(await ServedDisk.start(plan, { ...options, queues }));
+    } catch (error) {
+      failures.push(error);
+      stop.abort(error);
+    }
+  }));
+  if (failures.length === 0) return started.sort((a, b) => plans.indexOf(a.plan) - plans.indexOf(b.plan));
+  await Promise.all(started.flatMap((disk) => disk.devices.map(undoDevice)));
+  for (const { nbdParts, kernelParts } of started) {
+    for (const { backend } of [...nbdParts, ...kernelParts]) await backend.close?.("unused");
+  }
+  throw failures[0];
+}
+
+/** Everything that is served, on each of its ways out; as it is now. */
+function measure(
+  disks: readonly ServedDisk[],
+  servers: readonly Exporter[],
+  kernelDisks: readonly ServedKernelDisk[],
+): () => readonly Measured[] {
+  const others = [
+    ...servers.flatMap(({ parts }) =>
+      parts.map(({ disk, part, name }) => {
+        const spec = disk.plan.source.text;
+        return new Measured({ disk: name || spec, transport: "nbd", spec }, () => disk.backend, part.meter);
+      })
+    ),
+    ...kernelDisks.map(({ name, disk, meter }) => {
+      const spec = disk.plan.source.text;
+      return new Measured({ disk: name, transport: "kernel-nbd", spec }, () => disk.backend, meter);
+    }),
+  ];
+  return () => [
+    ...disks.flatMap((disk) =>
+      disk.devices.map((device) => {
+        const what = { disk: device.name, transport: "dblock.ko", spec: disk.plan.source.text } as const;
+        return new Measured(what, () => disk.backend, disk.meterOf(device));
+      })
+    ),
+    ...others,
+  ];
+}
+
+/** For `dblock metrics` and `dblock top --web`. Without the right to /run/dblock, only --metrics shows these disks. */
+function answerForFigures(measured: () => readonly Measured[]): Disposable | undefined {
+  try {
+    return answerQuestions(
+      serverName(Deno.pid),
+      (question) =>
+        Promise.resolve(
+          question.ask === "figures" ? measured().map((one) => one.figures(question.forMs)) : undefined,
+        ),
+    );
+  } catch {
+    return undefined;
+  }
+}
+
+/** Says in /run/dblock/ how each disk was started, and answers there. What is `left` can be recovered later. */
+function leaveWords(
+  disks: readonly ServedDisk[],
+  left: ReadonlySet<string>,
+  reload: (gone: AbortSignal) => Promise<void>,
+): Disposable {
+  const stack = new DisposableStack();
+  for (const disk of disks) {
+    for (const { name } of disk.devices) {
+      try {
+        const { words } = disk.plan;
+        const named = words.includes("--name") ? words : [...words, "--name", name];
+        stack.use(keepStarted({ name, pid: Deno.pid, cwd: Deno.cwd(), words: named }, () => left.has(name)));
+        stack.use(answerQuestions(name, (question, gone) => answer(disk, question, () => reload(gone))));
+      } catch (error) {
+        complain(`/run/dblock/${name}: ${describe(error)}; nobody can ask this server to resize the disk`, name);
+      }
+    }
+  }
+  return stack;
+}
+
+async function answer(
+  disk: ServedDisk,
+  question: Question,
+  reload: () => Promise<void>,
+): Promise<Description | void> {
+  switch (question.ask) {
+    case "resize":
+      return await disk.resize(question.sizeBytes);
+    case "figures":
+      return; // of a whole server, at its own socket
+    case "reload":
+      return await reload();
+    case "describe": {
+      const { source, filters } = disk.plan;
+      return { spec: source.text, filters: filters.map(({ name }) => name), lines: source.describe?.() ?? [] };
+    }
+  }
+}
+
+function greetings(
+  disks: readonly ServedDisk[],
+  servers: readonly Exporter[],
+  kernelDisks: readonly ServedKernelDisk[],
+): string[] {
+  const lines = disks.flatMap((disk) => disk.devices.map((device) => greeting(disk, device)));
+  for (const { uris } of servers) lines.push(...uris.map((uri) => `${uri} is ready`));
+  lines.push(...kernelDisks.map(greetingOfKernelDisk));
+  const names = [...disks.flatMap((disk) => disk.devices), ...kernelDisks].map(({ name }) => name);
+  const end = names.length === 1 ? `dblock destroy ${names[0]}, or Ctrl-C` : "Ctrl-C";
+  const last = lines.pop();
+  return last === undefined ? [] : [...lines, `${last}; to end ${lines.length === 0 ? "it" : "all"}: ${end}`];
+}
+
+function greeting({ plan }: ServedDisk, { path, sizeBytes, queueCount, origin }: Device): string {
+  const what = origin === "created" ? "ready" : origin.replace("-", " ");
+  return `${path} is ${what}: ${formatSize(sizeBytes)}, ${counted(queueCount, "queue")}, ${plan.source.text}`;
+}
+
+function report({ plan }: ServedDisk, { device: { name, path }, ending }: DeviceEnd, failures: DblockError[]): void {
+  switch (ending.reason) {
+    case "failed": {
+      const hint = plan.onDeath === "remove" ? "the disk has ended" : `go on with: dblock recover ${name}`;
+      failures.push(new DblockError("EIO", `Cannot serve ${path} any more`, describe(ending.error), { hint }));
+      return;
+    }
+    case "left":
+      return say(`${path} is left to its next server; to go on: dblock recover ${name}`);
+    case "replaced":
+      return say(`${path} goes on: another process has taken it over`);
+    case "closed":
+      return say(`${path} has ended: destroyed`);
+    case "destroyed":
+      return say(`${path} has ended: destroyed by another process`);
+  }
+}
