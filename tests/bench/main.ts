@@ -30,8 +30,9 @@ const help =
 
   QUICK=1     5 minutes; fails if a ratio is lower by more than a quarter than that of an earlier commit, which is
               measured in turn: BASE=HEAD~1, or else the one whose figures are in tests/bench/results.json
-  COUNT=1     with QUICK=1: counts the guest's instructions instead of time, on one processor, so that the machine may have
-              other work; fails for 5% where QUICK=1 alone fails for a quarter; 15 minutes
+  COUNT=1     counts the guest's instructions instead of time, on one processor, so that the machine may have other work:
+              what a request costs, all that runs included; printed and not kept. With QUICK=1 it fails for 5% where that
+              alone fails for a quarter; 15 minutes
   SCALING=1   cost by queues, depth, request size and devices, with 2 and 4 processors
   FROM=FILE   tables from the measurements of an earlier run (.build/bench/lines.jsonl has the last one's)
   DISKS, JOBS only these; the figures are then printed and not kept
@@ -51,6 +52,8 @@ interface Options {
   readonly runtimeMs: number;
   readonly disks: typeof disks;
   readonly jobs: typeof jobs;
+  /** Count instructions instead of time. */
+  readonly counted: boolean;
   /** Everything is measured: the figures are worth keeping. */
   readonly isWhole: boolean;
 }
@@ -78,23 +81,24 @@ async function main(): Promise<number> {
   if (values.base !== "" && !values.quick) {
     throw new UserError(`Cannot take BASE=${values.base} alone: it is what QUICK=1 compares with`);
   }
-  if (values.count && !values.quick) throw new UserError("Cannot take COUNT=1 alone: it is a way of QUICK=1");
+  if (values.count && values.scaling) throw new UserError("Cannot take COUNT=1 with SCALING=1: it has one processor");
   const options: Options = {
     kernel: values.kernel || defaultKernel,
-    rounds: positive(values.rounds || "3", "ROUNDS"),
-    runtimeMs: Math.round(positive(values.seconds || (values.quick ? "0.8" : "1"), "SECONDS") * 1000),
+    rounds: positive(values.rounds || (values.count ? "1" : "3"), "ROUNDS"),
+    runtimeMs: Math.round(positive(values.seconds || (values.quick || values.count ? "0.8" : "1"), "SECONDS") * 1000),
+    counted: values.count,
     disks: select(disks, values.disks, "disk"),
     jobs: select(jobs, values.jobs, "job"),
-    isWhole: !values.disks && !values.jobs,
+    isWhole: !values.disks && !values.jobs && !values.count,
   };
   const subject = await prepare(options.kernel);
   if (values.from !== "") return await account(readLines(values.from), [], subject, options);
   if (values.quick) {
-    const { base, count: counted } = values;
+    const { base } = values;
     const ownDisks = options.disks.filter(({ name, kind }) =>
       isOwn(kind) && (values.disks || quickDisks.includes(name))
     );
-    return await quick(subject, { ...options, base, counted, disks: ownDisks, rampMs, onLine: printProgress });
+    return await quick(subject, { ...options, base, disks: ownDisks, rampMs, onLine: printProgress });
   }
   if (values.scaling) return await scale(subject, options);
   return await full(subject, options);
@@ -109,7 +113,7 @@ async function full(subject: Subject, options: Options): Promise<number> {
     rampMs,
     footprint: options.isWhole,
     ledger: false,
-  }, { onLine });
+  }, { counted: options.counted, onLine });
   // In a VM of its own: switching trace points has been the end of one, with all it had measured.
   const ledgers = options.isWhole ? await measureLedgers(subject, onLine) : undefined;
   const problems = [main.problem, ledgers?.problem].filter((problem) => problem !== undefined);
