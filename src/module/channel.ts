@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 /**
- * One queue's open /dev/NAME-ctl, with its ring and buffer: ATTACH, START,
- * EXCHANGE, COMMIT. It moves requests and completions; what they mean is the
- * business of those who call it.
+ * One queue's open /dev/NAME-ctl, with its ring and buffer: ATTACH, EXCHANGE, COMMIT. It moves requests and completions;
+ * what they mean is the business of those who call it.
  */
 import {
   dblock_attach,
@@ -14,19 +13,17 @@ import {
   DBLOCK_IOC_ATTACH,
   DBLOCK_IOC_COMMIT,
   DBLOCK_IOC_EXCHANGE,
-  DBLOCK_IOC_RESIZE,
-  DBLOCK_IOC_START,
   DBLOCK_QUEUE_DEPTH_MAX,
-  dblock_resize,
-  dblock_start,
   DBLOCK_STATUS_BAD_FIELD,
   DBLOCK_STATUS_BAD_LENGTH,
 } from "./abi.ts";
-import { addressOf, devicePath, ioctlError, openNode } from "./control.ts";
+import { addressOf, devicePath, ioctlError } from "./control.ts";
 import { DblockError, ERRNO } from "../disk/errors.ts";
-import { type Kernel, linux, O_NONBLOCK, O_RDWR, PAGE_BYTES } from "../system/libc.ts";
+import { type Kernel, linux, O_NONBLOCK } from "../system/libc.ts";
 import type { WaitedEvent } from "../system/loop_event.ts";
+import { openQueue } from "./node.ts";
 import { Ring } from "./request.ts";
+import { slotMemory } from "./slot_memory.ts";
 import { decode, encode } from "../system/struct.ts";
 import { blockingTurn } from "../system/waiting.ts";
 
@@ -40,8 +37,6 @@ const COUNTS = Array.from(
 );
 const ARMED_COUNTS = COUNTS.map((count) => count | BigInt(DBLOCK_EXCHANGE_ARM));
 const COMMIT = dblock_commit.fields;
-const WASM_PAGE_BYTES = 65_536;
-const WASM_PAGES_MAX = 65_536;
 
 /** Which queue to serve, and how. */
 export interface ChannelOptions {
@@ -341,91 +336,4 @@ export class Channel implements Disposable {
     if (this.#ownsFile) this.#kernel.close(this.#fd);
     else this.#kernel.forget(this.#fd);
   }
-}
-
-/**
- * Opens a file that can serve a queue; it does from ATTACH on.
- *
- * @throws {DblockError} ENOENT, EACCES.
- */
-export function openQueue(
-  name: string,
-  queue: number,
-  options: { readonly kernel: Kernel; readonly flags?: number },
-): number {
-  const { kernel, flags = 0 } = options;
-  const path = devicePath(name);
-  return openNode(kernel, `${path}-ctl`, O_RDWR | flags, `Cannot serve queue ${queue} of ${path}`);
-}
-
-/**
- * START: makes the disk appear. Every queue has to be attached and served
- * meanwhile, as the kernel reads the partition table.
- *
- * @param options.existing the disk is there: START sets I/O going if it waits
- * @param options.id only this device
- * @throws {DblockError} ENODEV (it was destroyed), ESTALE, ENOTCONN, EEXIST, ENOMEM.
- */
-export async function start(
-  name: string,
-  kernel: Kernel = linux,
-  options: { readonly existing?: boolean; readonly id?: number } = {},
-): Promise<void> {
-  const attempted = `Cannot start ${devicePath(name)}`;
-  using _turn = await blockingTurn();
-  const fd = openNode(kernel, `${devicePath(name)}-ctl`, O_RDWR, attempted);
-  try {
-    for (let mayBeLive = options.existing ?? false;;) {
-      const bytes = encode(dblock_start, { id: options.id ?? 0 });
-      if (await kernel.ioctlAsync(fd, DBLOCK_IOC_START, bytes) >= 0) return;
-      const { error } = decode(dblock_start, bytes);
-      if (error === ERRNO.EALREADY && mayBeLive) return;
-      if (error === ERRNO.ENODEV) {
-        throw new DblockError(error, attempted, "it was destroyed meanwhile");
-      }
-      if (error !== ERRNO.EINTR) throw ioctlError(error, attempted);
-      mayBeLive = true;
-    }
-  } finally {
-    kernel.close(fd);
-  }
-}
-
-/**
- * RESIZE: the disk, and everybody who has it open, has another size from now on.
- *
- * @param id only this device; 0: whatever has the name
- * @throws {DblockError} EINVAL, ENODEV (it is not live), ESTALE (another device has the name), EPERM.
- */
-export async function resize(name: string, sizeBytes: number, kernel: Kernel = linux, id = 0): Promise<void> {
-  const attempted = `Cannot resize ${devicePath(name)}`;
-  const fd = openNode(kernel, `${devicePath(name)}-ctl`, O_RDWR, attempted);
-  try {
-    const bytes = encode(dblock_resize, { id, size_bytes: sizeBytes });
-    if (await kernel.ioctlAsync(fd, DBLOCK_IOC_RESIZE, bytes) >= 0) return;
-    throw ioctlError(decode(dblock_resize, bytes).error, attempted);
-  } finally {
-    kernel.close(fd);
-  }
-}
-
-/**
- * Zeroed memory that starts on a page, as ATTACH wants a buffer to. A backend cannot transfer it to another thread, which
- * would free it while the kernel copies to its address; only what is too large for a WebAssembly.Memory can be.
- */
-function slotMemory(lengthBytes: number): Uint8Array<ArrayBuffer> {
-  if (lengthBytes > 0 && lengthBytes <= WASM_PAGES_MAX * WASM_PAGE_BYTES) {
-    const pages = Math.ceil(lengthBytes / WASM_PAGE_BYTES);
-    try {
-      const { buffer } = new WebAssembly.Memory({ initial: pages, maximum: pages });
-      return new Uint8Array(buffer as ArrayBuffer, 0, lengthBytes);
-    } catch {
-      // It takes more addresses than its size; there may be a limit on those (ulimit -v).
-    }
-  }
-  const bytes = new Uint8Array(new ArrayBuffer(lengthBytes === 0 ? 0 : lengthBytes + PAGE_BYTES));
-  if (lengthBytes === 0) return bytes;
-  const past = addressOf(bytes) % PAGE_BYTES;
-  const start = past === 0 ? 0 : PAGE_BYTES - past;
-  return bytes.subarray(start, start + lengthBytes);
 }

@@ -3,7 +3,8 @@
  * A served disk: what a program holds while its device is there, and how that ends. How it begins is in serve.ts; what
  * each state of its life may do is in life.ts.
  */
-import { Channel, resize } from "./channel.ts";
+import { Channel } from "./channel.ts";
+import { resize } from "./node.ts";
 import { type Control, devicePath } from "./control.ts";
 import { settleWithin } from "./deadline.ts";
 import { BUSY_WAIT_MS, destroyOn } from "./destroy.ts";

@@ -4,7 +4,8 @@
  * they have attached, and end when the device is gone.
  */
 import type { Backend, CloseReason } from "../disk/backend.ts";
-import { Channel, openQueue } from "./channel.ts";
+import { Channel } from "./channel.ts";
+import { openQueue } from "./node.ts";
 import { devicePath } from "./control.ts";
 import { settleWithin } from "./deadline.ts";
 import type { Geometry } from "../disk/dispatch.ts";

@@ -4,7 +4,7 @@
  * fails, nothing is left of it.
  */
 import { DBLOCK_ON_DEATH_REMOVE } from "./abi.ts";
-import { resize, start } from "./channel.ts";
+import { resize, start } from "./node.ts";
 import { Control, devicePath } from "./control.ts";
 import { checkMs, Deadline, settleWithin } from "./deadline.ts";
 import { type Device, endDevice, type Resizer, ServedDevice, stopQueues } from "./device.ts";

@@ -9,7 +9,7 @@ import type { Profile } from "../disk/profile.ts";
 import type { Kernel } from "../system/libc.ts";
 import { O_NONBLOCK } from "../system/libc.ts";
 import type { PollFiles } from "../system/waiting.ts";
-import { openQueue } from "./channel.ts";
+import { openQueue } from "./node.ts";
 import type { QueuePlan, QueueServer, WorkerOptions } from "./queue.ts";
 import type { BeginMessage, FromSharedWorker, ServeMemoryMessage } from "./shared_worker.ts";
 

@@ -32,6 +32,7 @@ export const MADV_DONTNEED = 4;
 export const MADV_REMOVE = 9;
 export const MADV_DONTFORK = 10;
 export const MADV_HUGEPAGE = 14;
+export const MADV_NOHUGEPAGE = 15;
 const MLOCK_ONFAULT = 1;
 const MS_SYNC = 4;
 export const FALLOC_FL_KEEP_SIZE = 0x01;

@@ -15,7 +15,7 @@ import {
   DBLOCK_OPERATION_WRITE_ZEROES,
 } from "../../src/module/abi.ts";
 import type { Backend, Completed } from "../../src/disk/backend.ts";
-import { start } from "../../src/module/channel.ts";
+import { start } from "../../src/module/node.ts";
 import { Control } from "../../src/module/control.ts";
 import { DblockError, ERRNO } from "../../src/disk/errors.ts";
 import { geometryOf } from "../../src/module/plan.ts";
