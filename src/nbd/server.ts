@@ -15,6 +15,8 @@ import { ConnWire, type Wire } from "./wire.ts";
 
 const DEFAULT_ADDRESS = "127.0.0.1";
 const HANDSHAKE_MS = 30_000;
+/** When no file is left, a client has only this long. */
+const HANDSHAKE_QUICK_MS = 1_000;
 /** A client that lets the rest of a message wait for so long holds memory that others want. */
 const STALLED_MS = 60_000;
 const CHECK_MS = 5_000;
@@ -23,6 +25,10 @@ const DEFAULT_CONNECTIONS_MAX = 256;
 /** Beyond this, the one that has been shaking hands for longest is cut off: nobody can keep the others out. */
 const HANDSHAKES_MAX = 1_024;
 const CLOSE_MS = 10_000;
+const ACCEPT_AGAIN_MS = 100;
+/** That no connection can be accepted is said once in this time. */
+const SAID_MS = 10_000;
+
 /** TLS of a server. */
 export interface NbdTls {
   /** `allowed`: clients may encrypt. `required`: nothing is told to a client that does not. @default "required" */
@@ -147,7 +153,7 @@ class Server implements NbdServer, ExportDirectory {
   readonly #pool: BufferPool;
   readonly #connectionsMax: number;
   readonly #sessions = new Map<Session, Promise<void>>();
-  /** Those that are shaking hands, the oldest first, with their deadlines. */
+  /** Those that are shaking hands, the oldest first, and since when. */
   readonly #greeting = new Map<Wire, number>();
   readonly #timer: ReturnType<typeof setInterval>;
   #isClosing = false;
@@ -235,6 +241,7 @@ class Server implements NbdServer, ExportDirectory {
   }
 
   async #accept(): Promise<void> {
+    let saidMs = -Infinity;
     while (!this.#isClosing) {
       try {
         const conn = await this.#listener.accept();
@@ -242,8 +249,14 @@ class Server implements NbdServer, ExportDirectory {
         void this.#greet(new ConnWire(conn, { isAccepted: true }));
       } catch (error) {
         if (this.#isClosing) return;
-        this.#log(`Cannot accept a connection on ${formatNbdAddress(this.address)}: ${describe(error)}`);
-        await new Promise((resolve) => setTimeout(resolve, 100)); // too many open files, perhaps
+        const nowMs = performance.now();
+        if (nowMs - saidMs > SAID_MS) {
+          saidMs = nowMs;
+          this.#log(`Cannot accept connections on ${formatNbdAddress(this.address)}: ${describe(error)}`);
+        }
+        // Too many open files, perhaps. Clients that only shake hands have some.
+        this.#forgetThoseSince(nowMs - HANDSHAKE_QUICK_MS);
+        await new Promise((resolve) => setTimeout(resolve, ACCEPT_AGAIN_MS));
       }
     }
   }
@@ -252,7 +265,7 @@ class Server implements NbdServer, ExportDirectory {
   async #greet(plain: Wire): Promise<void> {
     const oldest = this.#greeting.size < HANDSHAKES_MAX ? undefined : this.#greeting.keys().next().value;
     if (oldest !== undefined) this.#forget(oldest);
-    this.#greeting.set(plain, performance.now() + HANDSHAKE_MS);
+    this.#greeting.set(plain, performance.now());
     let wire = plain;
     try {
       const greeted = await greet(plain, this, this.#tls);
@@ -293,6 +306,11 @@ class Server implements NbdServer, ExportDirectory {
     found.connections--;
   }
 
+  /** Cuts off those that began to shake hands before that time. */
+  #forgetThoseSince(beganMs: number): void {
+    for (const [wire, since] of this.#greeting) if (since < beganMs) this.#forget(wire);
+  }
+
   #forget(wire: Wire): void {
     this.#greeting.delete(wire);
     wire.close();
@@ -300,7 +318,7 @@ class Server implements NbdServer, ExportDirectory {
 
   #check(): void {
     const nowMs = performance.now();
-    for (const [wire, deadlineMs] of this.#greeting) if (nowMs > deadlineMs) this.#forget(wire);
+    this.#forgetThoseSince(nowMs - HANDSHAKE_MS);
     for (const session of this.#sessions.keys()) if (session.stalledMs(nowMs) > STALLED_MS) session.cut();
   }
 

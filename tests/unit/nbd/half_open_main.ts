@@ -10,5 +10,7 @@ await using _server = await serveNbd({
     write: (buffer, offset) => store.set(buffer, offset),
   },
 }, { address: `unix:${Deno.args[0]}` });
+// As every server does; Deno panics if no file is left when it listens for a signal for the first time.
+Deno.addSignalListener("SIGTERM", () => {});
 console.log("ready");
 for await (const _ of Deno.stdin.readable);

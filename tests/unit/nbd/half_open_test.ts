@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Ten thousand clients, all at once, that connect and go no further: the server keeps a bounded number of them, and serves who comes next.
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import * as p from "../../../src/nbd/protocol.ts";
 import { serveNbd } from "../../../src/nbd/server.ts";
 import { RawClient } from "./raw_client.ts";
@@ -19,23 +19,29 @@ function files(pid: number): number {
   return [...Deno.readDirSync(`/proc/${pid}/fd`)].length;
 }
 
-Deno.test("NBD server: 10,000 connections that say half of an option cost a bounded amount", async () => {
-  const path = `${await Deno.makeTempDir()}/nbd.sock`;
+/** A server that may have so many files, in a process of its own, which ends with its input. */
+async function startServer(path: string, filesMax: string): Promise<Deno.ChildProcess> {
   const main = new URL("half_open_main.ts", import.meta.url).pathname;
-  const args = [
-    "-c",
-    `ulimit -n 20000 || ulimit -n $(ulimit -Hn); exec "$@"`,
-    "sh",
-    Deno.execPath(),
-    "run",
-    "-A",
-    "--no-check",
-    main,
-    path,
-  ];
-  const child = new Deno.Command("sh", { args, stdin: "piped", stdout: "piped", stderr: "inherit" }).spawn();
+  const server = [Deno.execPath(), "run", "-A", "--no-check", main, path];
+  const args = ["-c", `ulimit -n ${filesMax}; exec "$@"`, "sh", ...server];
+  const child = new Deno.Command("sh", { args, stdin: "piped", stdout: "piped", stderr: "piped" }).spawn();
   const lines = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
   assertEquals((await lines.read()).value, "ready\n");
+  await lines.cancel();
+  return child;
+}
+
+/** Ends it. Returns what it said on stderr. */
+async function stopServer(child: Deno.ChildProcess): Promise<string> {
+  const said = new Response(child.stderr).text();
+  await child.stdin.close();
+  assert((await child.status).success);
+  return await said;
+}
+
+Deno.test("NBD server: 10,000 connections that say half of an option cost a bounded amount", async () => {
+  const path = `${await Deno.makeTempDir()}/nbd.sock`;
+  const child = await startServer(path, "20000 || ulimit -n $(ulimit -Hn)");
   const before = rssMiB(child.pid);
   const open: Deno.Conn[] = [];
   // Flags, and the first half of an option with 16,000 bytes.
@@ -60,9 +66,7 @@ Deno.test("NBD server: 10,000 connections that say half of an option cost a boun
   for (const conn of open) conn.close();
   while (files(child.pid) > 40) await new Promise((resolve) => setTimeout(resolve, 10));
   console.log(`${CLIENTS} half-open: ${before.toFixed(0)} MiB before, ${during.toFixed(0)} with ${fds} files open`);
-  await child.stdin.close();
-  await lines.cancel();
-  assert((await child.status).success);
+  assertEquals(await stopServer(child), "");
   assert(during - before < GROWTH_MIB_MAX, `${during - before} MiB more than before`);
 });
 
@@ -76,4 +80,19 @@ Deno.test("NBD server: who shakes hands for longest is cut off when 1,024 others
   assertEquals((await clients[1]!.option(p.NBD_OPT_LIST)).length, 2);
   assertEquals(await served.ask(p.NBD_CMD_FLUSH), 0);
   for (const client of clients) client.wire.close();
+});
+
+Deno.test("NBD server: those that only shake hands make room when no file is left, and one line says so", async () => {
+  const path = `${await Deno.makeTempDir()}/nbd.sock`;
+  const child = await startServer(path, "100");
+  const clients: RawClient[] = [];
+  for (let n = 0; n < 200; n++) clients.push(await RawClient.connect(path));
+  {
+    using client = await RawClient.open(path);
+    assertEquals(await client.ask(p.NBD_CMD_FLUSH), 0);
+  }
+  assert(await clients[0]!.isAtEnd());
+  for (const client of clients) client.wire.close();
+  const said = await stopServer(child);
+  assertMatch(said, /^Cannot accept connections on unix:\S+: .*[Tt]oo many open files.*\n$/);
 });
