@@ -5,9 +5,8 @@
  */
 import type { Backend } from "../disk/backend.ts";
 import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispatch.ts";
-import { ERRNO } from "../disk/errors.ts";
 import type { DiskLog } from "../disk/log.ts";
-import { REQUEST_FUA, REQUEST_KEEP_ALLOCATED, REQUEST_READ_AHEAD } from "../disk/operation.ts";
+import { EXTENTS_MAX, memoryOf, translate } from "./command.ts";
 import type { Negotiated } from "./handshake.ts";
 import { Inbox } from "./inbox.ts";
 import { Outbox, type OutboxOwner } from "./outbox.ts";
@@ -16,18 +15,12 @@ import {
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
   NBD_CMD_DISC,
-  NBD_CMD_FLAG_FAST_ZERO,
-  NBD_CMD_FLAG_FUA,
-  NBD_CMD_FLAG_NO_HOLE,
   NBD_CMD_FLAG_REQ_ONE,
-  NBD_CMD_FLUSH,
   NBD_CMD_READ,
-  NBD_CMD_TRIM,
-  NBD_CMD_WRITE,
   NBD_CMD_WRITE_ZEROES,
   PAYLOAD_BYTES_MAX,
 } from "./protocol.ts";
-import { nbdError, statusBytes } from "./reply.ts";
+import { nbdError } from "./reply.ts";
 import { judge, requestBytes, type Rules, WireRequest } from "./request.ts";
 import { Slot } from "./slot.ts";
 import { type Member, turns } from "./turns.ts";
@@ -37,8 +30,6 @@ import type { Wire } from "./wire.ts";
 const SLOTS_MAX = 128;
 /** Payloads of one connection at once, unless a single one is larger. */
 const OPEN_BYTES_MAX = 2 * PAYLOAD_BYTES_MAX;
-/** A structured reply with more extents than this is worth nobody's memory. */
-const EXTENTS_MAX = 8_192;
 /** A client that was slow again and again is waited for in turns once in so many times. */
 const PENALTY_MAX = 64;
 
@@ -203,7 +194,7 @@ export class Session implements Transport, OutboxOwner, Member {
       if (!request.parse(inbox.view, inbox.begin, this.#extended)) return "nothing";
       if (request.command === NBD_CMD_DISC) return "nothing";
       const errno = judge(request, this.#rules);
-      const memoryBytes = errno === 0 ? this.#memoryFor(request) : 0;
+      const memoryBytes = errno === 0 ? memoryOf(request, this.#geometry, this.#backend, this.#extended) : 0;
       if (this.#openCount >= SLOTS_MAX) return "room";
       if (this.#openBytes > 0 && this.#openBytes + memoryBytes > OPEN_BYTES_MAX) return "room";
       let buffer: PooledBuffer | undefined;
@@ -303,62 +294,11 @@ export class Session implements Transport, OutboxOwner, Member {
     this.#turnsOff = this.#penalty;
   }
 
-  /** How much of the pool a request takes. */
-  #memoryFor({ command, lengthBytes }: WireRequest): number {
-    switch (command) {
-      case NBD_CMD_READ:
-      case NBD_CMD_WRITE:
-        return lengthBytes;
-      case NBD_CMD_CACHE:
-        return Math.min(lengthBytes, this.#geometry.maxIoBytes);
-      case NBD_CMD_WRITE_ZEROES:
-        return this.#backend.writeZeroes === undefined ? Math.min(lengthBytes, this.#geometry.maxIoBytes) : 0;
-      case NBD_CMD_BLOCK_STATUS:
-        return statusBytes(EXTENTS_MAX, this.#extended);
-      default:
-        return 0;
-    }
-  }
-
   #start(slot: Slot): void {
-    const geometry = this.#geometry;
-    const fua = (slot.wireFlags & NBD_CMD_FLAG_FUA) !== 0 ? REQUEST_FUA : 0;
-    slot.pieceBytesMax = geometry.maxIoBytes;
-    switch (slot.command) {
-      case NBD_CMD_READ:
-        slot.operation = "read";
-        slot.flags = 0;
-        break;
-      case NBD_CMD_WRITE:
-        slot.operation = "write";
-        slot.flags = fua;
-        break;
-      case NBD_CMD_FLUSH:
-        slot.operation = "flush";
-        slot.flags = 0;
-        break;
-      case NBD_CMD_TRIM:
-        slot.operation = "discard";
-        slot.flags = fua;
-        slot.pieceBytesMax = geometry.maxDiscardBytes;
-        break;
-      case NBD_CMD_CACHE:
-        if (slot.lengthBytes > PAYLOAD_BYTES_MAX) return this.#finish(slot, 0); // only a hint
-        slot.operation = "read";
-        slot.flags = REQUEST_READ_AHEAD;
-        break;
-      case NBD_CMD_WRITE_ZEROES:
-        if ((slot.wireFlags & NBD_CMD_FLAG_FAST_ZERO) !== 0 && this.#backend.writeZeroes === undefined) {
-          return this.#finish(slot, ERRNO.EOPNOTSUPP);
-        }
-        slot.operation = "writeZeroes";
-        slot.flags = fua | ((slot.wireFlags & NBD_CMD_FLAG_NO_HOLE) !== 0 ? REQUEST_KEEP_ALLOCATED : 0);
-        slot.pieceBytesMax = geometry.maxWriteZeroesBytes;
-        break;
-      default:
-        return void this.#status(slot);
-    }
-    this.#continue(slot);
+    if (slot.command === NBD_CMD_BLOCK_STATUS) return void this.#status(slot);
+    const answer = translate(slot, this.#geometry, this.#backend);
+    if (answer === undefined) this.#continue(slot);
+    else this.#finish(slot, answer);
   }
 
   /** Asks for the next piece of a request, and the next, while the backend answers at once. */

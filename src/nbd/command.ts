@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT
+/** From a command of NBD to what is asked of the disk, and the memory that takes. */
+import type { Backend } from "../disk/backend.ts";
+import type { Geometry } from "../disk/dispatch.ts";
+import { ERRNO } from "../disk/errors.ts";
+import { REQUEST_FUA, REQUEST_KEEP_ALLOCATED, REQUEST_READ_AHEAD } from "../disk/operation.ts";
+import {
+  NBD_CMD_BLOCK_STATUS,
+  NBD_CMD_CACHE,
+  NBD_CMD_FLAG_FAST_ZERO,
+  NBD_CMD_FLAG_FUA,
+  NBD_CMD_FLAG_NO_HOLE,
+  NBD_CMD_FLUSH,
+  NBD_CMD_READ,
+  NBD_CMD_TRIM,
+  NBD_CMD_WRITE,
+  NBD_CMD_WRITE_ZEROES,
+  PAYLOAD_BYTES_MAX,
+} from "./protocol.ts";
+import { statusBytes } from "./reply.ts";
+import type { WireRequest } from "./request.ts";
+import type { Slot } from "./slot.ts";
+
+/** A structured reply with more extents than this is worth nobody's memory. */
+export const EXTENTS_MAX = 8_192;
+
+/** How much of the pool a request takes, in bytes. */
+export function memoryOf(
+  { command, lengthBytes }: WireRequest,
+  { maxIoBytes }: Geometry,
+  backend: Backend,
+  extended: boolean,
+): number {
+  switch (command) {
+    case NBD_CMD_READ:
+    case NBD_CMD_WRITE:
+      return lengthBytes;
+    case NBD_CMD_CACHE:
+      return Math.min(lengthBytes, maxIoBytes);
+    case NBD_CMD_WRITE_ZEROES:
+      return backend.writeZeroes === undefined ? Math.min(lengthBytes, maxIoBytes) : 0;
+    case NBD_CMD_BLOCK_STATUS:
+      return statusBytes(EXTENTS_MAX, extended);
+    default:
+      return 0;
+  }
+}
+
+/**
+ * Puts into a slot what its command asks of the disk. Not for BLOCK_STATUS, which is no operation of a disk.
+ *
+ * @returns 0 or an errno if the disk is asked nothing, and this is the answer
+ */
+export function translate(slot: Slot, geometry: Geometry, backend: Backend): number | undefined {
+  const fua = (slot.wireFlags & NBD_CMD_FLAG_FUA) !== 0 ? REQUEST_FUA : 0;
+  slot.flags = 0;
+  slot.pieceBytesMax = geometry.maxIoBytes;
+  switch (slot.command) {
+    case NBD_CMD_READ:
+      slot.operation = "read";
+      return undefined;
+    case NBD_CMD_WRITE:
+      slot.operation = "write";
+      slot.flags = fua;
+      return undefined;
+    case NBD_CMD_FLUSH:
+      slot.operation = "flush";
+      return undefined;
+    case NBD_CMD_TRIM:
+      slot.operation = "discard";
+      slot.flags = fua;
+      slot.pieceBytesMax = geometry.maxDiscardBytes;
+      return undefined;
+    case NBD_CMD_CACHE:
+      if (slot.lengthBytes > PAYLOAD_BYTES_MAX) return 0; // only a hint
+      slot.operation = "read";
+      slot.flags = REQUEST_READ_AHEAD;
+      return undefined;
+    case NBD_CMD_WRITE_ZEROES:
+      if ((slot.wireFlags & NBD_CMD_FLAG_FAST_ZERO) !== 0 && backend.writeZeroes === undefined) return ERRNO.EOPNOTSUPP;
+      slot.operation = "writeZeroes";
+      slot.flags = fua | ((slot.wireFlags & NBD_CMD_FLAG_NO_HOLE) !== 0 ? REQUEST_KEEP_ALLOCATED : 0);
+      slot.pieceBytesMax = geometry.maxWriteZeroesBytes;
+      return undefined;
+    default:
+      return ERRNO.EINVAL;
+  }
+}
