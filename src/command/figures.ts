@@ -11,6 +11,7 @@ import { type DeviceInfo, list } from "../module/info.ts";
 import { monotonicMs } from "../system/clock.ts";
 import { kernelDevicePath } from "../system/kernel_nbd.ts";
 import { ask, readStarted, serverName, serverPids } from "./run_folder.ts";
+import { byName } from "./order.ts";
 
 /** How a disk gets to those who use it. */
 export type Transport = "dblock.ko" | "nbd" | "kernel-nbd";
@@ -175,7 +176,7 @@ function merge(infos: readonly DeviceInfo[], served: readonly ServedFigures[]): 
     const number = readStarted(one.disk)?.kernelNbd;
     return number === undefined ? one : { ...one, path: kernelDevicePath(number), ...kernelFigures(`nbd${number}`) };
   });
-  return [...ofDevices, ...others].sort((a, b) => a.disk < b.disk ? -1 : a.disk > b.disk ? 1 : 0);
+  return [...ofDevices, ...others].sort((a, b) => byName(a.disk, b.disk));
 }
 
 /** Fields of `/sys/block/NAME/stat` that are milliseconds; see the kernel's Documentation/block/stat.rst. */

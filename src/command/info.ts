@@ -8,6 +8,7 @@ import { describeKernelDisk, kernelDisks } from "./kernel_disk.ts";
 import { formatDevice, jsonOf } from "./listing.ts";
 import { ask, type Description, readStarted } from "./run_folder.ts";
 import { checkName } from "./words.ts";
+import { byName } from "./order.ts";
 
 /** The subcommand. */
 export const INFO: Command = {
@@ -62,7 +63,7 @@ export async function withNames(error: unknown): Promise<unknown> {
   if (!(error instanceof DblockError) || error.code !== "ENOENT" || error.wrong !== "there is no such device") {
     return error;
   }
-  const names = (await list()).map(({ name }) => name).sort();
+  const names = (await list()).map(({ name }) => name).sort(byName);
   const hint = names.length === 0 ? "there is none at all" : `there is: ${names.join(", ")}`;
   return new DblockError("ENOENT", error.attempted, error.wrong, { hint, cause: error });
 }

@@ -7,6 +7,7 @@ import { type Command, JSON_OPTION, readTyped } from "./command.ts";
 import { type KernelDisk, kernelDisks } from "./kernel_disk.ts";
 import { jsonOf } from "./listing.ts";
 import { readStarted } from "./run_folder.ts";
+import { byName } from "./order.ts";
 
 /** The subcommand. */
 export const LIST: Command = {
@@ -35,7 +36,7 @@ const HEAD = ["DISK", "SIZE", "STATE", "SERVER", "OPEN", "SPEC"];
 /** The disks of the module, which need not be there if other disks are. */
 async function ofModule(thereAreOthers: boolean): Promise<readonly DeviceInfo[]> {
   try {
-    return (await list()).sort((a, b) => a.name < b.name ? -1 : 1);
+    return (await list()).sort((a, b) => byName(a.name, b.name));
   } catch (error) {
     if (thereAreOthers && error instanceof DblockError && error.code === "ENOENT") return [];
     throw error;

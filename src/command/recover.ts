@@ -9,6 +9,7 @@ import { DISK_OPTIONS, type DiskPlan, readDisks } from "./disk_plan.ts";
 import { withNames } from "./info.ts";
 import { readStarted, type Started } from "./run_folder.ts";
 import { serveDisks } from "./serve_disks.ts";
+import { byName } from "./order.ts";
 
 /** The subcommand. */
 export const RECOVER: Command = {
@@ -31,7 +32,7 @@ export const RECOVER: Command = {
 
 async function recover(names: readonly string[]): Promise<void> {
   const waiting = names.length === 0
-    ? (await list()).filter((one) => waits(one)).map(({ name }) => name).sort()
+    ? (await list()).filter((one) => waits(one)).map(({ name }) => name).sort(byName)
     : await Promise.all(names.map(requireWaiting));
   if (waiting.length === 0) return console.log("no disk waits for a server");
   const started = waiting.map(requireStarted);

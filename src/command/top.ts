@@ -10,6 +10,7 @@ import { type Cells, LatencyWatch } from "./latency.ts";
 import { counted } from "./listing.ts";
 import { nextEnding } from "./signals.ts";
 import { serveWeb, type WebPlan } from "./web.ts";
+import { byName } from "./order.ts";
 
 /** The subcommand. */
 export const TOP: Command = {
@@ -132,7 +133,7 @@ async function watch(turns: number, isJson: boolean): Promise<void> {
   let beforeMs = performance.now();
   for (let turn = 0; turn < turns; turn++) {
     await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS));
-    const infos = (await list()).sort((a, b) => a.name < b.name ? -1 : 1);
+    const infos = (await list()).sort((a, b) => byName(a.name, b.name));
     const nowMs = performance.now();
     const now = infos.map((info) => sampleOf(info, latencies));
     const activities = now.map((sample) => activityOf(before.get(sample.name), sample, (nowMs - beforeMs) / 1_000));

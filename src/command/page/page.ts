@@ -9,6 +9,7 @@ import type { Happening } from "../happenings.ts";
 import type { Beginning } from "../lookout.ts";
 import type { Moment } from "../moment.ts";
 import type { Field } from "./terms.ts";
+import { byName } from "../order.ts";
 
 const COLUMNS: readonly Field[] = [
   "reads",
@@ -58,7 +59,7 @@ function connect(): void {
 }
 
 function show(): void {
-  const names = [...model.disks].sort(([, a], [, b]) => a.description.name < b.description.name ? -1 : 1);
+  const names = [...model.disks].sort(([, a], [, b]) => byName(a.description.name, b.description.name));
   for (const [key, card] of cards) {
     if (model.disks.has(key)) continue;
     card.remove();
