@@ -8,18 +8,8 @@ import { DblockError, ERRNO, errnoOf } from "../disk/errors.ts";
 import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
 import type { MappedBackend, Mapping } from "../disk/servable.ts";
 import { extentsOf, type Flusher, readAt, writeAt } from "../system/file.ts";
-import {
-  adviseMemory,
-  fileSystemOf,
-  linux,
-  MADV_DONTFORK,
-  mapFile,
-  O_RDONLY,
-  O_RDWR,
-  PAGE_BYTES,
-  unlockFile,
-  unmapMemory,
-} from "../system/libc.ts";
+import { fileSystemOf, linux, O_RDONLY, O_RDWR, unlockFile } from "../system/libc.ts";
+import { adviseMemory, MADV_DONTFORK, mapFile, PAGE_BYTES, unmapMemory } from "../system/pages.ts";
 import { discardMapped, flusherOf, hasHoles, zeroMapped } from "../system/mapping.ts";
 import { LateLock, lock } from "./lock.ts";
 

@@ -4,7 +4,7 @@ import type { RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 import { SIZE_BYTES_MAX } from "../disk/limits.ts";
 import type { MappedBackend, Mapping } from "../disk/servable.ts";
-import { adviseMemory, MADV_DONTFORK, MADV_HUGEPAGE, mapMemory, PAGE_BYTES, unmapMemory } from "../system/libc.ts";
+import { adviseMemory, MADV_DONTFORK, MADV_HUGEPAGE, mapMemory, PAGE_BYTES, unmapMemory } from "../system/pages.ts";
 import { discardMapped, zeroMapped } from "../system/mapping.ts";
 import { copyFromMemory, copyToMemory } from "../system/memory.ts";
 

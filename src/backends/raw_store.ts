@@ -5,7 +5,8 @@ import { DblockError, describe, ERRNO, errnoOf } from "../disk/errors.ts";
 import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
 import { fileSize } from "../system/file.ts";
 import { deviceNumber } from "../system/holders.ts";
-import { linux, O_DIRECT, O_EXCL, O_RDONLY, O_RDWR, PAGE_BYTES, punchHole } from "../system/libc.ts";
+import { linux, O_DIRECT, O_EXCL, O_RDONLY, O_RDWR, punchHole } from "../system/libc.ts";
+import { PAGE_BYTES } from "../system/pages.ts";
 import { lock } from "./lock.ts";
 import type { RawBackendOptions, RawData } from "./raw.ts";
 

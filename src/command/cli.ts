@@ -6,7 +6,8 @@
 import { DBLOCK_TIMEOUT_MS_MAX, DBLOCK_TIMEOUT_MS_MIN } from "../module/abi.ts";
 import { DblockError, quietly } from "../disk/errors.ts";
 import { UsageError } from "../disk/words.ts";
-import { execute, isIoFlusher, lockMemoryOnFault, setIoFlusher } from "../system/libc.ts";
+import { execute, isIoFlusher, setIoFlusher } from "../system/libc.ts";
+import { lockMemoryOnFault } from "../system/pages.ts";
 
 export { formatSize, parseCount, parseSize, UsageError } from "../disk/words.ts";
 // The package exports this file as "./cli": a command that serves a disk wants these as well.

@@ -21,7 +21,7 @@ import type { Device, Ending } from "../module/device.ts";
 import { DblockError, describe, quietly, withHint } from "../disk/errors.ts";
 import { hasLostItsServer, settle } from "../module/existing.ts";
 import { type DeviceInfo, list } from "../module/info.ts";
-import { PAGE_BYTES } from "../system/libc.ts";
+import { PAGE_BYTES } from "../system/pages.ts";
 import { counted, formatDevice, jsonOf } from "./listing.ts";
 import { serve } from "../module/serve.ts";
 import { abortOnSignals, outliveTerminal, SIGNALS_HELP, untilEnded } from "./signals.ts";

@@ -9,7 +9,7 @@ import { RawBackend } from "../backends/raw.ts";
 import { RbdBackend } from "../backends/rbd.ts";
 import { DblockError, ERRNO, withHint } from "../disk/errors.ts";
 import { parseNbdUri } from "../nbd/address.ts";
-import { PAGE_BYTES } from "../system/libc.ts";
+import { PAGE_BYTES } from "../system/pages.ts";
 import { UsageError } from "./cli.ts";
 import { type DiskSource, type Scheme, SIZE, type Source } from "./disk_source.ts";
 import { LiveModule } from "./live_module.ts";

@@ -26,7 +26,7 @@ import type { Geometry } from "../disk/dispatch.ts";
 import { DblockError } from "../disk/errors.ts";
 import { checkedLimits, type DecidedLimits, LIMIT_NAMES, whyBadLimits, whyOutside } from "../disk/limits.ts";
 import type { Profile } from "../disk/profile.ts";
-import { systemPageBytes } from "../system/libc.ts";
+import { systemPageBytes } from "../system/pages.ts";
 import type { Decoded } from "../system/struct.ts";
 import { ON_DEATH, type OnDeath } from "./words.ts";
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { addressOf } from "./control.ts";
-import { adviseMemory, MADV_NOHUGEPAGE, PAGE_BYTES } from "../system/libc.ts";
+import { adviseMemory, MADV_NOHUGEPAGE, PAGE_BYTES } from "../system/pages.ts";
 
 const WASM_PAGE_BYTES = 65_536;
 const WASM_PAGES_MAX = 65_536;

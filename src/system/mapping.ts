@@ -2,18 +2,17 @@
 /** What is done to a range of a mapped disk besides reading and writing it: give it back, zero it, make it durable. */
 import type { Mapping } from "../disk/servable.ts";
 import { Flusher } from "./file.ts";
+import { punchHole, zeroRange } from "./libc.ts";
 import {
   adviseMemory,
   MADV_DONTNEED,
   MADV_REMOVE,
   PAGE_BYTES,
-  punchHole,
   syncMemory,
   systemPageBytes,
   zeroMappedFile,
   zeroMemory,
-  zeroRange,
-} from "./libc.ts";
+} from "./pages.ts";
 
 /**
  * Gives a range's space back: it reads as zeroes afterwards, so that nothing old ever comes back. Whole pages are given

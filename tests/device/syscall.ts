@@ -3,7 +3,7 @@
  * never read, so an exact errno can be tested, from any thread. No policy; x86_64 and aarch64, as the VMs are.
  */
 
-import { systemPageBytes } from "../../src/system/libc.ts";
+import { systemPageBytes } from "../../src/system/pages.ts";
 
 interface Machine {
   /** Numbers of the system calls. */

@@ -5,7 +5,8 @@ import { requestOptions } from "../../../src/disk/request.ts";
 import { profileOf } from "../../../src/disk/profile.ts";
 import { FileBackend } from "../../../src/backends/file.ts";
 import { DblockError } from "../../../src/disk/errors.ts";
-import { fileSystemOf, systemPageBytes } from "../../../src/system/libc.ts";
+import { fileSystemOf } from "../../../src/system/libc.ts";
+import { systemPageBytes } from "../../../src/system/pages.ts";
 import { bytesOf, folder, spaceOf } from "./stores.ts";
 
 const MIB = 2 ** 20;

@@ -22,7 +22,7 @@ import type { Backend } from "../../../src/disk/backend.ts";
 import { DblockError } from "../../../src/disk/errors.ts";
 import { profileOf } from "../../../src/disk/profile.ts";
 import type { MappedBackend } from "../../../src/disk/servable.ts";
-import { systemPageBytes } from "../../../src/system/libc.ts";
+import { systemPageBytes } from "../../../src/system/pages.ts";
 import { type DeviceOptions, planDevice } from "../../../src/module/plan.ts";
 
 import {
