@@ -13,6 +13,12 @@ export { formatSize, parseCount, parseSize, UsageError } from "../disk/words.ts"
 // The package exports this file as "./cli": a command that serves a disk wants these as well.
 export { abortOnSignals, outliveTerminal, SIGNALS_HELP, untilEnded, type UntilEndedOptions } from "./signals.ts";
 
+/**
+ * How long a disk may take to be there. With much other work beside it a hand-over under load was seen to take a minute; Ctrl-C,
+ * and the limit of a service's unit, end the wait sooner.
+ */
+export const START_TIMEOUT_MS = 300_000;
+
 /** Of this package; all its commands say it at --version. */
 export const VERSION = "0.1.0";
 

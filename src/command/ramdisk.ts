@@ -12,6 +12,7 @@ import {
   parseSize,
   parseTimeout,
   runCommand,
+  START_TIMEOUT_MS,
   UsageError,
   VERSION,
 } from "./cli.ts";
@@ -192,6 +193,7 @@ async function serveRamdisk(args: RamdiskArgs): Promise<void> {
     grow,
     ...(queues === undefined ? {} : { queues }),
     signal: interrupted.signal,
+    startTimeoutMs: START_TIMEOUT_MS,
   }).catch(async (error: unknown) => {
     if (!(error instanceof DblockError) || error.code !== "EEXIST") throw error;
     throw withHint(error, await whatToDo(args));

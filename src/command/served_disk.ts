@@ -3,6 +3,7 @@
  * A disk that `dblock serve` serves: opened from its SPEC, brought to /dev and to NBD, replaced by itself where it grows.
  * What a process with several of them does is in serve.ts.
  */
+import { START_TIMEOUT_MS } from "./cli.ts";
 import type { Backend } from "../disk/backend.ts";
 import { DblockError, quietly, withHint } from "../disk/errors.ts";
 import { type Meter, putMeter } from "../disk/meter.ts";
@@ -295,6 +296,7 @@ function serveOptions(plan: DiskPlan, name: string, options: StartOptions): Serv
     readOnly: plan.readOnly,
     existing: !source.survives ? "refuse" : takeOver ? "take-over" : "recover",
     signal: options.signal,
+    startTimeoutMs: START_TIMEOUT_MS,
     ...logOptionsOf(name),
     ...(queues === undefined ? {} : { queues }),
     ...(depth === undefined ? {} : { depth }),

@@ -32,8 +32,11 @@ export interface Rights {
   readonly closeReason: CloseReason;
 }
 
-/** Another server takes one queue after the other, and waits at each for what is still to be answered. */
-const HAND_OVER_MS = 60_000;
+/**
+ * Another server takes one queue after the other, and waits at each for what is still to be answered: as long as commands
+ * wait for that.
+ */
+const HAND_OVER_MS = 300_000;
 
 const RIGHTS: Readonly<Record<LifeState, Rights>> = {
   planned: { owns: false, atEnd: "nothing", stopMs: STOP_MS, closeReason: "unused" },
