@@ -23,14 +23,17 @@ async function top(seconds: number): Promise<Turn[]> {
   return lines.map((line) => JSON.parse(line));
 }
 
-/**
- * A second in which a disk was busy from its beginning to its end. On a machine with much other work there are seconds in
- * which a server has no turn, and nothing ends.
- */
-function middleOf(turns: readonly Turn[], name: string): Activity {
-  const busy = turns.flatMap(({ disks }) => disks).filter((one) => one.name === name && one.p50Ms !== undefined);
+/** The seconds in which a disk read and wrote. On a machine with much other work there are some in which a server has no turn. */
+function busySeconds(turns: readonly Turn[], name: string): Activity[] {
+  const all = turns.flatMap(({ disks }) => disks).filter((one) => one.name === name);
+  const busy = all.filter((one) => one.p50Ms !== undefined && one.readsPerSecond > 0 && one.writesPerSecond > 0);
   assert(busy.length >= 3, `${name} was busy in ${busy.length} seconds`);
-  return busy[Math.floor(busy.length / 2)]!;
+  return busy;
+}
+
+/** The quickest of them: what it says is never above what fio says of the whole. */
+function quickest(busy: readonly Activity[]): Activity {
+  return busy.reduce((best, one) => one.p50Ms! < best.p50Ms! ? one : best);
 }
 
 function assertBetween(value: number | undefined, least: number, most: number, what: string): void {
@@ -64,12 +67,14 @@ Deno.test("top has the percentiles of a load whose latency is known, of each dis
 
   // Nine of ten requests are reads of 10 ms, the others writes of 60 ms; timers are late, and never early. How late on this
   // machine, fio knows, who waits for the same requests and is woken after the kernel has counted them.
-  const seen = middleOf(turns, "topslow");
+  const busy = busySeconds(turns, "topslow");
+  const seen = quickest(busy);
   assertBetween(seen.p50Ms, 10, p50Us / 1_000 * 1.5 + 5, "p50 of the slow disk");
   assertBetween(seen.p99Ms, 60, p99Us / 1_000 * 1.5 + 60, "p99 of the slow disk");
-  assertBetween(seen.writesPerSecond / seen.readsPerSecond, 0.02, 0.4, "writes to reads");
+  const sum = (field: "readsPerSecond" | "writesPerSecond") => busy.reduce((total, one) => total + one[field], 0);
+  assertBetween(sum("writesPerSecond") / sum("readsPerSecond"), 0.02, 0.4, "writes to reads");
   for (const name of ["topfast", "topown"]) {
-    const { p50Ms, p99Ms } = middleOf(turns, name);
+    const { p50Ms, p99Ms } = quickest(busySeconds(turns, name));
     assertBetween(p50Ms, 0.001, seen.p50Ms! * 0.9, `p50 of ${name}`);
     assertBetween(p99Ms, p50Ms!, 10_000, `p99 of ${name}`);
   }
