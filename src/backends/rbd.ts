@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** A disk in a Ceph cluster: an image of RBD, by librbd. */
-import type { Backend, Extent, Limits, RequestOptions } from "../disk/backend.ts";
+import type { Backend, Completed, Extent, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 import { RBD_WRITE_ZEROES_FLAG_THICK_PROVISION } from "../system/ceph.ts";
 import { imageName, type RbdAddress, RbdImage } from "./rbd_image.ts";
@@ -59,9 +59,8 @@ export class RbdBackend implements Backend {
   readonly readOnly: boolean;
   readonly cacheSurvives = false;
   /** Only with `cache`: without it an answered write is durable. */
-  readonly flush?: () => Promise<void>;
+  readonly flush?: () => Promise<Completed>;
   readonly #image: RbdImage;
-  readonly #attempted: string;
   readonly #lock: RbdLock | undefined;
   #locked: Promise<void> | undefined;
   #sizeBytes: number;
@@ -69,8 +68,7 @@ export class RbdBackend implements Backend {
   private constructor(
     image: RbdImage,
     lock: RbdLock | undefined,
-    { name, sizeBytes, objectBytes, readOnly, cache }: {
-      name: string;
+    { sizeBytes, objectBytes, readOnly, cache }: {
       sizeBytes: number;
       objectBytes: number;
       readOnly: boolean;
@@ -79,7 +77,6 @@ export class RbdBackend implements Backend {
   ) {
     this.#image = image;
     this.#lock = lock;
-    this.#attempted = `rbd:${name}`;
     this.#sizeBytes = sizeBytes;
     this.readOnly = readOnly;
     const optimalIoBytes = Math.min(objectBytes, OPTIMAL_IO_BYTES_MAX);
@@ -89,8 +86,8 @@ export class RbdBackend implements Backend {
       discardGranularityBytes: Math.min(DISCARD_GRANULARITY_BYTES, objectBytes),
     };
     if (cache) {
-      this.flush = async () =>
-        void await this.#call("Cannot flush", undefined, (c) => this.#image.calls.rbd_aio_flush(this.#image.handle, c));
+      this.flush = () =>
+        this.#call("Cannot flush", undefined, (c) => this.#image.calls.rbd_aio_flush(this.#image.handle, c));
     }
   }
 
@@ -104,8 +101,7 @@ export class RbdBackend implements Backend {
     const { cache = false, connectTimeoutMs = DEFAULT_CONNECT_TIMEOUT_MS, fence = false } = options;
     const later = options.lock === "first-request";
     const readOnly = options.readOnly === true || options.snapshot !== undefined;
-    const name = imageName(options);
-    const attempted = `Cannot open rbd:${name}`;
+    const attempted = `Cannot open rbd:${imageName(options)}`;
     if (!(connectTimeoutMs >= 1_000 && connectTimeoutMs <= 3_600_000)) {
       throw new RangeError(`connectTimeoutMs is 1,000 to 3,600,000, not ${connectTimeoutMs}`);
     }
@@ -121,7 +117,7 @@ export class RbdBackend implements Backend {
       const sizeBytes = await number(calls.rbd_get_size(handle, out));
       const objectBytes = await number(calls.rbd_get_stripe_unit(handle, out));
       const lock = readOnly ? undefined : await RbdLock.of(image, attempted, { fence, waits: later });
-      const backend = new RbdBackend(image, lock, { name, sizeBytes, objectBytes, readOnly, cache });
+      const backend = new RbdBackend(image, lock, { sizeBytes, objectBytes, readOnly, cache });
       if (lock !== undefined && !later) await (backend.#locked = lock.acquire());
       return backend;
     } catch (error) {
@@ -136,9 +132,9 @@ export class RbdBackend implements Backend {
   }
 
   /** Fills `buffer` from the image. */
-  async read(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): Promise<number> {
+  read(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): Promise<Completed> {
     const { calls, handle } = this.#image;
-    return await this.#call(
+    return this.#call(
       "Cannot read",
       buffer,
       (c) => calls.rbd_aio_read(handle, BigInt(offsetBytes), BigInt(buffer.length), buffer, c),
@@ -146,9 +142,9 @@ export class RbdBackend implements Backend {
   }
 
   /** Puts `buffer` into the image. */
-  async write(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): Promise<void> {
+  write(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): Promise<Completed> {
     const { calls, handle } = this.#image;
-    await this.#call(
+    return this.#call(
       "Cannot write",
       buffer,
       (c) => calls.rbd_aio_write(handle, BigInt(offsetBytes), BigInt(buffer.length), buffer, c),
@@ -156,9 +152,9 @@ export class RbdBackend implements Backend {
   }
 
   /** Gives a range back to the cluster; parts of it below the granularity keep their content. */
-  async discard(offsetBytes: number, lengthBytes: number): Promise<void> {
+  discard(offsetBytes: number, lengthBytes: number): Promise<Completed> {
     const { calls, handle } = this.#image;
-    await this.#call(
+    return this.#call(
       "Cannot discard",
       undefined,
       (c) => calls.rbd_aio_discard(handle, BigInt(offsetBytes), BigInt(lengthBytes), c),
@@ -166,10 +162,10 @@ export class RbdBackend implements Backend {
   }
 
   /** Makes a range read as zeroes. */
-  async writeZeroes(offsetBytes: number, lengthBytes: number, { keepAllocated }: RequestOptions): Promise<void> {
+  writeZeroes(offsetBytes: number, lengthBytes: number, { keepAllocated }: RequestOptions): Promise<Completed> {
     const { calls, handle } = this.#image;
     const flags = keepAllocated ? RBD_WRITE_ZEROES_FLAG_THICK_PROVISION : 0;
-    await this.#call(
+    return this.#call(
       "Cannot zero",
       undefined,
       (c) => calls.rbd_aio_write_zeroes(handle, BigInt(offsetBytes), BigInt(lengthBytes), c, flags, 0),
@@ -180,7 +176,7 @@ export class RbdBackend implements Backend {
   async resize(sizeBytes: number): Promise<void> {
     await (this.#locked ??= this.#lock?.acquire());
     const code = await this.#image.calls.rbd_resize2(this.#image.handle, BigInt(sizeBytes), true, 0n, 0n);
-    if (code < 0) throw new DblockError(-code, `Cannot resize ${this.#attempted} to ${sizeBytes} bytes`);
+    if (code < 0) throw new DblockError(-code, `Cannot resize rbd:${this.#image.name} to ${sizeBytes} bytes`);
     this.#sizeBytes = sizeBytes;
   }
 
@@ -203,7 +199,7 @@ export class RbdBackend implements Backend {
       const [from, length] = [BigInt(offsetBytes), BigInt(lengthBytes)];
       const { calls, handle } = this.#image;
       const code = await calls.rbd_diff_iterate2(handle, 0n, from, length, 1, 1, callback.pointer, 0n);
-      if (code < 0) throw new DblockError(-code, `Cannot list what ${this.#attempted} has stored`);
+      if (code < 0) throw new DblockError(-code, `Cannot list what rbd:${this.#image.name} has stored`);
     } finally {
       callback.close();
     }
@@ -219,8 +215,8 @@ export class RbdBackend implements Backend {
     await this.#image.close();
   }
 
-  async #call(what: string, buffer: Uint8Array | undefined, start: (completion: bigint) => number): Promise<number> {
-    if (this.#lock !== undefined && this.#lock.isHeld !== true) await (this.#locked ??= this.#lock.acquire());
-    return await this.#image.call(`${what}: ${this.#attempted}`, buffer, start);
+  #call(what: string, buffer: Uint8Array | undefined, start: (completion: bigint) => number): Promise<Completed> {
+    if (this.#lock === undefined || this.#lock.isHeld === true) return this.#image.call(what, buffer, start);
+    return (this.#locked ??= this.#lock.acquire()).then(() => this.#image.call(what, buffer, start));
   }
 }

@@ -5,6 +5,7 @@
  *
  * Completions come by an eventfd: a callback for each, on the event loop, is ten times slower at depth 32.
  */
+import type { Completed } from "../disk/backend.ts";
 import { DblockError, ERRNO, errnoName } from "../disk/errors.ts";
 import { type Ceph, ceph, cText, EBLOCKLISTED, RBD_EVENT_TYPE_EVENTFD } from "../system/ceph.ts";
 import { openEvent } from "../system/libc.ts";
@@ -42,7 +43,9 @@ const WORD = 2 ** 32;
 
 /** What a call that was begun waits for. */
 interface Call {
-  readonly resolve: (result: number) => void;
+  readonly what: string;
+  readonly resolve: (done: Completed) => void;
+  readonly reject: (error: DblockError) => void;
   /** librbd has its address until the call is done. */
   readonly buffer: Uint8Array | undefined;
 }
@@ -56,6 +59,8 @@ export function imageName({ pool, namespace, image, snapshot }: RbdAddress): str
 /** An image that is open. */
 export class RbdImage {
   readonly calls: Ceph;
+  /** "pool/namespace/image@snapshot". */
+  readonly name: string;
   /** librbd's handle. */
   readonly handle: bigint;
   readonly #cluster: bigint;
@@ -69,8 +74,13 @@ export class RbdImage {
   #isClosed = false;
   #idle: (() => void) | undefined;
 
-  private constructor(calls: Ceph, handles: { cluster: bigint; pool: bigint; image: bigint; event: WaitedEvent }) {
+  private constructor(
+    calls: Ceph,
+    name: string,
+    handles: { cluster: bigint; pool: bigint; image: bigint; event: WaitedEvent },
+  ) {
     this.calls = calls;
+    this.name = name;
     this.#cluster = handles.cluster;
     this.#pool = handles.pool;
     this.handle = handles.image;
@@ -118,38 +128,32 @@ export class RbdImage {
     const event = undo.use(openEvent(attempted));
     check(attempted, calls.rbd_set_image_notification(image, event.fd, RBD_EVENT_TYPE_EVENTFD), "it cannot notify");
     undo.move();
-    return new RbdImage(calls, { cluster, pool, image, event });
+    return new RbdImage(calls, imageName(address), { cluster, pool, image, event });
   }
 
   /**
-   * Begins a call and waits for its end.
+   * Begins a call. One promise, and no text for an error that does not come.
    *
+   * @param what goes wrong if it fails: "Cannot read"
+   * @param buffer is not changed, and stays where it is, until the call is done
    * @param start is given the completion, a handle of librbd
-   * @returns what the call returned: bytes, or 0
+   * @returns the bytes that were read, or nothing
    * @throws {DblockError} what the cluster says.
    */
-  async call(
-    attempted: string,
-    buffer: Uint8Array | undefined,
-    start: (completion: bigint) => number,
-  ): Promise<number> {
-    const code = this.calls.rbd_aio_create_completion(0n, 0n, this.#made);
-    if (code < 0) throw new DblockError(-code, attempted);
+  call(what: string, buffer: Uint8Array | undefined, start: (completion: bigint) => number): Promise<Completed> {
+    const made = this.calls.rbd_aio_create_completion(0n, 0n, this.#made);
+    if (made < 0) return Promise.reject(this.#failed(what, -made));
     const completion = this.#made[0]!;
     const key = this.#madeWords[0]! + this.#madeWords[1]! * WORD;
-    const { promise, resolve } = Promise.withResolvers<number>();
-    const isFirst = this.#open.size === 0;
-    this.#open.set(key, { resolve, buffer });
     const started = start(completion);
     if (started < 0) {
-      this.#open.delete(key);
       this.calls.rbd_aio_release(completion);
-      throw failed(attempted, -started);
+      return Promise.reject(this.#failed(what, -started));
     }
-    if (isFirst) this.#collect();
-    const result = await promise;
-    if (result < 0) throw failed(attempted, -result);
-    return result;
+    return new Promise((resolve, reject) => {
+      this.#open.set(key, { what, resolve, reject, buffer });
+      if (this.#open.size === 1) this.#collect();
+    });
   }
 
   /** Takes what has completed, as long as something is open: an idle image waits for nothing. */
@@ -172,7 +176,15 @@ export class RbdImage {
     this.calls.rbd_aio_release(completion);
     const call = this.#open.get(key);
     this.#open.delete(key);
-    call?.resolve(result);
+    if (result < 0) call?.reject(this.#failed(call.what, -result));
+    else call?.resolve(result > 0 ? result : undefined);
+  }
+
+  #failed(what: string, errno: number): DblockError {
+    const attempted = `${what}: rbd:${this.name}`;
+    if (errno !== EBLOCKLISTED) return new DblockError(errno, attempted);
+    const wrong = "another server has taken the image, and the cluster has shut this one out";
+    return new DblockError("EBADE", attempted, wrong);
   }
 
   /** Waits for what is open, then leaves the cluster. Once. */
@@ -200,6 +212,9 @@ function configure(
   const settings: [string, string][] = [
     ["client_mount_timeout", String(Math.max(1, Math.ceil(timeoutMs / 1000)))],
     ["rbd_cache", String(cache)],
+    // librbd copies what is to be written, lest it change on its way. Nobody changes the memory of an open request; and a
+    // write is not done before librbd has let go of its memory. With its cache librbd copies in any case.
+    ["rbd_disable_zero_copy_writes", "false"],
     // Errors of a call are in what it returns, and in the log file that the configuration names.
     ["log_to_stderr", "false"],
     ["err_to_stderr", "false"],
@@ -257,13 +272,4 @@ function bounded(attempted: string, timeoutMs: number): (call: Promise<number>, 
       clearTimeout(timer);
     }
   };
-}
-
-function failed(attempted: string, errno: number): DblockError {
-  if (errno !== EBLOCKLISTED) return new DblockError(errno, attempted);
-  return new DblockError(
-    "EBADE",
-    attempted,
-    "another server has taken the image, and the cluster has shut this one out",
-  );
 }

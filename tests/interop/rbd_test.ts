@@ -70,7 +70,7 @@ Deno.test({
         assertEquals(backend.sizeBytes, 32 * MIB);
         // Many at once, and some that no object's border respects.
         const sizes = [4096, 65536, MIB, 12288];
-        const writes: Promise<void>[] = [];
+        const writes: Promise<unknown>[] = [];
         for (let at = 0, i = 0; at < data.length; i++) {
           const bytes = Math.min(sizes[i % sizes.length]!, data.length - at);
           writes.push(backend.write(data.subarray(at, at + bytes), at));
