@@ -123,6 +123,7 @@ Deno.test("a program ends when it waits for nothing any more", async () => {
 });
 
 const libc = new URL("../../../src/system/libc.ts", import.meta.url).href;
+const pages = new URL("../../../src/system/pages.ts", import.meta.url).href;
 const pollingCode = `
   import { linux, usePollFiles } from "${libc}";
   onmessage = ({ data: { fd, files, dies } }) => {
@@ -194,7 +195,7 @@ Deno.test("a Worker's wait ends when the main program abandons its file and ring
 Deno.test("what a program waits with is opened before it waits, and fails with EMFILE then", async () => {
   const code = `
     import { linux, O_RDWR } from "${libc}";
-    import { zeroMappedFile, mapMemory } from "${libc}";
+    import { zeroMappedFile, mapMemory } from "${pages}";
     const path = await Deno.makeTempFile();
     await Deno.remove(path);
     await new Deno.Command("mkfifo", { args: [path] }).output();
