@@ -11,7 +11,7 @@ import { type DeviceInfo, list } from "../module/info.ts";
 import { monotonicMs } from "../system/clock.ts";
 import { kernelDevicePath } from "../system/kernel_nbd.ts";
 import { ask, readStarted, serverName, serverPids } from "./run_folder.ts";
-import { byName } from "./order.ts";
+import { byName } from "./page/order.ts";
 
 /** How a disk gets to those who use it. */
 export type Transport = "dblock.ko" | "nbd" | "kernel-nbd";

@@ -8,7 +8,7 @@ import { describeKernelDisk, kernelDisks } from "./kernel_disk.ts";
 import { formatDevice, jsonOf } from "./listing.ts";
 import { ask, type Description, readStarted } from "./run_folder.ts";
 import { checkName } from "./words.ts";
-import { byName } from "./order.ts";
+import { byName } from "./page/order.ts";
 
 /** The subcommand. */
 export const INFO: Command = {

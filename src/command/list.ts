@@ -7,7 +7,7 @@ import { type Command, JSON_OPTION, readTyped } from "./command.ts";
 import { type KernelDisk, kernelDisks } from "./kernel_disk.ts";
 import { jsonOf } from "./listing.ts";
 import { readStarted } from "./run_folder.ts";
-import { byName } from "./order.ts";
+import { byName } from "./page/order.ts";
 
 /** The subcommand. */
 export const LIST: Command = {

@@ -9,7 +9,7 @@ import { DISK_OPTIONS, type DiskPlan, readDisks } from "./disk_plan.ts";
 import { withNames } from "./info.ts";
 import { readStarted, type Started } from "./run_folder.ts";
 import { serveDisks } from "./serve_disks.ts";
-import { byName } from "./order.ts";
+import { byName } from "./page/order.ts";
 
 /** The subcommand. */
 export const RECOVER: Command = {

@@ -10,7 +10,7 @@ import { type Cells, LatencyWatch } from "./latency.ts";
 import { counted } from "./listing.ts";
 import { nextEnding } from "./signals.ts";
 import { serveWeb, type WebPlan } from "./web.ts";
-import { byName } from "./order.ts";
+import { byName } from "./page/order.ts";
 
 /** The subcommand. */
 export const TOP: Command = {

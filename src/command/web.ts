@@ -18,6 +18,7 @@ import controlText from "./page/control.ts" with { type: "text" };
 import iconText from "./page/icon.svg" with { type: "text" };
 import mapText from "./page/map.ts" with { type: "text" };
 import modelText from "./page/model.ts" with { type: "text" };
+import orderText from "./page/order.ts" with { type: "text" };
 import pageText from "./page/page.ts" with { type: "text" };
 import plotStyle from "./page/uplot/uPlot.min.css" with { type: "text" };
 import plotText from "./page/uplot/uPlot.iife.min.js" with { type: "text" };
@@ -70,6 +71,7 @@ const FILES: Readonly<Record<string, readonly [type: string, text: () => string]
   "/page.css": [STYLE, () => styleText],
   "/icon.svg": ["image/svg+xml", () => iconText],
   "/page.ts": [SCRIPT, () => stripTypeScriptTypes(pageText)],
+  "/order.ts": [SCRIPT, () => stripTypeScriptTypes(orderText)],
   "/card.ts": [SCRIPT, () => stripTypeScriptTypes(cardText)],
   "/charts.ts": [SCRIPT, () => stripTypeScriptTypes(chartsText)],
   "/control.ts": [SCRIPT, () => stripTypeScriptTypes(controlText)],

@@ -9,7 +9,7 @@ import type { Happening } from "../happenings.ts";
 import type { Beginning } from "../lookout.ts";
 import type { Moment } from "../moment.ts";
 import type { Field } from "./terms.ts";
-import { byName } from "../order.ts";
+import { byName } from "./order.ts";
 
 const COLUMNS: readonly Field[] = [
   "reads",

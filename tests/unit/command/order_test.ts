@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { assertEquals } from "@std/assert";
-import { byName } from "../../../src/command/order.ts";
+import { byName } from "../../../src/command/page/order.ts";
 
 Deno.test("byName() counts, and tells apart what differs only in how it is written", () => {
   const names = ["disk10", "disk2", "a.b", "disk1", "Disk1", "disk01", "data"];

@@ -59,6 +59,19 @@ Deno.test("top --web reads its options; without a secret neither others nor --co
   for (const [words, said] of wrong) assertThrows(() => readCommandLine(words.split(" ")), UsageError, said);
 });
 
+Deno.test("whatever the page and its scripts load is served", async () => {
+  await using server = await page();
+  const found = new Set([server.url]);
+  for (const url of found) {
+    const { status, text } = await ask(url);
+    assertEquals(status, 200, url);
+    for (const [, path] of text.matchAll(/(?:^import .* from |^\} from | src=| href=)"([^#"]+)"/gm)) {
+      found.add(new URL(path!, url).href);
+    }
+  }
+  assert(found.size > 10, `${found.size} files`);
+});
+
 Deno.test("every answer has the policy: scripts and styles from here only, nothing written into the page, no frames", async () => {
   await using server = await page();
   for (const path of ["", "page.ts", "page.css", "nothing", "events"]) {
