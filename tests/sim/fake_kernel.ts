@@ -7,35 +7,21 @@
  * COMMIT, poll, policies on death, take-over. It does not have permissions, or most of CREATE's checks.
  */
 import {
-  DBLOCK_ABI_VERSION,
   dblock_attach,
   DBLOCK_ATTACH_EVENTFD,
   DBLOCK_ATTACH_TAKE_OVER,
   dblock_commit,
   DBLOCK_COMMIT_FLUSHED,
   DBLOCK_CONTROL_PATH,
-  dblock_create,
-  dblock_destroy,
-  DBLOCK_DESTROY_FORCE,
-  DBLOCK_DEVICE_DIRECT,
   DBLOCK_EXCHANGE_ARM,
-  dblock_info,
   DBLOCK_IOC_ATTACH,
   DBLOCK_IOC_COMMIT,
-  DBLOCK_IOC_CREATE,
-  DBLOCK_IOC_DESTROY,
   DBLOCK_IOC_EXCHANGE,
-  DBLOCK_IOC_INFO,
-  DBLOCK_IOC_LIST,
-  DBLOCK_IOC_RESIZE,
   DBLOCK_IOC_START,
-  DBLOCK_IOC_VERSION,
-  dblock_list,
   DBLOCK_ON_DEATH_HOLD,
   DBLOCK_ON_DEATH_REMOVE,
   DBLOCK_OPERATION_READ,
   dblock_request,
-  dblock_resize,
   dblock_ring_header,
   dblock_start,
   DBLOCK_STATE_CREATED,
@@ -43,7 +29,6 @@ import {
   DBLOCK_STATE_GONE,
   DBLOCK_STATE_HELD,
   DBLOCK_STATE_LIVE,
-  dblock_version,
 } from "../../src/module/abi.ts";
 import { DblockError, ERRNO } from "../../src/disk/errors.ts";
 import { type Kernel, O_NONBLOCK } from "../../src/system/libc.ts";
@@ -51,22 +36,20 @@ import { decode, type Decoded, encode } from "../../src/system/struct.ts";
 import type { PollFiles } from "../../src/system/waiting.ts";
 import {
   answer,
-  describe,
   type FakeDevice,
   type FakeFile,
-  hasDisk,
   IN_PROGRESS,
   isDevice,
   isReady,
   serves,
   write,
 } from "./fake_device.ts";
+import { FakeControl } from "./fake_control.ts";
 import { FakeEvent } from "./fake_event.ts";
-import { FakeQueue, type Io, KIND, memoryAt, type Mischief } from "./fake_queue.ts";
+import { type FakeQueue, type Io, KIND, memoryAt, type Mischief } from "./fake_queue.ts";
 import { Random } from "./random.ts";
 import { type Later, REAL } from "./scheduler.ts";
 
-const QUEUE_COUNT_MAX = 8;
 const PARTITION_TABLE_BYTES = 4096;
 
 /** Options of a `FakeKernel`. */
@@ -82,7 +65,7 @@ export interface FakeKernelOptions {
 }
 
 export class FakeKernel implements Kernel {
-  readonly devices = new Map<string, FakeDevice>();
+  readonly devices: Map<string, FakeDevice>;
   readonly files = new Map<number, FakeFile>();
   /** Who calls. */
   pid = Deno.pid;
@@ -106,12 +89,12 @@ export class FakeKernel implements Kernel {
   readonly refusedIoctls = new Map<number, number>();
   /** Whether a thread may be an I/O flusher. */
   mayFlushIo = true;
+  readonly #control: FakeControl;
   readonly #options: FakeKernelOptions;
   readonly #mischief: Mischief;
   readonly #random: Random;
   readonly #later: Later;
   #nextFd = 100;
-  #nextId = 2 ** 52;
   #waiters: { file: FakeFile; wake: () => void }[] = [];
 
   constructor(options: FakeKernelOptions = {}) {
@@ -119,6 +102,13 @@ export class FakeKernel implements Kernel {
     this.#mischief = options.mischief ?? KIND;
     this.#random = options.random ?? new Random(1);
     this.#later = options.later ?? REAL;
+    this.#control = new FakeControl({
+      abiVersion: options.abiVersion,
+      mischief: this.#mischief,
+      random: this.#random,
+      onRemoved: () => this.#wake(),
+    });
+    this.devices = this.#control.devices;
   }
 
   now(): number {
@@ -189,9 +179,15 @@ export class FakeKernel implements Kernel {
     if (!this.epolls.delete(epoll)) throw new Error(`close(${epoll}): EBADF`);
   }
 
+  /** Force destroy, from inside the kernel. */
+  remove(name: string): void {
+    const device = this.devices.get(name);
+    if (device !== undefined) this.#control.remove(device);
+  }
+
   #serverDied(device: FakeDevice): void {
     const policy = device.params.on_death;
-    if (device.state === DBLOCK_STATE_CREATED || policy === DBLOCK_ON_DEATH_REMOVE) return this.#remove(device);
+    if (device.state === DBLOCK_STATE_CREATED || policy === DBLOCK_ON_DEATH_REMOVE) return this.#control.remove(device);
     device.state = policy === DBLOCK_ON_DEATH_HOLD ? DBLOCK_STATE_HELD : DBLOCK_STATE_FAILED;
     if (device.state === DBLOCK_STATE_FAILED) device.queues.forEach((queue) => queue.fail());
   }
@@ -257,28 +253,12 @@ export class FakeKernel implements Kernel {
     const refused = this.refusedIoctls.get(request);
     if (refused !== undefined) return answer(structure, refused);
     switch (request) {
-      case DBLOCK_IOC_VERSION:
-        return write(dblock_version, structure, {
-          abi_version: this.#options.abiVersion ?? DBLOCK_ABI_VERSION,
-          queue_count_max: QUEUE_COUNT_MAX,
-          device_count_max: 1024,
-        });
-      case DBLOCK_IOC_CREATE:
-        return this.#create(structure);
-      case DBLOCK_IOC_DESTROY:
-        return this.#destroy(structure);
-      case DBLOCK_IOC_INFO:
-        return this.#info(structure, file.device);
-      case DBLOCK_IOC_LIST:
-        return this.#list(structure);
       case DBLOCK_IOC_ATTACH:
         return this.#attach(file, structure) === 0 ? 0 : -1;
-      case DBLOCK_IOC_RESIZE:
-        return this.#resize(file, structure);
       case DBLOCK_IOC_COMMIT:
         return this.#commit(file, structure);
       default:
-        return -1;
+        return this.#control.ioctl(request, structure, file.device);
     }
   }
 
@@ -313,80 +293,6 @@ export class FakeKernel implements Kernel {
     const ready = this.#waiters.filter(({ file }) => ends(file));
     this.#waiters = this.#waiters.filter((waiter) => !ready.includes(waiter));
     for (const { wake } of ready) wake();
-  }
-
-  #create(structure: Uint8Array): number {
-    const params = decode(dblock_create, structure);
-    if (this.devices.has(params.name)) return answer(structure, ERRNO.EEXIST);
-    params.queue_count = Math.min(params.queue_count, QUEUE_COUNT_MAX);
-    params.id = this.#nextId++;
-    const direct = (params.flags & DBLOCK_DEVICE_DIRECT) !== 0;
-    const queues = Array.from(
-      { length: params.queue_count },
-      () => new FakeQueue(params.queue_depth, params.max_io_bytes, direct, this.#mischief, this.#random),
-    );
-    this.devices.set(params.name, {
-      params,
-      queues,
-      state: DBLOCK_STATE_CREATED,
-      openCount: 0,
-      serverPid: 0,
-      isFlushed: false,
-    });
-    return write(dblock_create, structure, params);
-  }
-
-  #destroy(structure: Uint8Array): number {
-    const { name, flags, id } = decode(dblock_destroy, structure);
-    const device = this.devices.get(name);
-    if (device === undefined) return answer(structure, ERRNO.ENOENT);
-    if (!isDevice(device, id)) return answer(structure, ERRNO.ESTALE);
-    if (device.openCount > 0 && (flags & DBLOCK_DESTROY_FORCE) === 0) {
-      write(dblock_destroy, structure, { name, flags, open_count: device.openCount });
-      return answer(structure, ERRNO.EBUSY);
-    }
-    this.#remove(device);
-    return answer(structure, 0);
-  }
-
-  /** Force destroy, from inside the kernel. */
-  remove(name: string): void {
-    const device = this.devices.get(name);
-    if (device !== undefined) this.#remove(device);
-  }
-
-  #remove(device: FakeDevice): void {
-    device.state = DBLOCK_STATE_GONE;
-    this.devices.delete(device.params.name);
-    for (const queue of device.queues) queue.end();
-    this.#wake();
-  }
-
-  #info(structure: Uint8Array, own: FakeDevice | undefined): number {
-    const { name, id } = decode(dblock_info, structure);
-    const device = own ?? this.devices.get(name);
-    if (device === undefined) return answer(structure, ERRNO.ENOENT);
-    if (!isDevice(device, id)) return answer(structure, ERRNO.ESTALE);
-    return write(dblock_info, structure, describe(device));
-  }
-
-  #resize({ device }: FakeFile, structure: Uint8Array): number {
-    const { id, size_bytes } = decode(dblock_resize, structure);
-    if (device !== undefined && !isDevice(device, id)) return answer(structure, ERRNO.ESTALE);
-    if (!hasDisk(device)) return answer(structure, ERRNO.ENODEV);
-    device.params.size_bytes = size_bytes;
-    return answer(structure, 0);
-  }
-
-  #list(structure: Uint8Array): number {
-    const list = decode(dblock_list, structure);
-    const devices = [...this.devices.values()];
-    const count = Math.min(list.capacity, devices.length);
-    devices.slice(0, count).forEach((device, i) => {
-      memoryAt(list.infos_address + i * dblock_info.size, dblock_info.size)
-        .set(encode(dblock_info, describe(device)));
-    });
-    return write(dblock_list, structure, { ...list, count, total: devices.length });
   }
 
   #attach(file: FakeFile, structure: Uint8Array): number {
