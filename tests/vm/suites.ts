@@ -62,26 +62,34 @@ export async function runCheck(name: string): Promise<HostResult> {
   return { name, counts: { passed: 0, failed: success ? 0 : 1, skipped: 0 }, seconds, output };
 }
 
-/** Runs test files on the host. Types are checked elsewhere. */
+/** Runs test files on the host; what they leave in the folder for temporary files goes. Types are checked elsewhere. */
 export async function runSuite(
   name: string,
   files: readonly string[],
   filter: string | undefined,
 ): Promise<HostResult> {
   const filterArguments = filter === undefined ? [] : [`--filter=${filter}`];
-  const { output, success, seconds } = await deno(["test", "--allow-all", "--no-check", ...filterArguments, ...files]);
+  const command = ["test", "--allow-all", "--no-check", ...filterArguments, ...files];
+  // Short, as sockets are made there, whose paths have 107 bytes.
+  const temporaryDir = await Deno.makeTempDir({ prefix: "dblock-" });
+  const { output, success, seconds } = await deno(command, { TMPDIR: temporaryDir });
+  // Where a process of a test that was killed still writes to it, it stays.
+  await Deno.remove(temporaryDir, { recursive: true }).catch(() => {});
   const counts = parseTestSummary(output) ?? { passed: 0, failed: 0, skipped: 0 };
   // A failure that the summary does not know of, such as a leak at the very end, must not get lost.
   const failed = success ? counts.failed : Math.max(1, counts.failed);
   return { name, counts: { ...counts, failed }, seconds, output };
 }
 
-async function deno(args: readonly string[]): Promise<{ output: string; success: boolean; seconds: number }> {
+async function deno(
+  args: readonly string[],
+  variables: Readonly<Record<string, string>> = {},
+): Promise<{ output: string; success: boolean; seconds: number }> {
   const started = performance.now();
   const child = new Deno.Command("setsid", {
     args: [denoScript, ...args],
     cwd: projectDir,
-    env: { NO_COLOR: "1" },
+    env: { NO_COLOR: "1", ...variables },
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
