@@ -224,6 +224,7 @@ export class Dispatcher {
 
   /** The disk is gone: aborts the signals of what is open. Answers may still come; nobody waits for them. */
   abort(reason: unknown = new DblockError("ENODEV", "Cannot answer", "the disk is gone")): void {
+    this.#failures.end();
     this.#isAborted = true;
     for (const request of this.#requests) request?.abort(reason);
   }

@@ -50,8 +50,17 @@ const KINDS_MAX = 64;
 const PAUSE_MS = 10_000;
 
 interface Kind {
-  saidMs: number;
+  /** As in what was said last. */
+  readonly operation: Operation | "extents";
+  readonly errno: number;
+  readonly saidMs: number;
+  /** How often it has come since. */
   unsaid: number;
+}
+
+/** At least one. */
+function seconds(ms: number): number {
+  return Math.max(1, Math.round(ms / 1000));
 }
 
 /** Failed requests in few lines: a disk in trouble fails a thousand times a second. */
@@ -84,8 +93,18 @@ export class FailureLog {
       return;
     }
     const unsaid = kind?.unsaid ?? 0;
-    this.#kinds.set(key, { saidMs: nowMs, unsaid: 0 });
-    const more = unsaid === 0 ? "" : `; ${unsaid} more in the ${Math.round((nowMs - kind!.saidMs) / 1000)} s before`;
+    this.#kinds.set(key, { operation, errno, saidMs: nowMs, unsaid: 0 });
+    const more = unsaid === 0 ? "" : `; ${unsaid} more in the ${seconds(nowMs - kind!.saidMs)} s before`;
     this.#log(`${operation}() of the backend ${why}: answered ${errnoName(errno)}${more}`, { operation, errno });
+  }
+
+  /** No more will come: says what was counted since the last line of each kind. */
+  end(): void {
+    for (const { operation, errno, saidMs, unsaid } of this.#kinds.values()) {
+      if (unsaid === 0) continue;
+      const since = `${unsaid} more in the last ${seconds(this.#now() - saidMs)} s`;
+      this.#log(`${operation}() of the backend: answered ${errnoName(errno)}; ${since}`, { operation, errno });
+    }
+    this.#kinds.clear();
   }
 }

@@ -58,7 +58,7 @@ export class EventLoop implements Transport {
   async run(options: { readonly mayBlock: boolean }): Promise<void> {
     if (options.mayBlock) {
       while (this.#openCount === 0) {
-        if (!this.#exchange()) return;
+        if (!this.#exchange()) return this.#stop();
       }
       this.#channel.setNonblocking();
     }

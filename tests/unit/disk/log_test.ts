@@ -22,10 +22,19 @@ Deno.test("of a kind the first failure is said, and after ten seconds how many t
   log.add("read", ERRNO.EIO, "threw Error: another kind");
   nowMs = 30_000;
   log.add("read", ERRNO.EIO, "threw Error: sector 8");
-  assertEquals(lines, [
+  assertEquals(lines.splice(0), [
     "read() of the backend threw Error: sector 7: answered EIO; 999 more in the 12 s before",
     "read() of the backend threw Error: another kind: answered EIO",
     "read() of the backend threw Error: sector 8: answered EIO",
+  ]);
+  nowMs = 34_000;
+  for (let i = 0; i < 3; i++) log.add("read", ERRNO.EIO, "threw Error: sector 9");
+  log.end();
+  log.end();
+  // Of "another kind" nothing has come since, and of write() what came in the first seconds is said, too.
+  assertEquals(lines, [
+    "read() of the backend: answered EIO; 3 more in the last 4 s",
+    "write() of the backend: answered ENOSPC; 999 more in the last 34 s",
   ]);
 });
 
