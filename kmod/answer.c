@@ -148,16 +148,17 @@ static bool dblock_answer_copy(struct dblock_channel *channel,
 /* Third phase: a CLAIMED answer is SETTLED. The slot is free, the request counted;
  * it ends by dblock_answer_finish(), without the lock.
  */
-static void dblock_answer_settle(struct dblock_queue *queue,
+static void dblock_answer_settle(struct dblock_channel *channel,
 				 struct dblock_answer *answer)
 {
+	struct dblock_queue *queue = channel->queue;
 	u8 operation = dblock_operation_of(answer->rq);
 
 	lockdep_assert_held(&queue->lock);
 	if (dblock_flush_lost(queue->device, answer->rq))
 		answer->status = BLK_STS_IOERR;
 	if (!answer->status)
-		dblock_cache_answered(queue, answer->slot, operation);
+		dblock_cache_answered(channel, answer->slot, operation);
 	dblock_slot_settle(queue, answer->slot);
 	answer->phase = DBLOCK_ANSWER_SETTLED;
 	answer->slot = NULL;
@@ -242,7 +243,7 @@ static unsigned int dblock_answer_round(struct dblock_channel *channel,
 		if (answers[i].phase != DBLOCK_ANSWER_CLAIMED)
 			continue;
 		if (i < stop)
-			dblock_answer_settle(queue, &answers[i]);
+			dblock_answer_settle(channel, &answers[i]);
 		else
 			dblock_answer_let_go(channel, &answers[i], &failed);
 	}
@@ -265,7 +266,7 @@ static void dblock_answer_fail(struct dblock_channel *channel,
 		answer->status = BLK_STS_IOERR;
 		completion->status = DBLOCK_STATUS_FAULT;
 		queue->refused_count++;
-		dblock_answer_settle(queue, answer);
+		dblock_answer_settle(channel, answer);
 	}
 	spin_unlock(&queue->lock);
 	if (answer->phase != DBLOCK_ANSWER_SETTLED)

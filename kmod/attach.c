@@ -6,8 +6,9 @@
  *
  * A take-over is one act of two processes, the heir and its predecessor, though
  * the queues change hands one by one. From the first until the last, or until the
- * heir leaves, the predecessor's death is no reason to apply on_death: what it
- * served waits for the heir. All of this is under the device's lock.
+ * heir leaves, neither is handed anything, and the predecessor's death is no
+ * reason to apply on_death: what it served waits for the heir. All of this is
+ * under the device's lock.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -29,23 +30,37 @@ static bool dblock_device_complete(const struct dblock_device *device)
 
 static void dblock_take_over_end(struct dblock_device *device)
 {
+	if (!device->heir)
+		return;
 	put_pid(device->heir);
 	put_pid(device->predecessor);
-	device->heir = NULL;
+	WRITE_ONCE(device->heir, NULL);
 	device->predecessor = NULL;
+	dblock_device_wake(device);
 }
 
-static void dblock_take_over_begin(struct dblock_device *device,
-				   struct pid *heir, struct pid *predecessor)
+/* Return: 0; -EOPNOTSUPP or -EBUSY if there must be no take-over now. */
+static int dblock_take_over_begin(struct dblock_device *device,
+				  struct pid *heir, struct pid *predecessor,
+				  bool orphaned)
 {
-	/* A process that moves a queue from file to file inherits nothing, and
-	 * where a queue has no server yet there is nothing whole to take over.
+	/* A process that moves a queue from file to file inherits nothing. */
+	if (heir == predecessor)
+		return 0;
+	/* Nobody tells a server when to flush for the last time. */
+	if (dblock_cache_volatile(device) && !orphaned)
+		return -EOPNOTSUPP;
+	/* Where a queue has no server yet there is nothing whole to take over. */
+	if (device->heir || !dblock_device_complete(device))
+		return 0;
+	/* It may do late what has ended. Who waited for that would stop all I/O
+	 * for as long.
 	 */
-	if (device->heir || heir == predecessor ||
-	    !dblock_device_complete(device))
-		return;
-	device->heir = get_pid(heir);
+	if (!list_empty_careful(&device->quarantine) && !orphaned)
+		return -EBUSY;
 	device->predecessor = get_pid(predecessor);
+	WRITE_ONCE(device->heir, get_pid(heir));
+	return 0;
 }
 
 /* Whether a process serves a queue, or waits to take one over. */
@@ -156,19 +171,23 @@ static void dblock_channel_own(struct dblock_channel *channel)
 /* Who has the queue now, seen by who asks for it: a dead server, which may not
  * know it yet, does not have it any more.
  */
-static void dblock_attach_look(struct dblock_channel *channel,
-			       struct dblock_queue *queue, bool take_over)
+static int dblock_attach_look(struct dblock_channel *channel,
+			      struct dblock_queue *queue, bool take_over)
 {
 	struct dblock_channel *before = queue->channel;
 	struct dblock_device *device = channel->device;
+	bool orphaned;
+	int err = 0;
 
 	if (!before || before == channel)
-		return;
+		return 0;
+	orphaned = dblock_channel_orphaned(before);
 	if (take_over)
-		dblock_take_over_begin(device, channel->process,
-				       before->process);
-	if (dblock_channel_orphaned(before))
+		err = dblock_take_over_begin(device, channel->process,
+					     before->process, orphaned);
+	if (orphaned)
 		dblock_channel_detach_locked(before);
+	return err;
 }
 
 /* Under the device's lock, with the channel's EXCHANGE kept out. */
@@ -191,9 +210,11 @@ static int dblock_attach_locked(struct dblock_channel *channel,
 			       channel->mm != current->mm))
 		return -EBUSY;
 	dblock_channel_own(channel);
-	dblock_attach_look(channel, queue, take_over);
+	err = dblock_attach_look(channel, queue, take_over);
 	if (device->state >= DBLOCK_STATE_REMOVING)
 		return -ENODEV;
+	if (err)
+		return err;
 	if (device->heir && device->heir != channel->process)
 		return -EBUSY;
 	served = queue->channel;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The account of a volatile write cache. What a server answered and did not
- * flush is lost with the server, and the FLUSHes that were to make it durable
- * have to fail then: an fsync() never succeeds for data that is gone.
+ * flush is lost with the server, and a FLUSH that was to make it durable has to
+ * fail then.
  */
 #include "compat.h"
 #include "dblock.h"
@@ -18,10 +18,27 @@ u64 dblock_cache_changes(const struct dblock_device *device)
 	return changes;
 }
 
+/* Whether a server's death takes along what it answered and did not flush. */
+bool dblock_cache_volatile(const struct dblock_device *device)
+{
+	u32 flags = device->params.flags;
+
+	return flags & DBLOCK_DEVICE_WRITE_CACHE &&
+	       !(flags & DBLOCK_DEVICE_CACHE_SURVIVES);
+}
+
+/* The FLUSHes that are under way are to fail, and the next one that comes. */
+static void dblock_cache_fail_flushes(struct dblock_device *device)
+{
+	atomic_inc(&device->cache_losses);
+	atomic_set(&device->flush_fails, 1);
+}
+
 /* A request of @operation was answered with success, its slot still COPYING. */
-void dblock_cache_answered(struct dblock_queue *queue,
+void dblock_cache_answered(const struct dblock_channel *channel,
 			   const struct dblock_slot *slot, u8 operation)
 {
+	struct dblock_queue *queue = channel->queue;
 	struct dblock_device *device = queue->device;
 
 	lockdep_assert_held(&queue->lock);
@@ -31,7 +48,11 @@ void dblock_cache_answered(struct dblock_queue *queue,
 		spin_unlock(&device->quarantine_lock);
 	} else if (operation != DBLOCK_OPERATION_READ &&
 		   !(slot->rq->cmd_flags & REQ_FUA)) {
-		WRITE_ONCE(queue->changes, queue->changes + 1);
+		/* Its server was found dead while the answer was taken. */
+		if (queue->channel != channel && dblock_cache_volatile(device))
+			dblock_cache_fail_flushes(device);
+		else
+			WRITE_ONCE(queue->changes, queue->changes + 1);
 	}
 }
 
@@ -60,26 +81,22 @@ int dblock_cache_flushed(struct dblock_channel *channel)
 
 /* A server is gone, and its cache with it, unless that is somewhere else. Every
  * FLUSH that is under way fails, and the next one that comes: so does a drive
- * that lost its power.
+ * that lost its power. Where several rely on the disk, one of them hears of it.
  */
 void dblock_cache_lost(struct dblock_device *device)
 {
-	u32 flags = device->params.flags;
 	u64 changes = dblock_cache_changes(device);
 	bool lost;
 
 	lockdep_assert_held(&device->lock);
-	if (!(flags & DBLOCK_DEVICE_WRITE_CACHE) ||
-	    flags & DBLOCK_DEVICE_CACHE_SURVIVES)
+	if (!dblock_cache_volatile(device))
 		return;
 	spin_lock(&device->quarantine_lock);
 	lost = device->flushed != changes;
 	device->flushed = changes;
 	spin_unlock(&device->quarantine_lock);
-	if (!lost)
-		return;
-	atomic_inc(&device->cache_losses);
-	atomic_set(&device->flush_fails, 1);
+	if (lost)
+		dblock_cache_fail_flushes(device);
 }
 
 /* Whether this request, which has just come, is the FLUSH that fails for those

@@ -7,6 +7,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/capability.h>
+#include <linux/compat.h>
 #include <linux/fdtable.h>
 #include <linux/module.h>
 #include <linux/pid.h>
@@ -124,6 +125,8 @@ static __poll_t dblock_channel_poll(struct file *file, poll_table *table)
 			return EPOLLERR;
 	}
 	poll_wait(file, &queue->wait, table);
+	/* Pairs with dblock_queue_wake(). Not every kernel's poll_wait() has it. */
+	smp_mb();
 	if (READ_ONCE(queue->gone) || READ_ONCE(queue->channel) != channel)
 		return EPOLLIN | EPOLLRDNORM | EPOLLHUP;
 	return dblock_queue_ready(queue, channel) ? EPOLLIN | EPOLLRDNORM : 0;
@@ -218,6 +221,17 @@ static long dblock_channel_ioctl(struct file *file, unsigned int command,
 	return ret;
 }
 
+#ifdef CONFIG_COMPAT
+static long dblock_channel_compat_ioctl(struct file *file, unsigned int command,
+					unsigned long argument)
+{
+	/* That of EXCHANGE is a number, and compat_ptr() may change one. */
+	if (command != DBLOCK_IOC_EXCHANGE)
+		argument = (unsigned long)compat_ptr(argument);
+	return dblock_channel_ioctl(file, command, argument);
+}
+#endif
+
 const struct file_operations dblock_channel_fops = {
 	.owner		= THIS_MODULE,
 	.open		= dblock_channel_open,
@@ -225,6 +239,8 @@ const struct file_operations dblock_channel_fops = {
 	.release	= dblock_channel_release,
 	.poll		= dblock_channel_poll,
 	.unlocked_ioctl	= dblock_channel_ioctl,
-	.compat_ioctl	= compat_ptr_ioctl,
+#ifdef CONFIG_COMPAT
+	.compat_ioctl	= dblock_channel_compat_ioctl,
+#endif
 	.llseek		= noop_llseek,
 };

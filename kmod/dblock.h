@@ -133,6 +133,7 @@ struct dblock_queue {
 	u64 arrived_ns;			/* of the last that found none waiting */
 	u32 handed_count;		/* HANDED and COPYING */
 	u32 quarantined_count;
+	u32 owed_count;			/* of them, those that change the disk */
 	u32 free_count;
 	u32 batch;			/* number of the last EXCHANGE */
 	u16 *free;			/* stack of free slots */
@@ -349,7 +350,7 @@ void dblock_slots_wait_again(struct dblock_queue *queue,
 			     struct list_head *replays);
 
 /* quarantine.c */
-void dblock_quarantine_add(struct dblock_device *device,
+bool dblock_quarantine_add(struct dblock_device *device,
 			   struct dblock_slot *slot, struct request *rq);
 void dblock_quarantine_del(struct dblock_device *device,
 			   struct dblock_slot *slot);
@@ -360,7 +361,8 @@ void dblock_queue_unblock(struct dblock_queue *queue);
 
 /* cache.c */
 u64 dblock_cache_changes(const struct dblock_device *device);
-void dblock_cache_answered(struct dblock_queue *queue,
+bool dblock_cache_volatile(const struct dblock_device *device);
+void dblock_cache_answered(const struct dblock_channel *channel,
 			   const struct dblock_slot *slot, u8 operation);
 int dblock_cache_flushed(struct dblock_channel *channel);
 void dblock_cache_lost(struct dblock_device *device);

@@ -320,10 +320,11 @@ void dblock_device_server_died(struct dblock_device *device)
 		dblock_device_remove(device);
 		return;
 	}
+	/* The last of its queues may have answered after the first was lost. */
+	dblock_cache_lost(device);
 	if (device->state != DBLOCK_STATE_LIVE)
 		return;
 	device->death_count++;
-	dblock_cache_lost(device);
 	switch (device->params.on_death) {
 	case DBLOCK_ON_DEATH_HOLD:
 		pr_warn_ratelimited("%s: the server (process %d) is gone; I/O waits until another attaches\n",

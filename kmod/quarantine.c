@@ -22,17 +22,21 @@ static bool dblock_changes_disk(struct request *rq)
 	}
 }
 
-/* @rq, which is about to end, may still be done by whoever has its @slot. */
-void dblock_quarantine_add(struct dblock_device *device,
+/* @rq, which is about to end, may still be done by whoever has its @slot.
+ *
+ * Return: whether that matters: it changes the disk.
+ */
+bool dblock_quarantine_add(struct dblock_device *device,
 			   struct dblock_slot *slot, struct request *rq)
 {
 	if (!dblock_changes_disk(rq))
-		return;
+		return false;
 	slot->sector = blk_rq_pos(rq);
 	slot->sector_count = blk_rq_sectors(rq);
 	spin_lock(&device->quarantine_lock);
 	list_add_tail(&slot->quarantine, &device->quarantine);
 	spin_unlock(&device->quarantine_lock);
+	return true;
 }
 
 /* The slot's request is done, or never will be. */

@@ -191,11 +191,11 @@ static enum blk_eh_timer_return dblock_timeout(DBLOCK_TIMEOUT_ARGS(rq))
 		spin_unlock(&queue->lock);
 		return BLK_EH_RESET_TIMER;
 	}
-	if (device->params.flags & DBLOCK_DEVICE_TIMEOUT_IS_DEATH &&
-	    queue->channel) {
-		if (!queue->overdue)
+	if (device->params.flags & DBLOCK_DEVICE_TIMEOUT_IS_DEATH) {
+		/* Without a server it waits for the heir of one that died. */
+		if (queue->channel && !queue->overdue)
 			queue->timeout_count++;
-		queue->overdue = true;
+		queue->overdue = queue->channel != NULL;
 		spin_unlock(&queue->lock);
 		dblock_watch_now();
 		return BLK_EH_RESET_TIMER;
@@ -310,7 +310,8 @@ static void dblock_queue_set_channel(struct dblock_queue *queue,
  * @queue: the queue
  * @channel: who serves
  * @take_over: from the channel that serves it now, once that has answered all
- *	it was handed; from now on it is handed nothing
+ *	it was handed, and all that timed out and changes the disk; from now on
+ *	it is handed nothing
  *
  * A channel that serves it already starts over: what it was handed and has not
  * answered is handed out again.
@@ -330,7 +331,7 @@ int dblock_queue_attach(struct dblock_queue *queue,
 	if (busy) {
 		spin_lock(&queue->lock);
 		queue->successor = channel;
-		busy = queue->handed_count;
+		busy = queue->handed_count || queue->owed_count;
 		spin_unlock(&queue->lock);
 		if (busy)
 			return -EINPROGRESS;
@@ -346,8 +347,9 @@ int dblock_queue_attach(struct dblock_queue *queue,
 /* Whether the channel before has answered all, died, or the device goes. */
 bool dblock_queue_drained(struct dblock_queue *queue)
 {
-	return !READ_ONCE(queue->handed_count) || !READ_ONCE(queue->channel) ||
-	       READ_ONCE(queue->gone);
+	return (!READ_ONCE(queue->handed_count) &&
+		!READ_ONCE(queue->owed_count)) ||
+	       !READ_ONCE(queue->channel) || READ_ONCE(queue->gone);
 }
 
 /* The successor does not wait any more; the channel before goes on. */

@@ -44,6 +44,14 @@ static struct dblock_io *dblock_queue_next(struct dblock_queue *queue,
 	}
 }
 
+/* While a server takes the device over from another, neither is handed anything,
+ * on any queue: what one of them remembers, the other may change.
+ */
+static bool dblock_queue_changes_hands(const struct dblock_queue *queue)
+{
+	return READ_ONCE(queue->successor) || READ_ONCE(queue->device->heir);
+}
+
 /* True when EXCHANGE has something to say. Without the lock: who sleeps on
  * this is woken after each change, and looks again.
  */
@@ -53,7 +61,8 @@ bool dblock_queue_ready(struct dblock_queue *queue,
 	if (READ_ONCE(queue->gone) || READ_ONCE(queue->channel) != channel)
 		return true;
 	return READ_ONCE(queue->mode) == DBLOCK_MODE_SERVE &&
-	       !READ_ONCE(queue->successor) && READ_ONCE(queue->free_count) &&
+	       !dblock_queue_changes_hands(queue) &&
+	       READ_ONCE(queue->free_count) &&
 	       (READ_ONCE(queue->waiting_count) ||
 		dblock_queue_unblockable(queue));
 }
@@ -134,7 +143,8 @@ int dblock_queue_hand_out(struct dblock_channel *channel,
 		err = -ENODEV;
 	else if (queue->channel != channel)
 		err = -ENOTCONN;
-	else if (queue->mode != DBLOCK_MODE_SERVE || queue->successor)
+	else if (queue->mode != DBLOCK_MODE_SERVE ||
+		 dblock_queue_changes_hands(queue))
 		max = 0;
 	if (first)
 		queue->batch++;

@@ -81,7 +81,8 @@ static void dblock_slot_free(struct dblock_queue *queue,
 	slot->state = DBLOCK_SLOT_FREE;
 	queue->free[queue->free_count++] = slot - queue->slots;
 	/* Somebody may sleep beside requests that had no slot to go to. */
-	if (queue->free_count == 1 && queue->waiting_count)
+	if (queue->free_count == 1 &&
+	    (queue->waiting_count || queue->blocked_count))
 		dblock_queue_wake(queue);
 }
 
@@ -94,7 +95,7 @@ static void dblock_slot_quarantine(struct dblock_queue *queue,
 	slot->rq = NULL;
 	slot->state = DBLOCK_SLOT_QUARANTINED;
 	queue->quarantined_count++;
-	dblock_quarantine_add(queue->device, slot, rq);
+	queue->owed_count += dblock_quarantine_add(queue->device, slot, rq);
 }
 
 /* No answer is due from the slot any more. */
@@ -102,6 +103,7 @@ static void dblock_slot_end_quarantine(struct dblock_queue *queue,
 				       struct dblock_slot *slot)
 {
 	queue->quarantined_count--;
+	queue->owed_count -= !list_empty(&slot->quarantine);
 	dblock_slot_free(queue, slot);
 	dblock_quarantine_del(queue->device, slot);
 }

@@ -54,24 +54,31 @@ bool dblock_channel_orphaned(const struct dblock_channel *channel)
 	return dblock_process_ended(channel->process, channel->mm);
 }
 
-/* Whether a request of any queue was not answered in time, where that is the
- * server's death.
+/* The process that did not answer a request of some queue in time, where that is
+ * its death. Of several, one: the others have their turn in the next look.
+ *
+ * Return: what the caller has to put, or NULL.
  */
-static bool dblock_device_overdue(const struct dblock_device *device)
+static struct pid *dblock_device_overdue(const struct dblock_device *device)
 {
+	const struct dblock_queue *queue;
 	u32 i;
 
-	for (i = 0; i < device->params.queue_count; i++)
-		if (READ_ONCE(device->queues[i].overdue))
-			return true;
-	return false;
+	lockdep_assert_held(&device->lock);
+	for (i = 0; i < device->params.queue_count; i++) {
+		queue = &device->queues[i];
+		if (READ_ONCE(queue->overdue) && queue->channel)
+			return get_pid(queue->channel->process);
+	}
+	return NULL;
 }
 
 /* Return: whether there is anybody to be watched. */
 static bool dblock_watch_device(struct dblock_device *device)
 {
 	struct dblock_channel *channel;
-	bool watched, overdue;
+	struct pid *overdue;
+	bool watched;
 	u32 i;
 
 	/* Who is at it is no reason to keep the others waiting. */
@@ -80,13 +87,15 @@ static bool dblock_watch_device(struct dblock_device *device)
 	overdue = dblock_device_overdue(device);
 	if (overdue)
 		pr_warn_ratelimited("%s: the server (process %d) did not answer in %u ms: it is taken for dead\n",
-				    device->params.name, device->server_pid,
+				    device->params.name, pid_nr(overdue),
 				    device->params.timeout_ms);
 	for (i = 0; i < device->params.queue_count; i++) {
 		channel = device->queues[i].channel;
-		if (channel && (overdue || dblock_channel_orphaned(channel)))
+		if (channel && (channel->process == overdue ||
+				dblock_channel_orphaned(channel)))
 			dblock_channel_detach_locked(channel);
 	}
+	put_pid(overdue);
 	if (device->creator && dblock_process_ended(device->creator, NULL)) {
 		dblock_note(device, "its creator has ended, and nobody has attached\n");
 		dblock_device_remove(device);

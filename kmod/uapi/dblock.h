@@ -114,15 +114,22 @@ struct dblock_version {
  * newer. With DBLOCK_DEVICE_TIMEOUT_IS_DEATH nothing ends: the server is taken
  * for dead, all its files of the device serve no more, and on_death applies.
  *
+ * A server that is dead, or taken for dead, may still have a write under way to
+ * where it keeps the data: a thread of it is stuck there, or the data is on its way
+ * through a network. The module does not see that. So whoever serves next first
+ * makes sure that nothing of the other can arrive any more, as by a lock that ends
+ * with the other's files.
+ *
  * A volatile cache. With DBLOCK_DEVICE_WRITE_CACHE, what was answered and not
  * flushed may be lost with the server. So if the server dies with WRITEs (without
  * FUA), DISCARDs or WRITE_ZEROES that no FLUSH has covered, every FLUSH under way
  * ends in EIO, and so does the next one that comes. With
  * DBLOCK_DEVICE_CACHE_SURVIVES none does: the cache is not in the process (a
  * file's page cache is not). Nor does one after a server that has made everything
- * durable and said so before it left (DBLOCK_COMMIT_FLUSHED). A server that is being
- * taken over is not dead: it has to make everything durable, or leave it to its
- * successor, before its last answer.
+ * durable and said so before it left (DBLOCK_COMMIT_FLUSHED). As one FLUSH fails,
+ * one of those who rely on the disk hears of the loss, whoever is the first to ask.
+ * Nobody can take such a disk over from a server that is alive (EOPNOTSUPP), whose
+ * cache would be the older one: that server leaves, and the next one attaches.
  */
 
 /**
@@ -210,9 +217,9 @@ struct dblock_create {
  * @reserved: 0
  *
  * Returns when the device is gone and the name is free. Errors: EPERM, EINVAL,
- * ENOENT (no such device), ESTALE (it is not the one with @id), EBUSY (it is
- * open and FORCE is not given), EINTR (a signal ended the wait; the removal goes
- * on by itself).
+ * EOPNOTSUPP (a flag), ENOENT (no such device), ESTALE (it is not the one with
+ * @id), EBUSY (it is open and FORCE is not given), EINTR (a signal ended the wait;
+ * the removal goes on by itself).
  *
  * Right after START the kernel itself, having read the partition table, and
  * udev may have the disk open for a moment: EBUSY then ends by itself.
@@ -515,21 +522,25 @@ struct dblock_completion {
  * this is for those who want no system call but a read between two EXCHANGEs.
  *
  * A file that serves the queue already may attach it again: what it was handed
- * and did not answer is handed out again, flagged DBLOCK_REQUEST_REPLAYED. The
- * eventfd of the ATTACH before is not used any more.
+ * and did not answer is handed out again, flagged DBLOCK_REQUEST_REPLAYED; it does
+ * nothing of that any more, nor of what timed out. The eventfd of the ATTACH before
+ * is not used any more.
  *
  * With TAKE_OVER a queue that has a server changes hands while the disk is in
- * use: the server before is handed nothing new, answers what it has, and then
- * gets ENOTCONN from EXCHANGE and COMMIT; this call waits for that. If that
- * server dies first, what it had is replayed, as after any death, but @on_death
- * of the device does not apply. A device's queues are taken over one by one, by
- * one process: from its first call until it has all that the server before had,
- * the same holds for each of them, and nobody else can attach (EBUSY). If the
- * heir leaves before, that is the death of a server.
+ * use: the server before is handed nothing new, answers what it has, also the
+ * WRITEs, DISCARDs and WRITE_ZEROES that timed out, and then gets ENOTCONN from
+ * EXCHANGE and COMMIT; this call waits for that. If that server dies first, what it
+ * had is replayed, as after any death, but @on_death of the device does not apply. A
+ * device's queues are taken over one by one, by one process: from its first call
+ * until it has all that the server before had, neither of the two is handed anything
+ * on any queue, and nobody else can attach (EBUSY). If the heir leaves before, that
+ * is the death of a server.
  *
- * Errors: EPERM, EOPNOTSUPP (a flag), EINVAL (a field), ESTALE (@id), EFAULT (an
- * address), EBUSY (the queue has a server, or somebody else is taking it over, or this
- * file serves another queue, or is in EXCHANGE), ENODEV (the device is going),
+ * Errors: EPERM, EOPNOTSUPP (a flag; or TAKE_OVER of a volatile cache), EINVAL (a
+ * field), ESTALE (@id), EFAULT (an address), EBUSY (the queue has a server, or
+ * somebody else is taking it over, or its server owes late answers to what changes the
+ * disk, or this file serves another queue, or is in EXCHANGE), ENODEV (the device is
+ * going),
  * EINTR (a signal ended the wait; the server before goes on), EBADF (this file
  * was closed meanwhile: the same).
  */
@@ -560,9 +571,9 @@ struct dblock_attach {
  * queue attached again it sets I/O going. If the disk cannot be added the
  * device is removed and its name is free.
  *
- * Errors: EPERM, EINVAL, ESTALE, ENOTCONN (a queue without a server), EALREADY
- * (it is live), EINTR (the start goes on; the call can be made again), ENODEV,
- * and what adding a disk may say (EEXIST, ENOMEM).
+ * Errors: EPERM, EINVAL, EOPNOTSUPP (a flag), ESTALE, ENOTCONN (a queue without a
+ * server), EALREADY (it is live), EINTR (the start goes on; the call can be made
+ * again), ENODEV, and what adding a disk may say (EEXIST, ENOMEM).
  */
 struct dblock_start {
 	__u32 error;
@@ -615,8 +626,8 @@ struct dblock_commit {
  * wholly or in part, and are not taken back. The server answers them as it can:
  * with an errno (EIO, ENOSPC), or by doing them, if its store is still there.
  *
- * Errors: EPERM, EINVAL, ESTALE, ENODEV (before START has made the disk, or the
- * device is going).
+ * Errors: EPERM, EINVAL, EOPNOTSUPP (a flag), ESTALE, ENODEV (before START has made
+ * the disk, or the device is going).
  */
 struct dblock_resize {
 	__u32 error;

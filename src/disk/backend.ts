@@ -134,7 +134,8 @@ export interface Backend {
   /**
    * What was answered survives this process, although it was not flushed: a file's page cache does, an array does not.
    * Matters to a disk that outlives its server (`onDeath`): where this is false and there is a `flush`, the first flush
-   * after a death fails, and `flush` is called before a `close("left")`. @default false
+   * after a death fails, `flush` is called before a `close("left")`, and nobody can take the disk over from a server that
+   * is alive. @default false
    */
   readonly cacheSurvives?: boolean;
 

@@ -123,7 +123,7 @@ export class Channel implements Disposable {
   attach(options: { readonly takeOver?: boolean } = {}): void {
     for (;;) {
       const bytes = this.#attachment(options.takeOver);
-      if (this.#attached(this.#kernel.ioctl(this.#fd, DBLOCK_IOC_ATTACH, bytes), bytes)) return;
+      if (this.#attached(this.#kernel.ioctl(this.#fd, DBLOCK_IOC_ATTACH, bytes), bytes, options)) return;
     }
   }
 
@@ -133,7 +133,7 @@ export class Channel implements Disposable {
     for (;;) {
       const bytes = this.#attachment(options.takeOver);
       if (this.#closed) throw new DblockError("ECANCELED", `Cannot serve queue ${this.queue}`, "it was told to stop");
-      if (this.#attached(await this.#kernel.ioctlAsync(this.#fd, DBLOCK_IOC_ATTACH, bytes), bytes)) return;
+      if (this.#attached(await this.#kernel.ioctlAsync(this.#fd, DBLOCK_IOC_ATTACH, bytes), bytes, options)) return;
     }
   }
 
@@ -152,7 +152,7 @@ export class Channel implements Disposable {
   }
 
   /** False if a signal ended the wait for the server before, or the module is an older one: to be tried again. */
-  #attached(result: number, bytes: Uint8Array): boolean {
+  #attached(result: number, bytes: Uint8Array, { takeOver = false }: { readonly takeOver?: boolean }): boolean {
     if (result >= 0) return true;
     const attempted = `Cannot serve queue ${this.queue} of ${devicePath(this.name)}`;
     const { error } = decode(dblock_attach, bytes);
@@ -163,7 +163,10 @@ export class Channel implements Disposable {
       return false;
     }
     if (error === ERRNO.EBUSY) {
-      throw new DblockError(error, attempted, "it has a server already");
+      const wrong = takeOver
+        ? "another server takes it over, or the one it has still owes answers to writes that timed out"
+        : "it has a server already";
+      throw new DblockError(error, attempted, wrong);
     }
     if (error === ERRNO.ENODEV) {
       throw new DblockError(error, attempted, "the device is gone");

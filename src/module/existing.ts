@@ -31,7 +31,8 @@ const SIGKILL_BIT = 1n << 8n;
  * What to do when there is a device of this name:
  * `refuse`: it is an error.
  * `recover`: serve it if its server died (`onDeath` "hold" or "fail"); an error otherwise.
- * `take-over`: that, or take it from the server that it has, without an error to those who use it.
+ * `take-over`: that, or take it from the server that it has, without an error to those who use it. Not a disk that has a
+ * `flush` and no `cacheSurvives`: its server would flush old data over new.
  */
 export type ExistingPolicy = "refuse" | "recover" | "take-over";
 
@@ -95,7 +96,8 @@ export function isDying(pid: number): boolean {
 /**
  * The device that is to be served on, or undefined if there is none to create a new one beside.
  *
- * @throws {DblockError} EEXIST if there is one that may not be served on.
+ * @throws {DblockError} EEXIST if there is one that may not be served on; EOPNOTSUPP if there is one that cannot be taken
+ * over, as its cache is its server's.
  */
 export async function findExisting(
   control: Control,
@@ -107,8 +109,22 @@ export async function findExisting(
   const info = await settle(control, name, signal);
   if (info === undefined) return undefined;
   if (hasLostItsServer(info)) return { info, origin: "recovered" };
-  if (info.state === DBLOCK_STATE_LIVE && existing === "take-over") return { info, origin: "taken-over" };
+  if (info.state === DBLOCK_STATE_LIVE && existing === "take-over") {
+    if (isVolatile(info)) throw cacheIsElsewhere(name);
+    return { info, origin: "taken-over" };
+  }
   throw inUse(info);
+}
+
+/** What its server answered and did not flush is that server's alone. */
+function isVolatile({ flags }: Pick<RawInfo, "flags">): boolean {
+  return (flags & (DBLOCK_DEVICE_WRITE_CACHE | DBLOCK_DEVICE_CACHE_SURVIVES)) === DBLOCK_DEVICE_WRITE_CACHE;
+}
+
+function cacheIsElsewhere(name: string): DblockError {
+  const wrong = "what its server keeps in a cache would be lost, or written over what is newer";
+  const hint = "end that server, which flushes, and recover the disk: with onDeath hold its users wait for that";
+  return new DblockError("EOPNOTSUPP", `Cannot take over ${devicePath(name)}`, wrong, { hint });
 }
 
 /**

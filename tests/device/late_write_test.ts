@@ -4,7 +4,7 @@ import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/module/abi.ts";
 import { ERRNO } from "../../src/disk/errors.ts";
 import { isFilled, TestDisk } from "./disk.ts";
-import { sh, slowed, waitFor } from "./harness.ts";
+import { assertWithin, sh, slowed, waitFor } from "./harness.ts";
 import type { Request } from "./server.ts";
 
 const { DBLOCK_OPERATION_WRITE: WRITE, DBLOCK_ON_DEATH_HOLD: HOLD, DBLOCK_STATE_HELD: HELD } = abi;
@@ -77,6 +77,41 @@ Deno.test("what waits for a late answer that never comes times out, and the end 
   assertEquals((await writeBlock(disk.path, 2, "C")).status, 0);
   assert(isFilled(second.store.bytes.subarray(2 * blockBytes, 3 * blockBytes), 67));
   await second.assertIdle();
+});
+
+Deno.test("who waits is told when a slot comes free for what waited for another queue's late answer", async () => {
+  const timeoutMs = slowed(3_000);
+  await using disk = await TestDisk.start({ name: "late7", timeout_ms: timeoutMs, queue_count: 2, queue_depth: 2 });
+  const readOn1 = (block: number) =>
+    sh(`taskset -c 1 dd if=${disk.path} of=/dev/null bs=4k count=1 skip=${block} iflag=direct status=none`, {
+      check: false,
+    });
+  const write = (cpu: number) =>
+    sh(`taskset -c ${cpu} dd if=/dev/zero of=${disk.path} bs=4k count=1 oflag=direct status=none`, { check: false });
+  disk.rule = () => "hold";
+  // One write is in quarantine on the first queue, one read takes a slot of the second.
+  assertEquals((await Promise.all([write(0), readOn1(1)])).map(({ status }) => status), [1, 1]);
+  const late = disk.held.find(({ operation }) => operation === WRITE)!;
+  assertEquals([late.queue, disk.held.length, disk.info().quarantined_count], [0, 2, 2]);
+  disk.held.length = 0;
+  // The same write waits for that on the second queue, and a read has its last slot.
+  const newer = write(1);
+  await waitFor("the newer write waits", () => disk.info().waiting_count === 1);
+  const reading = readOn1(2);
+  await disk.untilHeld(1);
+  await disk.pause();
+  const [, second] = disk.queues;
+  const [read] = disk.held;
+  disk.release(late);
+  const polled = second!.poll(timeoutMs);
+  await sleep(200);
+  disk.release(read!);
+  const freeMs = performance.now();
+  assertEquals(await polled, 1); // POLLIN, which the end of poll()'s time would say, too
+  assertWithin(timeoutMs / 3, performance.now() - freeMs, "told");
+  disk.rule = () => "serve";
+  disk.serve();
+  assertEquals((await Promise.all([newer, reading])).map(({ status }) => status), [0, 0]);
 });
 
 Deno.test("where a timeout is the server's death, nothing fails and the next server does it", async () => {

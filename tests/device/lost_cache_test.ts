@@ -56,6 +56,24 @@ Deno.test("policy fail: the first FLUSH after the recovery fails", async () => {
   assertEquals([await synced(second.path), await synced(second.path)], [1, 0]);
 });
 
+Deno.test("what the last queue answers after the first has lost its server is lost with it", async () => {
+  const name = "lost8";
+  const first = await TestDisk.start({ name, flags: CACHE, on_death: abi.DBLOCK_ON_DEATH_HOLD, queue_count: 2 });
+  assertEquals(await synced(first.path), 0);
+  first.rule = ({ operation }) => operation === abi.DBLOCK_OPERATION_WRITE ? "hold" : "serve";
+  const writing = sh(`taskset -c 1 dd if=/dev/zero of=${first.path} bs=4k count=1 oflag=direct status=none`);
+  await first.untilHeld(1);
+  assertEquals(first.held[0]!.queue, 1);
+  await first.pause();
+  first.queues[0]![Symbol.dispose]();
+  await first.untilState(abi.DBLOCK_STATE_HELD);
+  first.releaseAll();
+  await writing;
+  await first.abandon();
+  await using second = await TestDisk.start({ name, existing: true });
+  assertEquals([await synced(second.path), await synced(second.path)], [1, 0]);
+});
+
 /** A server that wrote, said FLUSHED or not, wrote again or not, and died; what the next two fsync() say. */
 async function fsyncsAfterFlushed(name: string, writesAfter: boolean): Promise<number[]> {
   const first = await TestDisk.start({ name, flags: CACHE, on_death: abi.DBLOCK_ON_DEATH_HOLD });

@@ -225,6 +225,24 @@ Deno.test("a signal that is aborted while the disk grows ends the start, and the
   assertEquals([kernel.devices.get("a")?.state, large.closedCount], [DBLOCK_STATE_HELD, 1]);
 });
 
+Deno.test("a disk whose cache is its server's is not taken over, one whose cache survives is", async () => {
+  const kernel = new FakeKernel();
+  const cached = (cacheSurvives: boolean) => Object.assign(new Disk(), { flush: () => {}, cacheSurvives });
+  for (const cacheSurvives of [false, true]) {
+    const before = await start(kernel, cached(cacheSurvives));
+    const next = cached(cacheSurvives);
+    const taking = start(kernel, next, { existing: "take-over" });
+    if (cacheSurvives) {
+      await using after = await taking;
+      assertEquals([after.origin, (await before.closed).reason], ["taken-over", "replaced"]);
+      continue;
+    }
+    const error = await assertRejects(() => taking, DblockError, "Cannot take over /dev/a: what its server keeps");
+    assertEquals([error.code, next.closedCount, kernel.devices.get("a")?.state], ["EOPNOTSUPP", 1, DBLOCK_STATE_LIVE]);
+    await before.close();
+  }
+});
+
 for (const existing of ["refuse", "recover"] as const) {
   Deno.test(`startTimeoutMs and the signal bound the wait for a name on its way out, with "${existing}"`, async () => {
     const kernel = new FakeKernel();
