@@ -5,7 +5,7 @@ import { DblockError } from "../disk/errors.ts";
 import { requestOptions } from "../disk/request.ts";
 import { RangeLock } from "../disk/range_lock.ts";
 import { IntentBitmap } from "../system/intent_bitmap.ts";
-import { Filter } from "./filter.ts";
+import { Filter, tell } from "./filter.ts";
 import { SumFile } from "./sum_file.ts";
 
 /** Options of `Checksum.open()`. */
@@ -14,7 +14,7 @@ export interface ChecksumOptions {
   readonly path: string;
   /** What one sum is of: a power of two, `limits.blockBytes` to 1 MiB. @default 4096 */
   readonly blockBytes?: number;
-  /** Is told of each block that is not what was written. @default one line on standard error */
+  /** Is told of each block that is not what was written. What it throws is ignored. @default one line on standard error */
   readonly onMismatch?: (offsetBytes: number, lengthBytes: number) => void;
 }
 
@@ -251,7 +251,7 @@ export class Checksum extends Filter {
       if (known === undefined) this.#sums.set(block, sum);
       else if (!isEqual(known, sum)) {
         this.#mismatches++;
-        this.#onMismatch(start + at, bytes.length);
+        tell(() => this.#onMismatch(start + at, bytes.length));
         throw new DblockError(
           "EILSEQ",
           `Cannot read ${bytes.length} bytes at ${start + at}`,

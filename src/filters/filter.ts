@@ -174,6 +174,18 @@ export class Filter implements Backend {
   }
 }
 
+/**
+ * Calls somebody who is only told about a request. What `call` throws is ignored: the request has its own answer, and must
+ * not get another one because nobody could be told.
+ */
+export function tell(call: () => void): void {
+  try {
+    call();
+  } catch {
+    // There is nobody else to tell.
+  }
+}
+
 /** How a request ended. */
 export type Outcome = { readonly value: Completed } | { readonly error: unknown };
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 /** One line for each request: what was asked, how long it took, and how it ended. */
 import type { Backend, CloseReason, Completed } from "../disk/backend.ts";
-import { describe } from "../disk/errors.ts";
+import { describe, quietly } from "../disk/errors.ts";
 import { watched } from "../disk/later.ts";
 import { Filter, type FilteredRequest, outcomeName } from "./filter.ts";
 import { openOwnFile } from "./own_file.ts";
 
 /** Options of `log()`. */
 export interface LogOptions {
-  /** Where the lines go. @default standard error */
+  /** Where the lines go. If it throws, the line is lost; the request keeps its answer. @default standard error */
   readonly sink?: (line: string) => void;
   /** A file that the lines are added to, instead of `sink`. */
   readonly path?: string;
@@ -58,7 +58,8 @@ class Log extends Filter {
       throw new RangeError(`every is a whole number from 1 on, not ${every}`);
     }
     this.#file = path === undefined ? undefined : new LineFile(path);
-    this.#sink = this.#file === undefined ? sink : (line) => this.#file?.add(line);
+    // Standard error throws where there is no room, or nobody who reads it: the request was answered all the same.
+    this.#sink = quietly(this.#file === undefined ? sink : (line) => this.#file?.add(line));
     this.#every = every;
   }
 
@@ -122,8 +123,8 @@ class LineFile {
         let rest = this.#encoder.encode(lines.join("\n") + "\n");
         while (rest.length > 0) rest = rest.subarray(await this.#file.write(rest));
       } catch (error) {
-        // A full file system must not fail the disk.
-        console.error(`Cannot write ${lines.length} lines to ${this.#path}: ${describe(error)}`);
+        // A full file system must not fail the disk, and standard error may be on it, too.
+        quietly(console.error)(`Cannot write ${lines.length} lines to ${this.#path}: ${describe(error)}`);
       }
     }
   }

@@ -4,7 +4,7 @@ import type { Backend, Completed, Figure } from "../disk/backend.ts";
 import type { ErrnoName } from "../disk/errors.ts";
 import type { Operation } from "../disk/operation.ts";
 import { isPromise } from "../disk/later.ts";
-import { Filter, type FilteredRequest, type Outcome, outcomeName } from "./filter.ts";
+import { Filter, type FilteredRequest, type Outcome, outcomeName, tell } from "./filter.ts";
 
 /** Options of `retry()`. */
 export interface RetryOptions {
@@ -24,7 +24,7 @@ export interface RetryOptions {
   readonly factor?: number;
   /** No pause is longer, in milliseconds. @default 10,000 */
   readonly maxDelayMs?: number;
-  /** Is told of each try: the request, and the errno that it had. @default nobody */
+  /** Is told of each try: the request, and the errno that it had. What it throws is ignored. @default nobody */
   readonly onRetry?: (request: Omit<FilteredRequest, "buffer">, errno: string) => void;
 }
 
@@ -153,7 +153,8 @@ class Retry extends Filter {
       if (request.options.signal.aborted) break;
       pauseMs *= this.#factor;
       this.#tries++;
-      this.#onRetry?.(told, outcomeName(request, outcome));
+      const errno = outcomeName(request, outcome);
+      tell(() => this.#onRetry?.(told, errno));
       if (kept !== undefined) buffer?.set(kept);
       try {
         outcome = { value: await next() };

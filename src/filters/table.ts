@@ -4,6 +4,7 @@
  * its help, and tests of both are made from this table.
  */
 import type { Backend } from "../disk/backend.ts";
+import { describe, quietly } from "../disk/errors.ts";
 import type { Operation } from "../disk/operation.ts";
 import {
   nearest,
@@ -105,9 +106,15 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
       const append = (path: string, text: string) => Deno.writeTextFileSync(path, text, { append: true });
       // A file that cannot be written is an error now, and not when the disk ends.
       if (file !== undefined) openOwnFile("the report", file, (path) => append(path, ""));
+      // It is called by a signal, and when the disk ends: what it threw would end the program, or fail the close.
+      const complain = quietly(console.error);
       const report = (stats: StatsReport) => {
-        if (file === undefined) console.error(statsText(stats));
-        else append(file, `${statsText(stats)}\n`);
+        if (file === undefined) return complain(statsText(stats));
+        try {
+          append(file, `${statsText(stats)}\n`);
+        } catch (error) {
+          complain(`Cannot write the report to ${file}: ${describe(error)}`);
+        }
       };
       const onSignal = () => report(stats.report());
       const stats = new Stats(backend, {

@@ -139,3 +139,18 @@ Deno.test("Checksum: files of another disk, of another kind, or in a folder that
     );
   });
 });
+
+Deno.test("Checksum: a mismatch is EILSEQ although onMismatch throws", async () => {
+  await withSums(async ({ path }) => {
+    const disk = newDisk();
+    const onMismatch = () => {
+      throw new Error("nobody to tell");
+    };
+    const checked = await Checksum.open(disk, { path, onMismatch });
+    await checked.write(filled(1), 0, plain);
+    disk.content[99]! ^= 1;
+    assertEquals(await failure(() => checked.read(filled(0), 0, plain)), "EILSEQ");
+    assertEquals(checked.mismatches, 1);
+    await checked.close("destroyed");
+  });
+});

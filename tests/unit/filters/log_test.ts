@@ -88,3 +88,22 @@ Deno.test("log(): a full file system does not fail the disk", async () => {
   assertEquals(said.length, 1);
   assert(String(said[0]).startsWith("Cannot write 1 lines to /dev/full: "), String(said[0]));
 });
+
+Deno.test("log(): a sink that throws fails no request, and a request that fails keeps its own error", async () => {
+  for (const laterSeed of [undefined, 1]) {
+    const disk = new PlayedDisk(laterSeed === undefined ? {} : { laterSeed });
+    let calls = 0;
+    const sink = () => {
+      calls++;
+      throw new Error("no room");
+    };
+    const filter = log(disk, { sink });
+    await filter.write(bytes().fill(7), 512, plain);
+    const data = bytes();
+    await filter.read(data, 512, plain);
+    assertEquals([data[0], disk.content[512]], [7, 7]);
+    disk.failure = { operation: "read", errno: "ENODATA" };
+    const error = await assertRejects(async () => await filter.read(bytes(), 0, plain), DblockError);
+    assertEquals([error.code, calls], ["ENODATA", 3]);
+  }
+});

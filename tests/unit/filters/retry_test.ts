@@ -70,6 +70,15 @@ Deno.test("retry() gives up after its times, with the last error", async () => {
   assertEquals([error.code, disk.tries, told], ["ETIMEDOUT", 4, Array(3).fill("read ETIMEDOUT")]);
 });
 
+Deno.test("retry() tries again although onRetry throws", async () => {
+  const disk = new Failing(2);
+  const onRetry = () => {
+    throw new Error("nobody to tell");
+  };
+  assertEquals(await retry(disk, { ...quick, onRetry }).read(new Uint8Array(512), 0, plain), 512);
+  assertEquals(disk.tries, 3);
+});
+
 Deno.test("retry(): an errno that does not pass by itself is not tried again", async () => {
   const disk = new Failing(1, "ENOSPC");
   await assertRejects(async () => await retry(disk, quick).read(new Uint8Array(512), 0, plain), DblockError);
