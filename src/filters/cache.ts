@@ -5,6 +5,7 @@ import { DblockError } from "../disk/errors.ts";
 import { whenDone } from "../disk/later.ts";
 import { requestOptions } from "../disk/request.ts";
 import { RangeLock } from "../disk/range_lock.ts";
+import { CacheRoom } from "./cache_room.ts";
 import { CachedBlocks, type Run } from "./cached_blocks.ts";
 import { Filter } from "./filter.ts";
 
@@ -58,6 +59,7 @@ export class Cache extends Filter {
   readonly #isBack: boolean;
   readonly #blocks: CachedBlocks;
   readonly #lock = new RangeLock();
+  readonly #room: CacheRoom;
   #hitBytes = 0;
   #missBytes = 0;
 
@@ -84,6 +86,15 @@ export class Cache extends Filter {
       blockBytes,
       sizeBytes: () => this.sizeBytes,
       maxRunBytes: () => this.limits.maxIoBytes ?? BLOCK_BYTES_MAX,
+    });
+    this.#room = new CacheRoom({
+      blocks: this.#blocks,
+      blockBytes,
+      maxBytes,
+      lock: this.#lock,
+      write: async (bytes, at) => {
+        requireWhole(await this.backend.write(bytes, at, requestOptions()), bytes.length, "write", at);
+      },
     });
   }
 
@@ -129,8 +140,7 @@ export class Cache extends Filter {
       }
       return this.#readMissing(buffer, offsetBytes, missing, options);
     });
-    // A read does not fail because another block cannot be written: the next flush tells that error.
-    return whenDone(done, () => this.#blocks.cachedBytes <= this.#maxBytes ? undefined : this.#makeRoomForReads());
+    return whenDone(done, () => this.#blocks.cachedBytes <= this.#maxBytes ? undefined : this.#room.makeForReads());
   }
 
   /** Write-through: to the backend, and into the cache. Write-back: into the cache. */
@@ -147,12 +157,12 @@ export class Cache extends Filter {
       () =>
         this.#isBack ? this.#writeBack(buffer, offsetBytes, options) : this.#writeThrough(buffer, offsetBytes, options),
     );
-    return whenDone(done, (count) => whenDone(this.#makeRoom(), () => count));
+    return whenDone(done, (count) => whenDone(this.#room.make(), () => count));
   }
 
   /** Writes what only the cache has, and flushes the backend. */
   protected override async onFlush(options: CallOptions): Promise<void> {
-    await this.#clean(this.#blocks.dirty());
+    await this.#room.clean(this.#blocks.dirty());
     await this.backend.flush?.(options);
   }
 
@@ -212,7 +222,9 @@ export class Cache extends Filter {
     lengthBytes: number,
     options: CallOptions,
   ): Promise<readonly Extent[]> {
-    await this.#clean(this.#blocks.cachedIn(offsetBytes, lengthBytes).filter((block) => this.#blocks.isDirty(block)));
+    await this.#room.clean(
+      this.#blocks.cachedIn(offsetBytes, lengthBytes).filter((block) => this.#blocks.isDirty(block)),
+    );
     return await super.onExtents(offsetBytes, lengthBytes, options);
   }
 
@@ -226,7 +238,7 @@ export class Cache extends Filter {
         // The last block of a disk may be shorter than the others, and is read anew.
         if (end <= sizeBytes && bytes.length === this.#blockBytes) continue;
         if (this.#blocks.isDirty(block) && block * this.#blockBytes < sizeBytes) {
-          await this.#writeRun({ first: block, count: 1 });
+          await this.#room.writeRun({ first: block, count: 1 });
         }
         this.#blocks.drop(block);
       }
@@ -238,7 +250,7 @@ export class Cache extends Filter {
   protected override async onClose(reason: CloseReason): Promise<void> {
     try {
       if (this.#blocks.dirtyBytes > 0) {
-        await this.#clean(this.#blocks.dirty());
+        await this.#room.clean(this.#blocks.dirty());
         await this.backend.flush?.(requestOptions());
       }
     } finally {
@@ -330,75 +342,8 @@ export class Cache extends Filter {
       this.#blocks.markDirty(block);
     }
     if (!options.fua) return;
-    for (const run of this.#blocks.runs(blocks)) await this.#writeRun(run);
+    for (const run of this.#blocks.runs(blocks)) await this.#room.writeRun(run);
     await this.backend.flush?.(options);
-  }
-
-  /** Writes dirty blocks to the backend, neighbours together. Called without the lock. */
-  async #clean(blocks: readonly number[]): Promise<void> {
-    for (const run of this.#blocks.runs(blocks.toSorted((a, b) => a - b))) {
-      // Who writes to these blocks waits; who reads them need not.
-      await this.#lock.run(run.first * this.#blockBytes, run.count * this.#blockBytes, "shared", async () => {
-        // Somebody else may clean some of them meanwhile, and then they may have to make room.
-        for (;;) {
-          const [next] = this.#blocks.runs(
-            Array.from({ length: run.count }, (_, i) => run.first + i)
-              .filter((block) => this.#blocks.isDirty(block)),
-          );
-          if (next === undefined) return;
-          await this.#writeRun(next);
-        }
-      });
-    }
-  }
-
-  /** Writes cached blocks to the backend: they are clean then. The caller holds the lock. */
-  async #writeRun(run: Run): Promise<void> {
-    const bytes = new Uint8Array(this.#blocks.bytesOf(run));
-    for (let i = 0; i < run.count; i++) {
-      const block = this.#blocks.get(run.first + i);
-      if (block !== undefined) bytes.set(block, i * this.#blockBytes);
-    }
-    const at = run.first * this.#blockBytes;
-    requireWhole(await this.backend.write(bytes, at, requestOptions()), bytes.length, "write", at);
-    for (let i = 0; i < run.count; i++) this.#blocks.markClean(run.first + i);
-  }
-
-  /** Takes away what was not used for longest, until the rest fits. Called without the lock. */
-  #makeRoom(): void | Promise<void> {
-    for (const block of this.#blocks.numbers()) {
-      if (this.#blocks.cachedBytes <= this.#maxBytes) return undefined;
-      if (this.#blocks.isDirty(block)) return this.#makeRoomByWriting();
-      this.#blocks.drop(block);
-    }
-    return undefined;
-  }
-
-  async #makeRoomForReads(): Promise<void> {
-    try {
-      await this.#makeRoom();
-    } catch {
-      for (const block of this.#blocks.numbers()) {
-        if (this.#blocks.cachedBytes <= this.#maxBytes) return;
-        if (!this.#blocks.isDirty(block)) this.#blocks.drop(block);
-      }
-    }
-  }
-
-  async #makeRoomByWriting(): Promise<void> {
-    // The oldest ones together: a backend likes a few large writes better than many small ones.
-    const excess = this.#blocks.cachedBytes - this.#maxBytes + Math.min(this.#maxBytes / 8, BLOCK_BYTES_MAX);
-    const oldest: number[] = [];
-    for (const block of this.#blocks.numbers()) {
-      if (oldest.length * this.#blockBytes >= excess) break;
-      oldest.push(block);
-    }
-    await this.#clean(oldest.filter((block) => this.#blocks.isDirty(block)));
-    // A block that was written again meanwhile is dirty again: it was used just now, and stays.
-    for (const block of oldest) {
-      if (this.#blocks.cachedBytes <= this.#maxBytes) return;
-      if (!this.#blocks.isDirty(block)) this.#blocks.drop(block);
-    }
   }
 }
 
