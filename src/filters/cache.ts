@@ -11,7 +11,11 @@ import { Filter } from "./filter.ts";
 
 /** Options of a `Cache`. */
 export interface CacheOptions {
-  /** What it keeps; requests that are in flight come on top. At least one block. @default 64 MiB */
+  /**
+   * What it keeps; requests that are in flight come on top. At least one block. With `write-back`, a write that needs room
+   * fails if the backend fails to take what is in its way.
+   * @default 64 MiB
+   */
   readonly maxBytes?: number;
   /** A block of it: a power of two, `limits.blockBytes` to 1 MiB. @default 4096, or `limits.blockBytes` if larger */
   readonly blockBytes?: number;
@@ -55,7 +59,6 @@ const BLOCK_BYTES_MAX = 1 << 20;
  */
 export class Cache extends Filter {
   readonly #blockBytes: number;
-  readonly #maxBytes: number;
   readonly #isBack: boolean;
   readonly #blocks: CachedBlocks;
   readonly #lock = new RangeLock();
@@ -80,7 +83,6 @@ export class Cache extends Filter {
     }
     if (!(maxBytes >= blockBytes)) throw new RangeError(`the cache holds ${blockBytes} bytes or more, not ${maxBytes}`);
     this.#blockBytes = blockBytes;
-    this.#maxBytes = maxBytes;
     this.#isBack = mode === "write-back";
     this.#blocks = new CachedBlocks({
       blockBytes,
@@ -140,7 +142,7 @@ export class Cache extends Filter {
       }
       return this.#readMissing(buffer, offsetBytes, missing, options);
     });
-    return whenDone(done, () => this.#blocks.cachedBytes <= this.#maxBytes ? undefined : this.#room.makeForReads());
+    return whenDone(done, () => this.#room.makeForRead());
   }
 
   /** Write-through: to the backend, and into the cache. Write-back: into the cache. */
@@ -150,13 +152,15 @@ export class Cache extends Filter {
     options: RequestOptions,
   ): Completed | Promise<Completed> {
     const { start, length } = this.#blocks.aligned(offsetBytes, buffer.length);
-    const done = this.#lock.run(
-      start,
-      length,
-      "exclusive",
-      () =>
-        this.#isBack ? this.#writeBack(buffer, offsetBytes, options) : this.#writeThrough(buffer, offsetBytes, options),
-    );
+    const locked = (work: () => Completed | Promise<Completed>) => this.#lock.run(start, length, "exclusive", work);
+    // Write-back makes room before it takes anything in: a block that the backend does not have cannot be dropped. It does
+    // not hold the lock meanwhile: two writes that each wait for a block of the other would wait for ever.
+    const done = this.#isBack
+      ? whenDone(
+        this.#room.make(this.#blocks.missingBytes(offsetBytes, buffer.length)),
+        () => locked(() => this.#writeBack(buffer, offsetBytes, options)),
+      )
+      : locked(() => this.#writeThrough(buffer, offsetBytes, options));
     return whenDone(done, (count) => whenDone(this.#room.make(), () => count));
   }
 

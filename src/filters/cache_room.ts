@@ -63,40 +63,51 @@ export class CacheRoom {
     for (let i = 0; i < run.count; i++) this.#blocks.markClean(run.first + i);
   }
 
-  /** Takes away what was not used for longest, until the rest fits. Called without the lock. */
-  make(): void | Promise<void> {
+  /**
+   * Takes away what was not used for longest, until so many bytes more fit; all of it, if they are more than the cache holds.
+   * Where a block cannot be written, clean blocks go in its place. Called without the lock. Synchronous, if nothing has to be
+   * written.
+   *
+   * @throws what the backend throws, if there is still not enough room.
+   */
+  make(moreBytes = 0): void | Promise<void> {
+    const mostBytes = Math.max(0, this.#maxBytes - moreBytes);
+    if (this.#blocks.cachedBytes <= mostBytes) return undefined;
     for (const block of this.#blocks.numbers()) {
-      if (this.#blocks.cachedBytes <= this.#maxBytes) return undefined;
-      if (this.#blocks.isDirty(block)) return this.#makeByWriting();
+      if (this.#blocks.cachedBytes <= mostBytes) return undefined;
+      if (this.#blocks.isDirty(block)) return this.#makeByWriting(mostBytes);
       this.#blocks.drop(block);
     }
     return undefined;
   }
 
-  /** The same for a read, which does not fail because another block cannot be written: the next flush tells that error. */
-  async makeForReads(): Promise<void> {
-    try {
-      await this.make();
-    } catch {
-      for (const block of this.#blocks.numbers()) {
-        if (this.#blocks.cachedBytes <= this.#maxBytes) return;
-        if (!this.#blocks.isDirty(block)) this.#blocks.drop(block);
-      }
-    }
+  /** Makes room after a read, which does not fail because another block cannot be written: the next flush tells that error. */
+  makeForRead(): void | Promise<void> {
+    return this.make()?.catch(() => {});
   }
 
-  async #makeByWriting(): Promise<void> {
+  async #makeByWriting(mostBytes: number): Promise<void> {
     // The oldest ones together: a backend likes a few large writes better than many small ones.
-    const excess = this.#blocks.cachedBytes - this.#maxBytes + Math.min(this.#maxBytes / 8, SLACK_BYTES_MAX);
+    const excess = this.#blocks.cachedBytes - mostBytes + Math.min(this.#maxBytes / 8, SLACK_BYTES_MAX);
     const oldest: number[] = [];
     for (const block of this.#blocks.numbers()) {
       if (oldest.length * this.#blockBytes >= excess) break;
       oldest.push(block);
     }
-    await this.clean(oldest.filter((block) => this.#blocks.isDirty(block)));
+    try {
+      await this.clean(oldest.filter((block) => this.#blocks.isDirty(block)));
+    } catch (error) {
+      this.#dropClean(this.#blocks.numbers(), mostBytes);
+      if (this.#blocks.cachedBytes > mostBytes) throw error;
+      return;
+    }
     // A block that was written again meanwhile is dirty again: it was used just now, and stays.
-    for (const block of oldest) {
-      if (this.#blocks.cachedBytes <= this.#maxBytes) return;
+    this.#dropClean(oldest, mostBytes);
+  }
+
+  #dropClean(blocks: Iterable<number>, mostBytes: number): void {
+    for (const block of blocks) {
+      if (this.#blocks.cachedBytes <= mostBytes) return;
       if (!this.#blocks.isDirty(block)) this.#blocks.drop(block);
     }
   }

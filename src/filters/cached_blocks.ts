@@ -132,6 +132,11 @@ export class CachedBlocks {
     return this.runs(this.blocksOf(offsetBytes, lengthBytes).filter((block) => !this.#blocks.has(block)));
   }
 
+  /** How many bytes they have. */
+  missingBytes(offsetBytes: number, lengthBytes: number): number {
+    return this.missing(offsetBytes, lengthBytes).reduce((bytes, run) => bytes + this.bytesOf(run), 0);
+  }
+
   /** The whole blocks that a range touches, as a range. */
   aligned(offsetBytes: number, lengthBytes: number): { readonly start: number; readonly length: number } {
     const { first, last } = this.#ends(offsetBytes, lengthBytes);

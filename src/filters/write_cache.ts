@@ -19,7 +19,11 @@ export interface WriteCacheOptions {
    * `limits.blockBytes`, or 512
    */
   readonly blockBytes?: number;
-  /** When the cache holds more than this, in bytes, the oldest blocks go to the disk, unflushed. @default 64 MiB */
+  /**
+   * What the cache holds at most, in bytes; requests that are in flight come on top. The oldest blocks go to the disk,
+   * unflushed, before a write that needs their room. If the disk fails to take them, the write fails.
+   * @default 64 MiB
+   */
   readonly maxDirtyBytes?: number;
 }
 
@@ -133,11 +137,18 @@ export class WriteCache implements Backend {
   async write(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number, options: RequestOptions): Promise<void> {
     this.#requirePower();
     const blocks = this.#blocksOf(offsetBytes, buffer.length);
+    // Room comes first: what is in the cache cannot be dropped, even if the disk takes nothing.
+    const newBytes = blocks.filter((block) => !this.#dirty.has(block)).length * this.#blockBytes;
+    if (!this.#fits(newBytes)) {
+      await this.#makeRoom(newBytes);
+      this.#requirePower();
+    }
     for (const [i, block] of blocks.entries()) {
       this.#dirty.set(block, buffer.slice(i * this.#blockBytes, (i + 1) * this.#blockBytes));
     }
     if (options.fua) await this.#alone(() => this.#writeBack(blocks, options));
-    else if (this.dirtyBytes > this.#maxDirtyBytes) await this.#alone(() => this.#spill());
+    // What is larger than the cache does not stay.
+    else if (!this.#fits(0)) await this.#makeRoom(0);
   }
 
   /** Everything that was written before is on the other disk, and flushed there, when this ends. */
@@ -211,13 +222,20 @@ export class WriteCache implements Backend {
     await this.#backend.flush?.(options);
   }
 
-  /** Makes room: what was written first goes first, and nothing is flushed. */
-  async #spill(): Promise<void> {
-    for (const run of this.#runsOf(this.#dirty)) {
-      if (this.dirtyBytes <= this.#maxDirtyBytes) return;
-      this.#requirePower();
-      await this.#writeOut(run);
-    }
+  /** Whether there is room for new blocks. In an empty cache there is, however many they are. */
+  #fits(newBytes: number): boolean {
+    return this.dirtyBytes <= Math.max(0, this.#maxDirtyBytes - newBytes);
+  }
+
+  /** Makes room for new blocks: what was written first goes first, and nothing is flushed. */
+  async #makeRoom(newBytes: number): Promise<void> {
+    await this.#alone(async () => {
+      for (const run of this.#runsOf(this.#dirty)) {
+        if (this.#fits(newBytes)) return;
+        this.#requirePower();
+        await this.#writeOut(run);
+      }
+    });
   }
 
   /** Joins blocks that follow each other, here and on the disk: as many as it takes at once. */
