@@ -25,6 +25,8 @@ export class CacheRoom {
   readonly #maxBytes: number;
   readonly #lock: RangeLock;
   readonly #write: CacheRoomOptions["write"];
+  /** Room is being made by writing. */
+  #making: Promise<void> | undefined;
 
   constructor({ blocks, blockBytes, maxBytes, lock, write }: CacheRoomOptions) {
     this.#blocks = blocks;
@@ -86,7 +88,21 @@ export class CacheRoom {
     return this.make()?.catch(() => {});
   }
 
+  /** One at a time, for all who wait: several would write the same blocks. What fails, fails for all of them. */
   async #makeByWriting(mostBytes: number): Promise<void> {
+    while (this.#making !== undefined) {
+      try {
+        await this.#making;
+      } catch (error) {
+        if (this.#blocks.cachedBytes > mostBytes) throw error;
+      }
+      if (this.#blocks.cachedBytes <= mostBytes) return;
+    }
+    this.#making = this.#writeOldest(mostBytes).finally(() => this.#making = undefined);
+    await this.#making;
+  }
+
+  async #writeOldest(mostBytes: number): Promise<void> {
     // The oldest ones together: a backend likes a few large writes better than many small ones.
     const excess = this.#blocks.cachedBytes - mostBytes + Math.min(this.#maxBytes / 8, SLACK_BYTES_MAX);
     const oldest: number[] = [];

@@ -141,3 +141,30 @@ Deno.test("WriteCache: a write that waits for room when the power is cut fails, 
   await cut;
   assertEquals([await waiting, cache.dirtyBytes], ["EIO", 0]);
 });
+
+Deno.test("many writers that need room at once write each block once", async () => {
+  const store = new Uint8Array(2 ** 20);
+  let writtenBytes = 0;
+  const disk: Backend = {
+    sizeBytes: store.length,
+    read: (buffer, at) => buffer.set(store.subarray(at, at + buffer.length)),
+    async write(buffer, at) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      writtenBytes += buffer.length;
+      store.set(buffer, at);
+    },
+  };
+  const filter = new Cache(disk, { maxBytes: BOUND, mode: "write-back" });
+  let next = 0;
+  const writer = async () => {
+    while (next < store.length) {
+      const at = next;
+      next += BLOCK;
+      await filter.write(filled(at / BLOCK + 1), at, plain);
+    }
+  };
+  await Promise.all(Array.from({ length: 32 }, writer));
+  await filter.flush?.(plain);
+  assertEquals(store.every((byte, i) => byte === ((Math.floor(i / BLOCK) + 1) & 0xff)), true);
+  assertEquals(writtenBytes, store.length);
+});
