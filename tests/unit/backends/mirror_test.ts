@@ -1,91 +1,21 @@
 // SPDX-License-Identifier: MIT
-// A mirror whose halves fail, come back, and differ after a crash. What every backend does is in contract_test.ts.
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { MirrorBackend } from "../../../src/backends/mirror.ts";
-import type { MirrorBackendOptions } from "../../../src/backends/mirror_assembly.ts";
-import { DblockError, type ErrnoName } from "../../../src/disk/errors.ts";
-import { requestOptions } from "../../../src/disk/request.ts";
-import { type Asked, BreakableDisk } from "./mirror_disk.ts";
-import { folder } from "./stores.ts";
-
-const KIB = 2 ** 10;
-const MIB = 2 ** 20;
-const sizeBytes = MIB;
-const regionBytes = 64 * KIB;
-const plain = requestOptions();
-
-function filled(value: number, length = 4096): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(length).fill(value);
-}
-
-async function read(disk: MirrorBackend, at: number, length = 4096): Promise<Uint8Array> {
-  const buffer = filled(0xee, length);
-  await disk.read(buffer, at, plain);
-  return buffer;
-}
-
-const turns = async (count: number) => {
-  for (let i = 0; i < count; i++) await Promise.resolve();
-};
-
-/** A mirror of two disks, in sync, with a file of marks; closed at the end of the test. */
-async function mirrored(options: MirrorBackendOptions & { readonly disks?: BreakableDisk[] } = {}) {
-  const dir = folder();
-  const bitmapPath = `${dir.path}/bitmap`;
-  const disks = options.disks ?? [new BreakableDisk("a", sizeBytes), new BreakableDisk("b", sizeBytes)];
-  const log: string[] = [];
-  const all = {
-    bitmapPath,
-    regionBytes,
-    assumeSame: true,
-    retryMs: 0,
-    log: (line: string) => log.push(line),
-    ...options,
-  };
-  let path = bitmapPath;
-  let mirror: MirrorBackend | undefined = await MirrorBackend.open(disks, all);
-  return {
-    a: disks[0]!,
-    b: disks[1]!,
-    disks,
-    log,
-    bitmapPath,
-    get mirror() {
-      if (mirror === undefined) throw new Error("nobody serves the mirror");
-      return mirror;
-    },
-    /** As if the program had been killed: the next one has the disks and the file as they are now. */
-    async afterDeath(): Promise<void> {
-      const copy = `${bitmapPath}-${crypto.randomUUID()}`;
-      // The program that is dead in this play still has the file itself, and its lock.
-      Deno.copyFileSync(path, copy);
-      path = copy;
-      mirror = undefined;
-      for (const disk of disks) disk.die();
-      mirror = await MirrorBackend.open(disks, { ...all, bitmapPath: copy });
-    },
-    async reopen(changes: MirrorBackendOptions = {}): Promise<void> {
-      await mirror?.close("left");
-      for (const disk of disks) disk.asked = [];
-      mirror = await MirrorBackend.open(disks, { ...all, bitmapPath: path, ...changes });
-    },
-    async [Symbol.asyncDispose]() {
-      await mirror?.close("destroyed").catch(() => {});
-      dir[Symbol.dispose]();
-    },
-  };
-}
-
-const states = (mirror: MirrorBackend) => mirror.status.halves.map(({ state }) => state);
-const writesOf = (disk: BreakableDisk) =>
-  disk.asked.filter(({ operation }) => operation === "write" || operation === "writeZeroes");
-
-async function untilInSync(mirror: MirrorBackend): Promise<void> {
-  for (let waitedMs = 0; mirror.status.state !== "in sync"; waitedMs += 5) {
-    if (waitedMs > 20_000) throw new Error(`not in sync: ${JSON.stringify(mirror.status)}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
+// A mirror whose halves fail and come back. What every backend does is in contract_test.ts.
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { DblockError } from "../../../src/disk/errors.ts";
+import { BreakableDisk } from "./mirror_disk.ts";
+import {
+  filled,
+  KIB,
+  mirrored,
+  plain,
+  read,
+  regionBytes,
+  sizeBytes,
+  states,
+  turns,
+  untilInSync,
+  writesOf,
+} from "./mirrored.ts";
 
 Deno.test("writes that overlap end the same on both halves, and are one of them in each block", async () => {
   await using test = await mirrored();
@@ -267,70 +197,6 @@ Deno.test("if all halves fail, the request does, with its errno; one stays, and 
   await test.mirror.flush(plain);
 });
 
-Deno.test("after a death in the middle of a write, what was marked is copied from the first half, and no more", async () => {
-  await using test = await mirrored();
-  const { mirror, a, b } = test;
-  await mirror.write(filled(1), 0, plain);
-  await mirror.write(filled(1), 512 * KIB, plain);
-  await mirror.flush(plain);
-  b.delay = ({ operation }) => operation === "write" ? new Promise(() => {}) : undefined;
-  void mirror.write(filled(2), 512 * KIB, plain);
-  for (let waited = 0; a.content[512 * KIB] !== 2 && waited < 1000; waited++) {
-    await new Promise((resolve) => setTimeout(resolve, 1));
-  }
-  assertEquals([a.content[512 * KIB], b.content[512 * KIB]], [2, 1]);
-  b.delay = () => undefined;
-  await test.afterDeath();
-  await untilInSync(test.mirror);
-  // The flush came too soon after the first writes to take their marks away.
-  assertEquals([b.content, test.mirror.status.resyncedBytes], [a.content, 2 * regionBytes]);
-  assertEquals([...new Set(writesOf(b).map(({ offsetBytes }) => offsetBytes))], [0, 512 * KIB]);
-});
-
-Deno.test("a mirror that was closed is in sync when it is opened, and nothing is copied", async () => {
-  await using test = await mirrored();
-  await test.mirror.write(filled(1, 256 * KIB), 128 * KIB, plain);
-  assertEquals(test.mirror.status.markedBytes, 256 * KIB);
-  await test.reopen();
-  assertEquals([states(test.mirror), test.mirror.status.markedBytes], [["working", "working"], 0]);
-  assertEquals([test.a.asked, test.b.asked], [[], []]);
-});
-
-Deno.test("a mirror starts without a half that it knows, and copies what that has missed when it is there again", async () => {
-  await using test = await mirrored();
-  const { a, b } = test;
-  await test.mirror.write(filled(1), 0, plain);
-  a.openError = new Error("it is away");
-  await test.reopen();
-  assertEquals([states(test.mirror), test.mirror.status.halves[0]?.error], [["left", "working"], "Error: it is away"]);
-  await test.mirror.write(filled(2), 256 * KIB, plain);
-  a.openError = undefined;
-  await test.reopen();
-  assertEquals(states(test.mirror)[1], "working");
-  await untilInSync(test.mirror);
-  assertEquals([a.content, test.mirror.status.resyncedBytes], [b.content, regionBytes]);
-});
-
-Deno.test("a new mirror copies all of its first half, unless they are said to be the same", async () => {
-  const disks = [new BreakableDisk("a", sizeBytes, filled(1, sizeBytes)), new BreakableDisk("b", sizeBytes)];
-  disks[0]!.content.fill(0, 128 * KIB, 512 * KIB);
-  await using test = await mirrored({ assumeSame: false, disks });
-  assertEquals(states(test.mirror), ["working", "syncing"]);
-  await untilInSync(test.mirror);
-  assertEquals([test.mirror.status.resyncedBytes, test.b.content], [sizeBytes, test.a.content]);
-  assert(
-    test.b.asked.some(({ operation }) => operation === "writeZeroes"),
-    "zeroes were written where a hole would do",
-  );
-  test.b.openError = new Error("it is away");
-  const again = () => MirrorBackend.open(disks, { bitmapPath: `${test.bitmapPath}2` });
-  await assertRejects(
-    again,
-    DblockError,
-    "Cannot mirror a and b: b: Error: it is away (a new mirror needs all of its disks",
-  );
-});
-
 Deno.test("of three halves, one that is away keeps its marks when another one has been copied to", async () => {
   const disks = ["a", "b", "c"].map((name, i) => new BreakableDisk(name, sizeBytes, filled(i, sizeBytes)));
   const [a, b, c] = disks as [BreakableDisk, BreakableDisk, BreakableDisk];
@@ -359,50 +225,6 @@ Deno.test("a disk that is another one under the same name is copied as a whole i
   await test.mirror.rejoin("b", { whole: true });
   assertEquals([test.mirror.status.resyncedBytes, b.content], [sizeBytes, a.content]);
   await assertRejects(() => test.mirror.rejoin("b"), RangeError, "there is no disk b that has left");
-});
-
-Deno.test("the record of other disks, or of the same ones in another order, is refused, as is one in use", async () => {
-  await using test = await mirrored();
-  const { bitmapPath, a, b } = test;
-  const open = (disks: BreakableDisk[], options = {}) =>
-    MirrorBackend.open(disks, { bitmapPath, regionBytes, ...options });
-  await assertRejects(() => open([a, b]), DblockError, "another program has it");
-  await test.mirror.close("left");
-  const refused = [
-    [[b, a], "its disk 1 is not b"],
-    [[a, new BreakableDisk("c", sizeBytes)], "its disk 2 is not c"],
-    [[a, b, new BreakableDisk("c", sizeBytes)], "its disk 3 is not c"],
-  ] as const;
-  for (const [disks, message] of refused) await assertRejects(() => open([...disks]), DblockError, message);
-  const large = [new BreakableDisk("a", 2 * MIB), new BreakableDisk("b", 2 * MIB)];
-  await assertRejects(() => open(large), DblockError, `it belongs to a disk of ${MIB} bytes`);
-  for (const disk of [a, b]) assertEquals(disk.closings.at(-1), "unused");
-  await Deno.writeTextFile(bitmapPath, "something else");
-  await assertRejects(() => open([a, b]), DblockError, "it is another kind of file");
-});
-
-Deno.test("a mirror is of two to eight disks with names of their own, and as large as the smallest", async () => {
-  const disks = (count: number) => Array.from({ length: count }, (_, i) => new BreakableDisk(`${i}`, sizeBytes));
-  for (const count of [0, 1, 9]) {
-    await assertRejects(() => MirrorBackend.open(disks(count)), RangeError, `not of ${count}`);
-  }
-  const twins = [new BreakableDisk("a", sizeBytes), new BreakableDisk("a", sizeBytes)];
-  await assertRejects(() => MirrorBackend.open(twins), RangeError, "two disks of the mirror are called a");
-  await assertRejects(() => MirrorBackend.open(disks(2), { regionBytes: 512 }), RangeError, "a power of two from 4096");
-  const odd = [new BreakableDisk("a", sizeBytes), new BreakableDisk("b", sizeBytes - 512)];
-  odd[0]!.limits = { blockBytes: 4096, maxIoBytes: 65536 };
-  const mirror = await MirrorBackend.open(odd, { assumeSame: true, retryMs: 0, log: () => {} });
-  assertEquals([mirror.sizeBytes, mirror.limits.blockBytes, mirror.limits.maxIoBytes], [sizeBytes - 4096, 4096, 65536]);
-  // A disk that comes back with less than the mirror has promised.
-  odd[1]!.failure = () => "EIO";
-  await mirror.write(filled(1), 0, plain);
-  odd[1]!.limits = { maxIoBytes: 4096 };
-  odd[1]!.failure = () => undefined;
-  await assertRejects(() => mirror.rejoin("b"), DblockError, "it takes 4096 bytes at once, and the mirror 65536");
-  await mirror.close("destroyed");
-  const eight = await MirrorBackend.open(disks(8), { assumeSame: true });
-  await eight.write(filled(1), 0, plain);
-  await eight.close("destroyed");
 });
 
 Deno.test("a half that does not answer is left after its time, and what it does too late does no harm", async () => {
@@ -454,62 +276,4 @@ function failingSyncs(): Disposable {
   const { syncData } = Deno.FsFile.prototype;
   Deno.FsFile.prototype.syncData = () => Promise.reject(new Error("no room for the mark"));
   return { [Symbol.dispose]: () => void (Deno.FsFile.prototype.syncData = syncData) };
-}
-
-// Halves fail and come back by chance, and the program dies in between; the naive disk beside it knows what must be read.
-for (const seed of [1, 2, 3, Number(Deno.env.get("DBLOCK_SEED") ?? crypto.getRandomValues(new Uint32Array(1))[0])]) {
-  Deno.test(`a mirror whose halves fail by chance reads what was written (seed ${seed}: DBLOCK_SEED)`, async () => {
-    let state = seed >>> 0;
-    const below = (end: number) => {
-      state = Math.imul(state, 1664525) + 1013904223 >>> 0;
-      return Math.floor(state / 2 ** 32 * end);
-    };
-    await using test = await mirrored();
-    const model = new Uint8Array(sizeBytes);
-    const errnos: readonly ErrnoName[] = ["EIO", "ENOSPC", "EREMOTEIO"];
-    for (const disk of test.disks) disk.delay = () => turns(below(20));
-    for (let step = 0; step < 300; step++) {
-      const broken = test.disks[below(2)]!;
-      const errno = errnos[below(3)]!;
-      const isBreaking = below(8) === 0 && test.mirror.status.state === "in sync";
-      const operation = ["read", "write", "flush"][below(3)];
-      if (isBreaking) broken.failure = (asked: Asked) => asked.operation === operation ? errno : undefined;
-      await Promise.all(Array.from({ length: 4 }, async (_, lane) => {
-        const at = lane * 256 * KIB + below(60) * 4096;
-        const data = filled(below(256), 4096 * (1 + below(4)));
-        switch (below(4)) {
-          case 0: {
-            const found = await read(test.mirror, at, data.length);
-            return assertEquals(found, model.slice(at, at + data.length), `step ${step}: ${at}`);
-          }
-          case 1:
-            await test.mirror.writeZeroes(at, data.length, plain);
-            return model.fill(0, at, at + data.length);
-          case 2:
-            return await test.mirror.flush(plain);
-          default:
-            model.set(data, at);
-            return await test.mirror.write(data, at, plain);
-        }
-      }));
-      broken.failure = () => undefined;
-      // Repairs come first: a half that is left by one must not be the one that is whole when the other breaks.
-      await read(test.mirror, 0, sizeBytes);
-      const left = test.mirror.status.halves.find((half) => half.state === "left");
-      if (left !== undefined && below(3) === 0) await test.mirror.rejoin(left.name);
-      if (below(30) === 0) {
-        await test.afterDeath();
-        if (below(2) === 0) await untilInSync(test.mirror);
-      }
-    }
-    for (const { name, state } of test.mirror.status.halves) if (state === "left") await test.mirror.rejoin(name);
-    await untilInSync(test.mirror);
-    assertEquals([test.a.content, test.b.content], [model, model]);
-    assertThrows(
-      () => assertEquals(test.a.content, new Uint8Array(sizeBytes)),
-      Error,
-      undefined,
-      "nothing was written",
-    );
-  });
 }
