@@ -9,9 +9,10 @@ import { isPromise } from "../disk/later.ts";
 import { RangeLock } from "../disk/range_lock.ts";
 import { requestOptions } from "../disk/request.ts";
 import { limitsOfSet, type Member, traitsOfSet } from "./member.ts";
-import { askAll, closeHalves, inTime, readFirst, type Result, settle } from "./mirror_ask.ts";
-import type { Half, HalfState, MirrorDisk } from "./mirror_half.ts";
+import { closeHalves, inTime, readFirst, settle } from "./mirror_ask.ts";
+import type { Half, MirrorDisk } from "./mirror_half.ts";
 import { assembleMirror, type MirrorBackendOptions, whyUnfit } from "./mirror_assembly.ts";
+import { Halves } from "./mirror_halves.ts";
 import type { MirrorRecord } from "./mirror_record.ts";
 import { figuresOf, type MirrorStatus, statusOf } from "./mirror_status.ts";
 
@@ -45,7 +46,7 @@ export class MirrorBackend implements Backend {
   readonly cacheSurvives: boolean;
   /** Absent if a disk has none. */
   readonly discard?: NonNullable<Backend["discard"]>;
-  readonly #halves: readonly Half[];
+  readonly #halves: Halves;
   readonly #record: MirrorRecord;
   readonly #retryMs: number;
   readonly #lateMs: number;
@@ -72,11 +73,14 @@ export class MirrorBackend implements Backend {
     this.limits = limits;
     this.readOnly = readOnly;
     this.cacheSurvives = cacheSurvives;
-    this.#halves = halves;
     this.#record = record;
     this.#retryMs = options.retryMs ?? DEFAULT_RETRY_MS;
     this.#lateMs = options.lateMs ?? 0;
     this.#log = quietly(options.log ?? console.error);
+    this.#halves = new Halves(halves, record, this.#lateMs, (half, error) => {
+      this.#log(`${half.name} has left the mirror: ${describe(error)}`);
+      this.#retryLater(half);
+    });
     if (limits.maxDiscardBytes !== 0 && members.every(({ backend }) => backend.discard !== undefined)) {
       this.discard = (...range) => this.#discard(...range);
     }
@@ -102,7 +106,7 @@ export class MirrorBackend implements Backend {
 
   /** The mirror as it is now. */
   get status(): MirrorStatus {
-    return statusOf(this.#halves, { markedBytes: this.#record.bitmap.markedBytes, ...this.#counts });
+    return statusOf(this.#halves.all, { markedBytes: this.#record.bitmap.markedBytes, ...this.#counts });
   }
 
   /** Its status in figures. */
@@ -114,7 +118,7 @@ export class MirrorBackend implements Backend {
   read(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number, options: RequestOptions): void | Promise<void> {
     return this.#lock.run(offsetBytes, buffer.length, "shared", () => {
       const failed: Half[] = [];
-      const done = readFirst(this.#in("working"), buffer, offsetBytes, options, this.#lateMs, (half) => {
+      const done = readFirst(this.#halves.in("working"), buffer, offsetBytes, options, this.#lateMs, (half) => {
         half.readErrorCount++;
         failed.push(half);
       });
@@ -128,7 +132,7 @@ export class MirrorBackend implements Backend {
   /** Puts `buffer` on every disk. */
   async write(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number, options: RequestOptions): Promise<void> {
     await this.#lock.run(offsetBytes, buffer.length, "exclusive", async () => {
-      const halves = this.#in("working", "syncing");
+      const halves = this.#halves.in("working", "syncing");
       // A disk may scribble on its buffer, and one that is too late has it still when this is answered.
       const buffers = halves.map((_, i) => i === 0 && this.#lateMs === 0 ? buffer : buffer.slice());
       const write = (member: Member, half: Half) => member.write(buffers[halves.indexOf(half)]!, offsetBytes, options);
@@ -149,7 +153,7 @@ export class MirrorBackend implements Backend {
   async #discard(offsetBytes: number, lengthBytes: number, options: RequestOptions): Promise<void> {
     await this.#lock.run(offsetBytes, lengthBytes, "exclusive", async () => {
       const discard = (member: Member) => member.discard(offsetBytes, lengthBytes, options);
-      const results = await askAll(this.#in("working", "syncing"), discard, this.#lateMs);
+      const results = await this.#halves.ask(this.#halves.in("working", "syncing"), discard);
       if (results.every(({ error }) => error !== undefined)) throw results[0]?.error;
     });
   }
@@ -162,9 +166,9 @@ export class MirrorBackend implements Backend {
   /** @param keepMs marks of regions that were written so recently stay; undefined: as long as the bitmap likes to */
   async #flush(options: CallOptions, keepMs: number | undefined): Promise<void> {
     const { bitmap } = this.#record;
-    const settled = this.#areAllWorking() ? bitmap.settled(keepMs) : undefined;
-    const results = await askAll(this.#in("working", "syncing"), (member) => member.flush(options), this.#lateMs);
-    await this.#judge(results);
+    const settled = this.#halves.areAllWorking ? bitmap.settled(keepMs) : undefined;
+    const results = await this.#halves.ask(this.#halves.in("working", "syncing"), (member) => member.flush(options));
+    await this.#halves.judge(results);
     if (settled !== undefined && results.every(({ error }) => error === undefined)) bitmap.clear(settled);
   }
 
@@ -174,7 +178,7 @@ export class MirrorBackend implements Backend {
     lengthBytes: number,
     options: CallOptions,
   ): readonly Extent[] | Promise<readonly Extent[]> {
-    const [half] = this.#in("working");
+    const [half] = this.#halves.in("working");
     const { blockBytes = 512 } = this.limits;
     if (half === undefined) return [{ lengthBytes, kind: "data" }];
     return half.ask((member) => member.extents(offsetBytes, lengthBytes, blockBytes, options));
@@ -189,12 +193,12 @@ export class MirrorBackend implements Backend {
    * @throws {RangeError} if there is no disk of that name, or it has not left.
    */
   async rejoin(name: string, options: { readonly whole?: boolean } = {}): Promise<void> {
-    const half = this.#halves.find((one) => one.name === name);
+    const half = this.#halves.all.find((one) => one.name === name);
     if (half?.state !== "left") throw new RangeError(`there is no disk ${name} that has left the mirror`);
     if (options.whole) await this.#record.bitmap.markOld(0, this.sizeBytes);
     this.#stopRetrying(half);
     await this.#return(half);
-    if (!this.#in("working").includes(half)) {
+    if (!this.#halves.in("working").includes(half)) {
       throw new DblockError("EIO", `Cannot use ${name} in the mirror again`, half.error ?? "the mirror is closed");
     }
   }
@@ -202,20 +206,12 @@ export class MirrorBackend implements Backend {
   /** Ends what is under way, makes everything durable, and closes every disk. */
   async close(reason: CloseReason): Promise<void> {
     this.#isClosed = true;
-    for (const half of this.#halves) this.#stopRetrying(half);
+    for (const half of this.#halves.all) this.#stopRetrying(half);
     await Promise.allSettled(this.#work);
     const flushed = await settle(() => this.#flush(requestOptions(), 0));
-    const closed = await closeHalves(this.#halves, reason, this.#lateMs);
+    const closed = await closeHalves(this.#halves.all, reason, this.#lateMs);
     const ended = await settle(() => this.#record.bitmap.close());
     for (const result of [flushed, ...closed, ended]) if (result.status === "rejected") throw result.reason;
-  }
-
-  #areAllWorking(): boolean {
-    return this.#halves.every(({ state }) => state === "working");
-  }
-
-  #in(...states: readonly HalfState[]): Half[] {
-    return this.#halves.filter(({ state }) => states.includes(state));
   }
 
   /** Changes a range of all disks that are used, and whose lock is held: it is marked before, and what fails is left. */
@@ -223,42 +219,16 @@ export class MirrorBackend implements Backend {
     offsetBytes: number,
     lengthBytes: number,
     work: (member: Member, half: Half) => void | Promise<void>,
-    halves: readonly Half[] = this.#in("working", "syncing"),
+    halves: readonly Half[] = this.#halves.in("working", "syncing"),
   ): Promise<void> {
     const { bitmap } = this.#record;
     try {
       await bitmap.begin(offsetBytes, lengthBytes);
       // One that has left while the mark was made has missed this; the mark says so.
-      await this.#judge(await askAll(halves.filter(({ state }) => state !== "left"), work, this.#lateMs));
+      await this.#halves.judge(await this.#halves.ask(halves.filter(({ state }) => state !== "left"), work));
     } finally {
       bitmap.end(offsetBytes, lengthBytes);
     }
-  }
-
-  /**
-   * Leaves every disk that has failed at something which all should have done. If all have failed that had everything, the
-   * first of them stays, because it is still the best one; the others may differ from it now.
-   *
-   * @throws the error of the one that stays.
-   */
-  async #judge(results: readonly Result[]): Promise<void> {
-    const working = results.filter(({ half }) => half.state === "working");
-    const survivor = working.every(({ error }) => error !== undefined) ? working[0] : undefined;
-    const failed = results.filter((result) => result.error !== undefined && result !== survivor);
-    await Promise.all(failed.map(({ half, error }) => this.#leave(half, error)));
-    if (survivor !== undefined) throw survivor.error;
-  }
-
-  /** Does without a disk, unless it is the last one; that is on record when this has ended. */
-  async #leave(half: Half, error: unknown): Promise<void> {
-    const [first, second] = this.#in("working");
-    if (half === first && second === undefined) return;
-    if (half.state !== "left") {
-      half.leave(error);
-      this.#log(`${half.name} has left the mirror: ${describe(error)}`);
-      this.#retryLater(half);
-    }
-    await this.#record.setOutOfDate(half, true);
   }
 
   #retryLater(half: Half): void {
@@ -327,11 +297,11 @@ export class MirrorBackend implements Backend {
       this.#log(`${half.name} has everything`);
       await this.#flush(requestOptions(), 0);
       // What was marked since before this program is the same everywhere now, durably.
-      if (this.#areAllWorking()) this.#record.bitmap.clearOld();
+      if (this.#halves.areAllWorking) this.#record.bitmap.clearOld();
     } catch (error) {
       this.#log(`Cannot copy to ${half.name}: ${describe(error)}`);
       if (half.state !== "syncing") return;
-      await this.#leave(half, error).catch((error) =>
+      await this.#halves.leave(half, error).catch((error) =>
         this.#log(`Cannot write the mirror's bitmap: ${describe(error)}`)
       );
     }
@@ -340,7 +310,7 @@ export class MirrorBackend implements Backend {
   async #copy(half: Half, offsetBytes: number, lengthBytes: number): Promise<void> {
     if (half.state !== "syncing") return;
     const buffer = new Uint8Array(lengthBytes);
-    await readFirst(this.#in("working"), buffer, offsetBytes, requestOptions(), this.#lateMs);
+    await readFirst(this.#halves.in("working"), buffer, offsetBytes, requestOptions(), this.#lateMs);
     const isZero = buffer.every((byte) => byte === 0);
     const copied = half.ask((member) =>
       isZero
@@ -359,7 +329,7 @@ export class MirrorBackend implements Backend {
     this.#repairing.add(what);
     try {
       await this.#lock.run(offsetBytes, lengthBytes, "exclusive", async () => {
-        const others = this.#in("working").filter((other) => other !== half);
+        const others = this.#halves.in("working").filter((other) => other !== half);
         if (half.state !== "working" || others.length === 0) return;
         const buffer = new Uint8Array(lengthBytes);
         await readFirst(others, buffer, offsetBytes, requestOptions(), this.#lateMs);
@@ -385,7 +355,7 @@ export class MirrorBackend implements Backend {
         await inTime(rewritten, half, this.#lateMs);
         this.#counts.repairedBytes += lengthBytes;
       } catch (error) {
-        await this.#leave(half, error);
+        await this.#halves.leave(half, error);
       }
     } finally {
       bitmap.end(offsetBytes, lengthBytes);
