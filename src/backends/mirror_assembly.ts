@@ -72,10 +72,15 @@ export async function assembleMirror(
   if (members.size === 0) throw new DblockError("EIO", attempted, reasons(halves));
   const wrong = whyBadSize(sizeBytes, limitsOfSet([...members.values()]).blockBytes);
   if (wrong !== undefined) throw new DblockError("EINVAL", attempted, wrong);
-  const { bitmapPath: path, regionBytes } = options;
-  const record = await MirrorRecord.open(halves, { path, sizeBytes, regionBytes });
+  const { bitmapPath: path, regionBytes, assumeSame = false } = options;
+  const areSame = () => {
+    if (members.size === halves.length) return assumeSame;
+    throw new DblockError("EIO", attempted, reasons(halves), {
+      hint: "a new mirror needs all of its disks: which one has the right content is not known",
+    });
+  };
+  const record = await MirrorRecord.open(halves, { path, sizeBytes, regionBytes, areSame });
   undo.defer(() => record.bitmap.close());
-  if (!record.isOld) await beginRecord(record, halves, members, { attempted, sizeBytes, ...options });
   await decideStates(record, halves, members, attempted);
   undo.move();
   return { halves, record, sizeBytes };
@@ -98,24 +103,6 @@ function sizeOf(members: readonly Member[]): number {
   const blockBytes = Math.max(BLOCK_BYTES_MIN, ...members.map(({ limits }) => limits.blockBytes));
   const smallest = Math.min(...members.map(({ backend }) => backend.sizeBytes));
   return smallest - smallest % blockBytes;
-}
-
-/** Nothing is known of the disks: the first one is right, and the others are copies to be made. */
-async function beginRecord(
-  record: MirrorRecord,
-  halves: readonly Half[],
-  members: ReadonlyMap<Half, Member>,
-  options: { readonly attempted: string; readonly sizeBytes: number; readonly assumeSame?: boolean },
-): Promise<void> {
-  const { attempted, sizeBytes, assumeSame = false } = options;
-  if (members.size < halves.length) {
-    throw new DblockError("EIO", attempted, reasons(halves), {
-      hint: "a new mirror needs all of its disks: which one has the right content is not known",
-    });
-  }
-  if (assumeSame) return;
-  await record.bitmap.markOld(0, sizeBytes);
-  await Promise.all(halves.slice(1).map((half) => record.setOutOfDate(half, true)));
 }
 
 async function decideStates(

@@ -19,6 +19,8 @@ export interface MirrorRecordOptions {
   readonly path: string | undefined;
   readonly sizeBytes: number;
   readonly regionBytes: number | undefined;
+  /** Asked if there is no record from before: are the disks the same? What it throws, `open()` throws; nothing is made. */
+  readonly areSame: () => boolean;
 }
 
 /** The record of one mirror. */
@@ -30,26 +32,25 @@ export class MirrorRecord {
   }
 
   /**
-   * Opens the record, or makes one.
+   * Opens the record, or makes one: then all but the first half are out of date, unless they are the same.
    *
    * @throws {DblockError} EINVAL: it is another mirror's, or no such file at all; EBUSY: another program has it.
    */
   static async open(halves: readonly Half[], options: MirrorRecordOptions): Promise<MirrorRecord> {
-    const bitmap = await IntentBitmap.open({ ...options, notes: HALVES_MAX * NOTE_BYTES });
+    const { path, areSame } = options;
+    const begin = () => {
+      const isMarked = !areSame();
+      return { notes: halves.flatMap((half, i) => notesOf(half, isMarked && i > 0)), isMarked };
+    };
+    const bitmap = await IntentBitmap.open({ ...options, notes: HALVES_MAX * NOTE_BYTES, begin });
     const record = new MirrorRecord(bitmap);
     try {
-      if (bitmap.isOld) record.#requireNames(halves, options.path ?? "");
-      else await record.#begin(halves);
+      record.#requireNames(halves, path ?? "");
       return record;
     } catch (error) {
       await bitmap.close();
       throw error;
     }
-  }
-
-  /** It was there: what it says is from before. Otherwise nothing is known. */
-  get isOld(): boolean {
-    return this.bitmap.isOld;
   }
 
   /** Whether a half has missed something, also before this program. */
@@ -60,13 +61,6 @@ export class MirrorRecord {
   /** Says so, durably when this has ended. */
   async setOutOfDate({ index }: Half, isOutOfDate: boolean): Promise<void> {
     await this.bitmap.setNote(index * NOTE_BYTES, isOutOfDate ? OUT_OF_DATE : 0);
-  }
-
-  async #begin(halves: readonly Half[]): Promise<void> {
-    const notes = halves.flatMap((half) =>
-      nameBytes(half.name).map((byte, i) => this.bitmap.setNote(half.index * NOTE_BYTES + NAME_AT + i, byte))
-    );
-    await Promise.all(notes);
   }
 
   /** Disks in another order, or other disks: what the record says would be said of the wrong ones. */
@@ -83,6 +77,10 @@ export class MirrorRecord {
       });
     }
   }
+}
+
+function notesOf({ name }: Half, isOutOfDate: boolean): number[] {
+  return [isOutOfDate ? OUT_OF_DATE : 0, 0, 0, 0, ...nameBytes(name)];
 }
 
 /** FNV-1a of a name; never all zeroes, which mean that there is no half. */

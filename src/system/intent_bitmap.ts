@@ -4,14 +4,17 @@
  * crash the marks say what has to be looked at again, instead of the whole disk.
  */
 import { DblockError } from "../disk/errors.ts";
+import {
+  type FirstContent,
+  type Geometry,
+  newImage,
+  NOTES_AT,
+  NOTES_MAX,
+  oldImage,
+  PAGE_BYTES,
+  setWhole,
+} from "./intent_image.ts";
 
-/** "dblockIB", and the version of what follows. */
-const MAGIC = new TextEncoder().encode("dblockIB");
-const VERSION = 1;
-/** Magic, version, number of notes, bytes of a region and of the disk; the notes; the bits from the next page on. */
-const PAGE_BYTES = 4096;
-const NOTES_AT = 32;
-export const NOTES_MAX = 64;
 const REGION_BYTES_MIN = 1 << 20;
 /** 128 KiB of bits at most, unless the caller wants smaller regions. */
 const REGIONS_WANTED = 2 ** 20;
@@ -31,6 +34,8 @@ export interface IntentBitmapOptions {
   readonly regionBytes?: number | undefined;
   /** How many bytes the owner keeps beside the marks, 0 to 64. @default 0 */
   readonly notes?: number;
+  /** Asked what a new file says, before anything is in it; what it throws, `open()` throws. @default nothing at all */
+  readonly begin?: () => FirstContent;
 }
 
 interface Region {
@@ -67,7 +72,7 @@ export class IntentBitmap {
 
   private constructor(
     image: Uint8Array<ArrayBuffer>,
-    geometry: { readonly sizeBytes: number; readonly regionBytes: number; readonly notes: number },
+    geometry: Geometry,
     file: Deno.FsFile | undefined,
     isOld: boolean,
   ) {
@@ -80,12 +85,13 @@ export class IntentBitmap {
   }
 
   /**
-   * Opens the file, or makes it without any mark.
+   * Opens the file, or makes it. One that was not made to its end, because `begin()` had thrown or the program had died, is
+   * still new.
    *
    * @throws {DblockError} EINVAL if the file is none of these, or is that of a disk of another size; EBUSY if another
    * program has it.
    * @throws {RangeError} if an option is out of its range.
-   * @throws what opening or reading the file throws.
+   * @throws what `begin()` throws, or opening, reading or writing the file.
    */
   static async open(options: IntentBitmapOptions): Promise<IntentBitmap> {
     const { path, sizeBytes, notes = 0, regionBytes = defaultRegionBytes(sizeBytes) } = options;
@@ -97,19 +103,14 @@ export class IntentBitmap {
     }
     if (!(notes >= 0 && notes <= NOTES_MAX)) throw new RangeError(`there are 0 to ${NOTES_MAX} notes, not ${notes}`);
     const geometry = { sizeBytes, regionBytes, notes };
-    const image = new Uint8Array(PAGE_BYTES + Math.ceil(Math.ceil(count / 8) / PAGE_BYTES) * PAGE_BYTES);
-    writeHead(image, geometry);
-    if (path === undefined) return new IntentBitmap(image, geometry, undefined, false);
+    const begin = () => newImage(geometry, options.begin?.());
+    if (path === undefined) return new IntentBitmap(begin(), geometry, undefined, false);
     const file = await Deno.open(path, { read: true, write: true, create: true, mode: 0o600 });
     try {
       await lock(file, path);
-      const { size } = await file.stat();
-      if (size > 0) await readOld(file, image, path);
-      const bitmap = new IntentBitmap(image, geometry, file, size > 0);
-      if (size === 0) {
-        for (let page = 0; page < image.length / PAGE_BYTES; page++) bitmap.#changedPages.add(page);
-        await bitmap.#sync();
-      }
+      const old = await oldImage(file, geometry, path);
+      const bitmap = new IntentBitmap(old ?? begin(), geometry, file, old !== undefined);
+      if (old === undefined) await bitmap.#make();
       return bitmap;
     } catch (error) {
       file.close();
@@ -245,6 +246,18 @@ export class IntentBitmap {
     }
   }
 
+  /** Makes a new file: nobody may take one for whole of which a part is missing. */
+  async #make(): Promise<void> {
+    setWhole(this.#image, false);
+    this.#changedPages.add(0);
+    await this.#sync();
+    for (let page = 1; page < this.#image.length / PAGE_BYTES; page++) this.#changedPages.add(page);
+    await this.#sync();
+    setWhole(this.#image, true);
+    this.#changedPages.add(0);
+    await this.#sync();
+  }
+
   *#covered(offsetBytes: number, lengthBytes: number): Generator<number> {
     const last = Math.floor((offsetBytes + lengthBytes - 1) / this.regionBytes);
     for (let region = Math.floor(offsetBytes / this.regionBytes); region <= last; region++) yield region;
@@ -320,42 +333,4 @@ function defaultRegionBytes(sizeBytes: number): number {
   let bytes = REGION_BYTES_MIN;
   while (sizeBytes / bytes > REGIONS_WANTED) bytes *= 2;
   return bytes;
-}
-
-function writeHead(
-  image: Uint8Array<ArrayBuffer>,
-  { sizeBytes, regionBytes, notes }: {
-    readonly sizeBytes: number;
-    readonly regionBytes: number;
-    readonly notes: number;
-  },
-): void {
-  const view = new DataView(image.buffer);
-  image.set(MAGIC);
-  view.setUint32(8, VERSION, true);
-  view.setUint32(12, notes, true);
-  view.setBigUint64(16, BigInt(regionBytes), true);
-  view.setBigUint64(24, BigInt(sizeBytes), true);
-}
-
-/** Reads the file of before into `image`, whose head says what it should be. */
-async function readOld(file: Deno.FsFile, image: Uint8Array<ArrayBuffer>, path: string): Promise<void> {
-  const attempted = `Cannot use ${path} as a write-intent bitmap`;
-  const hint = "take another file, or remove this one: then nothing is known of what a crash left behind";
-  const wanted = image.slice(0, NOTES_AT);
-  let at = 0;
-  while (at < image.length) {
-    const count = await file.read(image.subarray(at));
-    if (count === null) break;
-    at += count;
-  }
-  if (at < NOTES_AT || MAGIC.some((byte, i) => image[i] !== byte)) {
-    throw new DblockError("EINVAL", attempted, "it is another kind of file", { hint });
-  }
-  if (at !== image.length || wanted.some((byte, i) => image[i] !== byte)) {
-    const view = new DataView(image.buffer);
-    const wrong = `it belongs to a disk of ${view.getBigUint64(24, true)} bytes with regions of ` +
-      `${view.getBigUint64(16, true)}, version ${view.getUint32(8, true)}`;
-    throw new DblockError("EINVAL", attempted, wrong, { hint });
-  }
 }

@@ -9,6 +9,7 @@ import {
   KIB,
   MIB,
   mirrored,
+  MirrorUnderTest,
   plain,
   regionBytes,
   sizeBytes,
@@ -16,6 +17,7 @@ import {
   untilInSync,
   writesOf,
 } from "./mirrored.ts";
+import { powerCuts } from "./power_cut.ts";
 
 Deno.test("after a death in the middle of a write, what was marked is copied from the first half, and no more", async () => {
   await using test = await mirrored();
@@ -79,6 +81,39 @@ Deno.test("a new mirror copies all of its first half, unless they are said to be
     DblockError,
     "Cannot mirror a and b: b: Error: it is away (a new mirror needs all of its disks",
   );
+});
+
+Deno.test("a new mirror that could not start, because a disk was away, is new at the next start", async () => {
+  await using test = new MirrorUnderTest({ assumeSame: false });
+  const { a, b } = test;
+  a.content.fill(1);
+  b.content.fill(2);
+  b.openError = new Error("it is away");
+  await assertRejects(() => test.open(), DblockError, "a new mirror needs all of its disks");
+  b.openError = undefined;
+  await test.open();
+  assertEquals(states(test.mirror), ["working", "syncing"]);
+  await untilInSync(test.mirror);
+  assertEquals([test.mirror.status.resyncedBytes, b.content], [sizeBytes, a.content]);
+});
+
+Deno.test("a new mirror whose record was being made when the power was cut copies everything at the next start", async () => {
+  await using test = new MirrorUnderTest({ assumeSame: false });
+  const { a, b, bitmapPath } = test;
+  const cuts = powerCuts(bitmapPath);
+  await test.open().finally(() => cuts[Symbol.dispose]());
+  await test.mirror.close("left");
+  assert(cuts.contents.length > 3, "the file was not seen to be made");
+  for (const content of cuts.contents) {
+    a.content.fill(1);
+    b.content.fill(2);
+    await Deno.writeFile(bitmapPath, content);
+    await test.open();
+    assertEquals(states(test.mirror), ["working", "syncing"]);
+    await untilInSync(test.mirror);
+    assertEquals([test.mirror.status.resyncedBytes, b.content], [sizeBytes, a.content]);
+    await test.mirror.close("left");
+  }
 });
 
 Deno.test("the record of other disks, or of the same ones in another order, is refused, as is one in use", async () => {

@@ -54,7 +54,7 @@ export class MirrorUnderTest implements AsyncDisposable {
     return this.#mirror;
   }
 
-  /** Opens the mirror with the file that it had last. */
+  /** Opens the mirror, with the file that it had last. */
   async open(changes: MirrorBackendOptions = {}): Promise<void> {
     this.#mirror = await MirrorBackend.open(this.disks, { ...this.#options, bitmapPath: this.#path, ...changes });
   }

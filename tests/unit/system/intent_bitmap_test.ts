@@ -97,3 +97,22 @@ Deno.test("IntentBitmap keeps its owner's notes, and is one owner's at a time", 
     await assertRejects(() => IntentBitmap.open({ path, sizeBytes, ...change }), DblockError, message);
   }
 });
+
+Deno.test("IntentBitmap asks what a new file says, and that is in it from the beginning; or nothing is, and it stays new", async () => {
+  using dir = folder();
+  const path = `${dir.path}/bitmap`;
+  const [notes, size] = [2, 13 * MIB];
+  const refused = () => {
+    throw new Error("not now");
+  };
+  await assertRejects(() => IntentBitmap.open({ path, sizeBytes: size, notes, begin: refused }), Error, "not now");
+  const begin = () => ({ notes: [7], isMarked: true });
+  const first = await IntentBitmap.open({ path, sizeBytes: size, notes, begin });
+  await first.close();
+  const second = await IntentBitmap.open({ path, sizeBytes: size, notes, begin: refused });
+  const content = [second.note(0), second.note(1), regionsOf(second)];
+  assertEquals([first.isOld, second.isOld, ...content], [false, true, 7, 0, "0,1,2,3,4,5,6,7,8,9,10,11,12"]);
+  second.clearOld();
+  assertEquals(second.markedBytes, 0);
+  await second.close();
+});
