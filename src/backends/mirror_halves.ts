@@ -43,9 +43,10 @@ export class Halves {
 
   /**
    * Leaves every disk that has failed at something which all should have done. If all have failed that had everything, the
-   * first of them stays, because it is still the best one; the others may differ from it now.
+   * first of them stays, because it is still the best one; the others may differ from it now. When this has ended, it is on
+   * record which halves are left, also those that another request has left: what they have missed may be answered then.
    *
-   * @throws the error of the one that stays.
+   * @throws the error of the one that stays; or why it cannot be recorded.
    */
   async judge(results: readonly Result[]): Promise<void> {
     const working = results.filter(({ half }) => half.state === "working");
@@ -53,6 +54,7 @@ export class Halves {
     const failed = results.filter((result) => result.error !== undefined && result !== survivor);
     await Promise.all(failed.map(({ half, error }) => this.leave(half, error)));
     if (survivor !== undefined) throw survivor.error;
+    await this.#record.halvesAreDurable();
   }
 
   /** Does without a disk, unless it is the last one; that is on record when this has ended. */

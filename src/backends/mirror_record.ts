@@ -63,6 +63,11 @@ export class MirrorRecord {
     await this.bitmap.setNote(index * NOTE_BYTES, isOutOfDate ? OUT_OF_DATE : 0);
   }
 
+  /** Ends when it is durable which halves are out of date: at once if it is. */
+  halvesAreDurable(): void | Promise<void> {
+    return this.bitmap.notesAreDurable();
+  }
+
   /** Disks in another order, or other disks: what the record says would be said of the wrong ones. */
   #requireNames(halves: readonly Half[], path: string): void {
     for (let index = 0; index < HALVES_MAX; index++) {

@@ -63,6 +63,8 @@ export class IntentBitmap {
   /** Marked regions that were written since the file was opened; others are marked from before. */
   readonly #regions = new Map<number, Region>();
   readonly #changedPages = new Set<number>();
+  /** Those that are being written and synced. */
+  #pagesInFlight: readonly number[] = [];
   #turn = 0;
   /** The run that writes and syncs the file, and the one after it, which is for changes made meanwhile. */
   #syncing: Promise<void> | undefined;
@@ -231,10 +233,17 @@ export class IntentBitmap {
   /** Changes one of the owner's bytes, durably. */
   async setNote(index: number, value: number): Promise<void> {
     if (!(index >= 0 && index < this.#noteCount)) throw new RangeError(`there is no note ${index}`);
-    if (this.#image[NOTES_AT + index] === value) return;
-    this.#image[NOTES_AT + index] = value;
-    this.#changedPages.add(0);
-    await this.#sync();
+    if (this.#image[NOTES_AT + index] !== value) {
+      this.#image[NOTES_AT + index] = value;
+      this.#changedPages.add(0);
+    }
+    await this.notesAreDurable();
+  }
+
+  /** Ends when the notes are durable as they are now: at once if nobody has changed one since they were. */
+  notesAreDurable(): void | Promise<void> {
+    if (this.#file === undefined) return;
+    if (this.#changedPages.has(0) || this.#pagesInFlight.includes(0)) return this.#sync();
   }
 
   /** Writes what has changed, and closes the file. */
@@ -303,6 +312,7 @@ export class IntentBitmap {
     const marks = [...this.#volatile];
     if (pages.length === 0) return;
     this.#changedPages.clear();
+    this.#pagesInFlight = pages;
     try {
       for (const page of pages) {
         const at = page * PAGE_BYTES;
@@ -314,6 +324,8 @@ export class IntentBitmap {
     } catch (error) {
       for (const page of pages) this.#changedPages.add(page);
       throw error;
+    } finally {
+      this.#pagesInFlight = [];
     }
     for (const region of marks) this.#volatile.delete(region);
   }

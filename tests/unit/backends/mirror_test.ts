@@ -261,19 +261,3 @@ Deno.test("a half that does not answer is left after its time, and what it does 
     a.delay = () => undefined;
   }
 });
-
-Deno.test("a mark that cannot be recorded fails the write, before any half has it", async () => {
-  await using test = await mirrored();
-  const { mirror, a } = test;
-  a.asked = [];
-  using _ = failingSyncs();
-  await assertRejects(() => mirror.write(filled(1), 0, plain), Error, "no room for the mark");
-  assertEquals(a.asked, []);
-});
-
-/** Makes every sync of a file fail, until it is disposed. */
-function failingSyncs(): Disposable {
-  const { syncData } = Deno.FsFile.prototype;
-  Deno.FsFile.prototype.syncData = () => Promise.reject(new Error("no room for the mark"));
-  return { [Symbol.dispose]: () => void (Deno.FsFile.prototype.syncData = syncData) };
-}

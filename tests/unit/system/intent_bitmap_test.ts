@@ -2,6 +2,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { DblockError } from "../../../src/disk/errors.ts";
 import { IntentBitmap } from "../../../src/system/intent_bitmap.ts";
+import { failingSyncs, heldSyncs } from "../backends/held_syncs.ts";
 import { folder } from "../backends/stores.ts";
 
 const MIB = 2 ** 20;
@@ -115,4 +116,24 @@ Deno.test("IntentBitmap asks what a new file says, and that is in it from the be
   second.clearOld();
   assertEquals(second.markedBytes, 0);
   await second.close();
+});
+
+Deno.test("IntentBitmap.setNote() waits for a note that is on its way, and writes one again that has not arrived", async () => {
+  using dir = folder();
+  const path = `${dir.path}/bitmap`;
+  const bitmap = await IntentBitmap.open({ path, sizeBytes, notes: 1 });
+  const syncs = heldSyncs();
+  let setCount = 0;
+  const sets = [1, 2].map(() => bitmap.setNote(0, 7).then(() => setCount++));
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assertEquals([bitmap.note(0), setCount], [7, 0]);
+  syncs[Symbol.dispose]();
+  await Promise.all(sets);
+  {
+    using _ = failingSyncs();
+    await assertRejects(() => bitmap.setNote(0, 9), Error, "no room");
+    await assertRejects(() => bitmap.setNote(0, 9), Error, "no room");
+  }
+  await bitmap.setNote(0, 9);
+  await bitmap.close();
 });
