@@ -149,7 +149,7 @@ export class MirrorBackend implements Backend {
     });
   }
 
-  /** What is discarded may be anything: no mark is needed, and who cannot do it has lost nothing. */
+  /** What is discarded may be anything: no mark is needed, and who cannot do it has lost nothing; who is late is left. */
   async #discard(offsetBytes: number, lengthBytes: number, options: RequestOptions): Promise<void> {
     await this.#lock.run(offsetBytes, lengthBytes, "exclusive", async () => {
       const discard = (member: Member) => member.discard(offsetBytes, lengthBytes, options);
@@ -347,8 +347,9 @@ export class MirrorBackend implements Backend {
     const lengthBytes = buffer.length;
     try {
       await bitmap.begin(offsetBytes, lengthBytes);
+      let rewritten: void | Promise<void>;
       try {
-        const rewritten = half.ask(async (member) => {
+        rewritten = half.ask(async (member) => {
           await member.write(buffer, offsetBytes, requestOptions());
           await member.read(new Uint8Array(lengthBytes), offsetBytes, requestOptions());
         });
@@ -356,6 +357,8 @@ export class MirrorBackend implements Backend {
         this.#counts.repairedBytes += lengthBytes;
       } catch (error) {
         await this.#halves.leave(half, error);
+        // The last one stays, even if it is late. What is written next must not be overwritten by this.
+        if (half.state !== "left") await settle(() => rewritten);
       }
     } finally {
       bitmap.end(offsetBytes, lengthBytes);

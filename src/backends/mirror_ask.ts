@@ -11,6 +11,8 @@ export interface Result {
   readonly half: Half;
   /** What it threw; undefined if it did what it was asked. */
   readonly error?: unknown;
+  /** It has not answered yet, and this is what its answer will come to. */
+  readonly late?: Promise<Result>;
 }
 
 /**
@@ -25,17 +27,18 @@ export async function askAll(
   const results = new Map<Half, Result>();
   const done = Promise.withResolvers<void>();
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const all = Promise.all(halves.map(async (half) => {
+  const answers = halves.map(async (half): Promise<Result> => {
     const settled = await settle(() => half.ask((member) => work(member, half)));
     // Whatever was thrown is an error, undefined as well.
     const error = settled.status === "rejected" ? settled.reason ?? new Error("it has failed") : undefined;
-    results.set(half, error === undefined ? { half } : { half, error });
-    if (error !== undefined || half.state !== "working" || lateMs === 0) return;
-    timer ??= setTimeout(done.resolve, lateMs);
-  }));
-  await Promise.race([all, done.promise]);
+    const result = error === undefined ? { half } : { half, error };
+    results.set(half, result);
+    if (error === undefined && half.state === "working" && lateMs > 0) timer ??= setTimeout(done.resolve, lateMs);
+    return result;
+  });
+  await Promise.race([Promise.all(answers), done.promise]);
   clearTimeout(timer);
-  return halves.map((half) => results.get(half) ?? { half, error: tooLate(half, lateMs) });
+  return halves.map((half, i) => results.get(half) ?? { half, error: tooLate(half, lateMs), late: answers[i]! });
 }
 
 /** An answer, or ETIMEDOUT after `lateMs`; 0: however late it is. */

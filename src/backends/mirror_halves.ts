@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** The halves of a mirror together: which of them are used, what asking all of them comes to, and who is left for it. */
+import { everything } from "../disk/later.ts";
 import type { Member } from "./member.ts";
 import { askAll, type Result } from "./mirror_ask.ts";
 import type { Half, HalfState } from "./mirror_half.ts";
@@ -36,9 +37,19 @@ export class Halves {
     return this.all.filter(({ state }) => states.includes(state));
   }
 
-  /** Asks several the same: see `askAll()`. */
-  ask(halves: readonly Half[], work: (member: Member, half: Half) => void | Promise<void>): Promise<Result[]> {
-    return askAll(halves, work, this.#lateMs);
+  /**
+   * Asks several the same: see `askAll()`. A disk that is late is left, and the last one that has everything is waited for:
+   * what a disk does when this has ended is not seen, and cannot undo what it is asked next.
+   *
+   * @throws why it cannot be recorded that a disk has left.
+   */
+  async ask(halves: readonly Half[], work: (member: Member, half: Half) => void | Promise<void>): Promise<Result[]> {
+    const results = await askAll(halves, work, this.#lateMs);
+    return await everything(results.map((result) => async () => {
+      if (result.late === undefined) return result;
+      await this.leave(result.half, result.error);
+      return result.half.state === "left" ? result : await result.late;
+    }));
   }
 
   /**

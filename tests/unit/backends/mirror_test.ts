@@ -226,38 +226,3 @@ Deno.test("a disk that is another one under the same name is copied as a whole i
   assertEquals([test.mirror.status.resyncedBytes, b.content], [sizeBytes, a.content]);
   await assertRejects(() => test.mirror.rejoin("b"), RangeError, "there is no disk b that has left");
 });
-
-Deno.test("a half that does not answer is left after its time, and what it does too late does no harm", async () => {
-  for (const operation of ["write", "read", "flush"] as const) {
-    await using test = await mirrored({ lateMs: 50 });
-    const { mirror, a, b } = test;
-    await mirror.write(filled(1), 0, plain);
-    const awake = Promise.withResolvers<void>();
-    a.delay = (asked) => asked.operation === operation || asked.operation === "write" ? awake.promise : undefined;
-    if (operation === "read") assertEquals(await read(mirror, 0), filled(1));
-    if (operation === "flush") await mirror.flush(plain);
-    await mirror.write(filled(2), 0, plain); // a write of before, which reaches the disk after this one
-    for (let waitedMs = 0; states(mirror)[0] !== "left" && waitedMs < 20_000; waitedMs += 5) {
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
-    await mirror.write(filled(3), 0, plain);
-    assertEquals([states(mirror), mirror.status.halves[0]?.error], [
-      ["left", "working"],
-      "Cannot use a: it has not answered for 0.05 s",
-    ]);
-    const returned = mirror.rejoin("a"); // once it has answered: not before
-    await turns(100);
-    assertEquals([states(mirror)[0], a.openCount], ["left", 1]);
-    a.delay = () => undefined;
-    awake.resolve();
-    await returned;
-    assertEquals([mirror.status.state, a.content, b.content[0]], ["in sync", b.content, 3]);
-    // Nobody else has what the last one has: it is waited for.
-    b.failure = () => "EIO";
-    await mirror.write(filled(4), 0, plain);
-    a.delay = () => new Promise((resolve) => setTimeout(resolve, 300));
-    await mirror.write(filled(5), 0, plain);
-    assertEquals(await read(mirror, 0), filled(5));
-    a.delay = () => undefined;
-  }
-});
