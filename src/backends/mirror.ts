@@ -10,7 +10,7 @@ import { RangeLock } from "../disk/range_lock.ts";
 import { requestOptions } from "../disk/request.ts";
 import { limitsOfSet, type Member, traitsOfSet } from "./member.ts";
 import { closeHalves, inTime, readFirst, settle } from "./mirror_ask.ts";
-import type { Half, MirrorDisk } from "./mirror_half.ts";
+import type { Half, MirrorDisk, Range } from "./mirror_half.ts";
 import { assembleMirror, type MirrorBackendOptions, whyUnfit } from "./mirror_assembly.ts";
 import { Halves } from "./mirror_halves.ts";
 import type { MirrorRecord } from "./mirror_record.ts";
@@ -225,7 +225,8 @@ export class MirrorBackend implements Backend {
     try {
       await bitmap.begin(offsetBytes, lengthBytes);
       // One that has left while the mark was made has missed this; the mark says so.
-      await this.#halves.judge(await this.#halves.ask(halves.filter(({ state }) => state !== "left"), work));
+      const results = await this.#halves.ask(halves.filter(({ state }) => state !== "left"), work);
+      await this.#halves.judge(results, { offsetBytes, lengthBytes });
     } finally {
       bitmap.end(offsetBytes, lengthBytes);
     }
@@ -277,22 +278,26 @@ export class MirrorBackend implements Backend {
   /** Copies everything that is marked to a disk, which gets new writes already. Never rejects. */
   async #sync(half: Half): Promise<void> {
     try {
-      const marks = [...this.#record.bitmap.marked()];
-      half.syncLeftBytes = marks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
-      const { maxIoBytes = 4096, maxWriteZeroesBytes = maxIoBytes } = this.limits;
-      const most = Math.min(maxIoBytes, maxWriteZeroesBytes);
-      for (const mark of marks) {
-        for (let done = 0; done < mark.lengthBytes; done += most) {
-          const bytes = Math.min(most, mark.lengthBytes - done);
-          if (this.#isClosed || half.state !== "syncing") return;
-          const at = mark.offsetBytes + done;
-          await this.#lock.run(at, bytes, "exclusive", () => this.#copy(half, at, bytes));
+      const ranges = half.beginSync(this.#record.bitmap.marked());
+      let next = 0;
+      // There may be more of them at any time.
+      do {
+        for (; next < ranges.length; next++) {
+          for (const { offsetBytes, lengthBytes } of this.#pieces(ranges[next]!)) {
+            if (this.#isClosed || half.state !== "syncing") return;
+            await this.#lock.run(
+              offsetBytes,
+              lengthBytes,
+              "exclusive",
+              () => this.#copy(half, offsetBytes, lengthBytes),
+            );
+          }
         }
-      }
-      if (half.state !== "syncing") return;
-      await inTime(half.ask((member) => member.flush(requestOptions())), half, this.#lateMs);
-      if (half.state === "syncing") await this.#record.setOutOfDate(half, false);
-      if (half.state !== "syncing") return;
+        if (half.state !== "syncing") return;
+        await inTime(half.ask((member) => member.flush(requestOptions())), half, this.#lateMs);
+        if (half.state === "syncing") await this.#record.setOutOfDate(half, false);
+        if (half.state !== "syncing") return;
+      } while (next < ranges.length);
       half.becomeWorking();
       this.#log(`${half.name} has everything`);
       await this.#flush(requestOptions(), 0);
@@ -304,6 +309,15 @@ export class MirrorBackend implements Backend {
       await this.#halves.leave(half, error).catch((error) =>
         this.#log(`Cannot write the mirror's bitmap: ${describe(error)}`)
       );
+    }
+  }
+
+  /** A range in parts that can be read, written and zeroed at once. */
+  *#pieces({ offsetBytes, lengthBytes }: Range): Generator<Range> {
+    const { maxIoBytes = 4096, maxWriteZeroesBytes = maxIoBytes } = this.limits;
+    const most = Math.min(maxIoBytes, maxWriteZeroesBytes);
+    for (let done = 0; done < lengthBytes; done += most) {
+      yield { offsetBytes: offsetBytes + done, lengthBytes: Math.min(most, lengthBytes - done) };
     }
   }
 

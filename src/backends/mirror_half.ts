@@ -20,6 +20,12 @@ export interface MirrorDisk {
  */
 export type HalfState = "working" | "syncing" | "left";
 
+/** A part of a disk. */
+export interface Range {
+  readonly offsetBytes: number;
+  readonly lengthBytes: number;
+}
+
 /** A half of a mirror. */
 export class Half {
   readonly name: string;
@@ -29,6 +35,8 @@ export class Half {
   error: string | undefined;
   /** What is still to be copied to it. */
   syncLeftBytes = 0;
+  /** What is copied to it until it has everything, in this order. */
+  #toCopy: Range[] = [];
   /** How many reads have failed. */
   readErrorCount = 0;
   readonly #open: MirrorDisk["open"];
@@ -70,6 +78,23 @@ export class Half {
     this.#member = member;
     this.#state = state;
     this.error = undefined;
+  }
+
+  /**
+   * Begins to copy to it.
+   *
+   * @returns the same ranges; those that `copyAgain()` adds come behind them
+   */
+  beginSync(ranges: Iterable<Range>): readonly Range[] {
+    this.#toCopy = [...ranges];
+    this.syncLeftBytes = this.#toCopy.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+    return this.#toCopy;
+  }
+
+  /** What it has there is not what the disk has that it is copied from. */
+  copyAgain(range: Range): void {
+    this.#toCopy.push(range);
+    this.syncLeftBytes += range.lengthBytes;
   }
 
   /** It has everything. */

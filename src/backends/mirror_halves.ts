@@ -3,7 +3,7 @@
 import { everything } from "../disk/later.ts";
 import type { Member } from "./member.ts";
 import { askAll, type Result } from "./mirror_ask.ts";
-import type { Half, HalfState } from "./mirror_half.ts";
+import type { Half, HalfState, Range } from "./mirror_half.ts";
 import type { MirrorRecord } from "./mirror_record.ts";
 
 /** The halves of one mirror. */
@@ -57,11 +57,16 @@ export class Halves {
    * first of them stays, because it is still the best one; the others may differ from it now. When this has ended, it is on
    * record which halves are left, also those that another request has left: what they have missed may be answered then.
    *
+   * @param changed what they were to change
    * @throws the error of the one that stays; or why it cannot be recorded.
    */
-  async judge(results: readonly Result[]): Promise<void> {
+  async judge(results: readonly Result[], changed?: Range): Promise<void> {
     const working = results.filter(({ half }) => half.state === "working");
     const survivor = working.every(({ error }) => error !== undefined) ? working[0] : undefined;
+    if (survivor !== undefined && changed !== undefined) {
+      // One that is copied to, and could, has now what the one that stays has not.
+      for (const { half } of results) if (half.state === "syncing") half.copyAgain(changed);
+    }
     const failed = results.filter((result) => result.error !== undefined && result !== survivor);
     await Promise.all(failed.map(({ half, error }) => this.leave(half, error)));
     if (survivor !== undefined) throw survivor.error;
