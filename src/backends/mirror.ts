@@ -277,26 +277,26 @@ export class MirrorBackend implements Backend {
 
   /** Copies everything that is marked to a disk, which gets new writes already. Never rejects. */
   async #sync(half: Half): Promise<void> {
+    const ranges = half.beginSync(this.#record.bitmap.marked());
+    // It may leave while this waits, and come back: then another call of this copies to it, and more.
+    const isMine = () => half.isSyncing(ranges);
     try {
-      const ranges = half.beginSync(this.#record.bitmap.marked());
       let next = 0;
       // There may be more of them at any time.
       do {
         for (; next < ranges.length; next++) {
           for (const { offsetBytes, lengthBytes } of this.#pieces(ranges[next]!)) {
-            if (this.#isClosed || half.state !== "syncing") return;
-            await this.#lock.run(
-              offsetBytes,
-              lengthBytes,
-              "exclusive",
-              () => this.#copy(half, offsetBytes, lengthBytes),
-            );
+            if (this.#isClosed || !isMine()) return;
+            await this.#lock.run(offsetBytes, lengthBytes, "exclusive", async () => {
+              if (isMine()) await this.#copy(half, offsetBytes, lengthBytes);
+            });
+            if (isMine()) half.syncLeftBytes -= lengthBytes;
           }
         }
-        if (half.state !== "syncing") return;
+        if (!isMine()) return;
         await inTime(half.ask((member) => member.flush(requestOptions())), half, this.#lateMs);
-        if (half.state === "syncing") await this.#record.setOutOfDate(half, false);
-        if (half.state !== "syncing") return;
+        if (isMine()) await this.#record.setOutOfDate(half, false);
+        if (!isMine()) return;
       } while (next < ranges.length);
       half.becomeWorking();
       this.#log(`${half.name} has everything`);
@@ -305,7 +305,7 @@ export class MirrorBackend implements Backend {
       if (this.#halves.areAllWorking) this.#record.bitmap.clearOld();
     } catch (error) {
       this.#log(`Cannot copy to ${half.name}: ${describe(error)}`);
-      if (half.state !== "syncing") return;
+      if (!isMine()) return;
       await this.#halves.leave(half, error).catch((error) =>
         this.#log(`Cannot write the mirror's bitmap: ${describe(error)}`)
       );
@@ -322,7 +322,6 @@ export class MirrorBackend implements Backend {
   }
 
   async #copy(half: Half, offsetBytes: number, lengthBytes: number): Promise<void> {
-    if (half.state !== "syncing") return;
     const buffer = new Uint8Array(lengthBytes);
     await readFirst(this.#halves.in("working"), buffer, offsetBytes, requestOptions(), this.#lateMs);
     const isZero = buffer.every((byte) => byte === 0);
@@ -333,7 +332,6 @@ export class MirrorBackend implements Backend {
     );
     await inTime(copied, half, this.#lateMs);
     this.#counts.resyncedBytes += lengthBytes;
-    half.syncLeftBytes -= lengthBytes;
   }
 
   /** Writes what a disk could not read to it again, and reads that. If it cannot, the disk is left. Never rejects. */

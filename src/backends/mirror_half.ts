@@ -97,6 +97,11 @@ export class Half {
     this.syncLeftBytes += range.lengthBytes;
   }
 
+  /** True until it has left, or has everything: it may have come back since, and then other ranges are copied to it. */
+  isSyncing(ranges: readonly Range[]): boolean {
+    return this.#state === "syncing" && this.#toCopy === ranges;
+  }
+
   /** It has everything. */
   becomeWorking(): void {
     this.#state = "working";

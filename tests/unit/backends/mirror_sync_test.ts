@@ -49,3 +49,27 @@ Deno.test("the same, while it is being recorded that everything is copied", asyn
   await untilInSync(mirror);
   assertEquals(a.content, b.content);
 });
+Deno.test("a half that has left and come back while it was copied to is not whole when the first copying ends", async () => {
+  await using test = unequal();
+  const { a, b } = test;
+  const [first, second] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  a.delay = ({ operation, offsetBytes }) => operation === "read" && offsetBytes === last ? first.promise : undefined;
+  await test.open();
+  const { mirror } = test;
+  await until(() => a.asked.some(({ offsetBytes }) => offsetBytes === last), "all but the last region is copied");
+  b.failure = () => "EIO";
+  await mirror.write(filled(9), 0, plain);
+  await mirror.write(filled(9), regionBytes, plain);
+  b.failure = () => undefined;
+  b.delay = ({ operation, offsetBytes }) => operation === "write" && offsetBytes === 0 ? second.promise : undefined;
+  b.asked = [];
+  const rejoined = mirror.rejoin("b");
+  await until(() => b.asked.length > 0, "b is copied to again");
+  first.resolve();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  const before = states(mirror);
+  second.resolve();
+  await rejoined;
+  assertEquals(before, ["working", "syncing"]);
+  assertEquals([states(mirror), a.content], [["working", "working"], b.content]);
+});
