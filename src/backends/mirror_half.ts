@@ -108,11 +108,6 @@ export class Half {
     this.syncLeftBytes = 0;
   }
 
-  /** It has not everything any more. */
-  becomeSyncing(): void {
-    this.#state = "syncing";
-  }
-
   /** Asks the disk, which is not closed before it has answered. */
   ask<T>(work: (member: Member) => T | Promise<T>): T | Promise<T> {
     const member = this.#member;

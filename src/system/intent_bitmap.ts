@@ -311,13 +311,14 @@ export class IntentBitmap {
     const pages = [...this.#changedPages].sort((a, b) => a - b);
     const marks = [...this.#volatile];
     if (pages.length === 0) return;
+    // All of one moment: a mark that goes and comes back meanwhile would else count as durable though it is not written.
+    const copies = pages.map((page) => this.#image.slice(page * PAGE_BYTES, (page + 1) * PAGE_BYTES));
     this.#changedPages.clear();
     this.#pagesInFlight = pages;
     try {
-      for (const page of pages) {
-        const at = page * PAGE_BYTES;
-        await file.seek(at, Deno.SeekMode.Start);
-        let rest = this.#image.slice(at, at + PAGE_BYTES);
+      for (const [i, page] of pages.entries()) {
+        await file.seek(page * PAGE_BYTES, Deno.SeekMode.Start);
+        let rest = copies[i]!;
         while (rest.length > 0) rest = rest.subarray(await file.write(rest));
       }
       await file.syncData();
