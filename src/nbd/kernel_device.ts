@@ -9,6 +9,7 @@ import { logFrom, type LoggingOptions, logOf } from "../disk/log.ts";
 import { connectKernelDevice, disconnectKernelDevice, kernelDevicePath } from "../system/kernel_nbd.ts";
 import { libc } from "../system/library.ts";
 import { connectUnix } from "../system/socket.ts";
+import { closeBackend, endSessions } from "./ending.ts";
 import { describeExport, exportOf, geometryOf } from "./export.ts";
 import { listen } from "./listener.ts";
 import { BufferPool } from "./pool.ts";
@@ -33,7 +34,10 @@ export interface KernelDevice {
   /** Where it is, such as /dev/nbd0. */
   readonly path: string;
   readonly sizeBytes: number;
-  /** Resolves, and never rejects, when the kernel has let it go and the backend is closed. */
+  /**
+   * Resolves, and never rejects, when the kernel has let it go and the backend is closed: one that does not answer what is
+   * open is closed after 10 s.
+   */
   readonly closed: Promise<void>;
   /**
    * Takes it from the kernel.
@@ -79,9 +83,14 @@ export async function serveKernelDevice(backend: Backend, options: KernelDeviceO
     pool: new BufferPool(MEMORY_BYTES),
     log: logOf(log, path, path.slice("/dev/".length)),
   });
-  const closed = session.run(new Uint8Array(0)).then(() => backend.close?.("destroyed")).catch((error) => {
-    log(`${path}: close() of the backend threw ${error}`);
-  });
+  const left = Promise.withResolvers<void>();
+  const ran = session.run(new Uint8Array(0), left.resolve);
+  const closed = (async () => {
+    await left.promise;
+    const say = (line: string) => log(`${path}: ${line}`);
+    const deaf = await endSessions(new Map([[session, ran]]), say);
+    await closeBackend(backend, say, { isDeaf: deaf.has(backend) });
+  })();
   return {
     index,
     path,

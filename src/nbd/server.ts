@@ -5,6 +5,7 @@ import { DblockError, describe } from "../disk/errors.ts";
 import { type Log, logFrom, type LoggingOptions, logOf } from "../disk/log.ts";
 import { type BackendFactory, isModule, type Servable } from "../disk/servable.ts";
 import { formatNbdAddress, type NbdAddress, parseNbdAddress } from "./address.ts";
+import { closeBackend, endSessions } from "./ending.ts";
 import { describeExport, type Export, exportOf, geometryOf } from "./export.ts";
 import { greet, type Greeted, type GreetingTls } from "./greeting.ts";
 import type { ExportDescription, ExportDirectory } from "./handshake.ts";
@@ -24,7 +25,6 @@ const DEFAULT_MEMORY_BYTES = 256 * 2 ** 20;
 const DEFAULT_CONNECTIONS_MAX = 256;
 /** Beyond this, the one that has been shaking hands for longest is cut off: nobody can keep the others out. */
 const HANDSHAKES_MAX = 1_024;
-const CLOSE_MS = 10_000;
 const ACCEPT_AGAIN_MS = 100;
 /** That no connection can be accepted is said once in this time. */
 const SAID_MS = 10_000;
@@ -77,7 +77,11 @@ export interface NbdServer extends AsyncDisposable {
    * @throws {DblockError} EOPNOTSUPP (the backend has no `resize`), ENOENT (no such export), EINVAL, or what it throws.
    */
   resize(exportName: string, sizeBytes: number): Promise<void>;
-  /** Takes no more requests, answers what is open (for 10 s at most), closes the connections and the backends. */
+  /**
+   * Takes no more requests, answers what is open, closes the connections and the backends. After 10 s the clients are cut
+   * off, and a backend that has still not answered is closed without; `close()` of a backend is waited for 60 s, or 10 s if
+   * it has left requests open.
+   */
   close(): Promise<void>;
 }
 
@@ -113,9 +117,14 @@ export async function serveNbd(
     : parseNbdAddress(options.address ?? DEFAULT_ADDRESS);
   await using undo = new AsyncDisposableStack();
   const table = new Map<string, Export>();
+  const backends: Backend[] = [];
+  const deaf = new Set<Backend>();
+  undo.defer(async () => {
+    await Promise.all(backends.map((backend) => closeBackend(backend, log, { isDeaf: deaf.has(backend) })));
+  });
   for (const [name, servable] of Object.entries(exports)) {
     const backend = isModule(servable) ? await load(servable.module, servable.data) : servable;
-    undo.defer(() => closeBackend(backend, log));
+    backends.push(backend);
     table.set(name, exportOf(name, backend, options.readOnly ?? false));
   }
   if (table.size === 0) {
@@ -124,7 +133,7 @@ export async function serveNbd(
   options.signal?.throwIfAborted();
   const listener = await listen(address);
   undo.defer(() => closeListener(listener, address));
-  return new Server(table, listener, undo.move(), options, log);
+  return new Server(table, listener, undo.move(), deaf, options, log);
 }
 
 async function load(module: URL | string, data: unknown): Promise<Backend> {
@@ -134,20 +143,14 @@ async function load(module: URL | string, data: unknown): Promise<Backend> {
   throw new DblockError("EINVAL", `Cannot serve ${href}`, "its default export is not a function that makes a backend");
 }
 
-async function closeBackend(backend: Backend, log: Log): Promise<void> {
-  try {
-    await backend.close?.("destroyed");
-  } catch (error) {
-    log(`close() of the backend threw ${describe(error)}`);
-  }
-}
-
 class Server implements NbdServer, ExportDirectory {
   readonly address: NbdAddress;
   readonly closed: Promise<void>;
   readonly #exports: ReadonlyMap<string, Export>;
   readonly #listener: Deno.Listener;
   readonly #undo: AsyncDisposableStack;
+  /** Backends that have left requests without an answer. */
+  readonly #deaf: Set<Backend>;
   readonly #tls: GreetingTls;
   readonly #log: Log;
   readonly #pool: BufferPool;
@@ -162,6 +165,7 @@ class Server implements NbdServer, ExportDirectory {
     exports: ReadonlyMap<string, Export>,
     listener: Deno.Listener,
     undo: AsyncDisposableStack,
+    deaf: Set<Backend>,
     options: NbdServerOptions,
     log: Log,
   ) {
@@ -169,6 +173,7 @@ class Server implements NbdServer, ExportDirectory {
     this.#exports = exports;
     this.#listener = listener;
     this.#undo = undo;
+    this.#deaf = deaf;
     this.#tls = tls === undefined ? { mode: "off", options: {} } : greetingTls(tls);
     this.#log = log;
     this.#pool = new BufferPool(options.memoryBytes ?? DEFAULT_MEMORY_BYTES);
@@ -324,14 +329,9 @@ class Server implements NbdServer, ExportDirectory {
 
   async #end(): Promise<void> {
     for (const wire of [...this.#greeting.keys()]) this.#forget(wire);
-    for (const session of this.#sessions.keys()) session.stop();
-    const late = setTimeout(() => {
-      this.#log(`${formatNbdAddress(this.address)}: ${this.#sessions.size} clients are cut off`);
-      for (const session of this.#sessions.keys()) session.cut();
-    }, CLOSE_MS);
-    await Promise.all(this.#sessions.values());
-    clearTimeout(late);
     clearInterval(this.#timer);
+    const say = (line: string) => this.#log(`${formatNbdAddress(this.address)}: ${line}`);
+    for (const backend of await endSessions(this.#sessions, say)) this.#deaf.add(backend);
     await this.#undo.disposeAsync();
   }
 }

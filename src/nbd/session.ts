@@ -5,6 +5,7 @@
  */
 import type { Backend } from "../disk/backend.ts";
 import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispatch.ts";
+import { DblockError } from "../disk/errors.ts";
 import type { DiskLog } from "../disk/log.ts";
 import { EXTENTS_MAX, memoryOf, translate } from "./command.ts";
 import type { Negotiated } from "./handshake.ts";
@@ -49,9 +50,9 @@ export interface SessionOptions {
 /** Serves one connection: `run()` once, `stop()` at any time. */
 export class Session implements Transport, OutboxOwner, Member {
   lastTurn = 0;
+  readonly backend: Backend;
   readonly #wire: Wire;
   readonly #pool: BufferPool;
-  readonly #backend: Backend;
   readonly #geometry: Geometry;
   readonly #dispatcher: Dispatcher;
   readonly #extended: boolean;
@@ -82,7 +83,7 @@ export class Session implements Transport, OutboxOwner, Member {
     const { wire, negotiated, backend, geometry, pool, log } = options;
     this.#wire = wire;
     this.#pool = pool;
-    this.#backend = backend;
+    this.backend = backend;
     this.#geometry = geometry;
     this.#extended = negotiated.extended;
     this.#rules = {
@@ -102,12 +103,18 @@ export class Session implements Transport, OutboxOwner, Member {
     return since.length === 0 ? 0 : nowMs - Math.min(...since);
   }
 
+  /** Requests that have no answer yet, or whose answer is on its way. */
+  get openCount(): number {
+    return this.#openCount;
+  }
+
   /**
    * Serves until the client leaves, or `stop()`. Everything that was begun is answered then. Never rejects.
    *
    * @param first what has come after the handshake already
+   * @param hasLeft is called when there will be no more requests, and before those that are open are waited for
    */
-  async run(first: Uint8Array): Promise<void> {
+  async run(first: Uint8Array, hasLeft?: () => void): Promise<void> {
     this.#inbox.put(first);
     try {
       while (await this.#goOn(this.#takeAll()));
@@ -115,6 +122,7 @@ export class Session implements Transport, OutboxOwner, Member {
       this.#break(); // the client has gone, or was cut off
     }
     this.#isStopping = true;
+    hasLeft?.();
     if (this.#taking !== undefined) this.sent(this.#taking); // the client has ended amid it
     this.#outbox.writeNow(); // what was answered before the message that ended it
     // A small reply gives its slot back before it is written.
@@ -146,7 +154,9 @@ export class Session implements Transport, OutboxOwner, Member {
           return true;
         }
         this.#hasLeft = false;
-        return await this.#read();
+        if (await this.#read()) return true;
+        this.#abort(); // no farewell: what a backend still answers is sent, but nobody may be there
+        return false;
     }
   }
 
@@ -170,7 +180,8 @@ export class Session implements Transport, OutboxOwner, Member {
   answer(index: number, errno: number): void {
     const slot = this.#slots[index]!;
     if (errno === 0) slot.doneBytes += slot.pieceBytes;
-    if (errno === 0 && slot.doneBytes < slot.lengthBytes) this.#continue(slot); // perhaps to its end
+    // Perhaps to its end. The backend of a connection that was cut off may be closed.
+    if (errno === 0 && slot.doneBytes < slot.lengthBytes && !this.#isBroken) this.#continue(slot);
     else this.#finish(slot, errno);
     this.#outbox.writeSoon();
   }
@@ -194,7 +205,7 @@ export class Session implements Transport, OutboxOwner, Member {
       if (!request.parse(inbox.view, inbox.begin, this.#extended)) return "nothing";
       if (request.command === NBD_CMD_DISC) return "nothing";
       const errno = judge(request, this.#rules);
-      const memoryBytes = errno === 0 ? memoryOf(request, this.#geometry, this.#backend, this.#extended) : 0;
+      const memoryBytes = errno === 0 ? memoryOf(request, this.#geometry, this.backend, this.#extended) : 0;
       if (this.#openCount >= SLOTS_MAX) return "room";
       if (this.#openBytes > 0 && this.#openBytes + memoryBytes > OPEN_BYTES_MAX) return "room";
       let buffer: PooledBuffer | undefined;
@@ -296,7 +307,7 @@ export class Session implements Transport, OutboxOwner, Member {
 
   #start(slot: Slot): void {
     if (slot.command === NBD_CMD_BLOCK_STATUS) return void this.#status(slot);
-    const answer = translate(slot, this.#geometry, this.#backend);
+    const answer = translate(slot, this.#geometry, this.backend);
     if (answer === undefined) this.#continue(slot);
     else this.#finish(slot, answer);
   }
@@ -377,5 +388,10 @@ export class Session implements Transport, OutboxOwner, Member {
     this.#isBroken = true;
     this.#wire.close();
     this.#outbox.break();
+    this.#abort();
+  }
+
+  #abort(): void {
+    this.#dispatcher.abort(new DblockError("ENODEV", "Cannot answer", "the client has gone"));
   }
 }
