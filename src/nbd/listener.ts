@@ -15,7 +15,6 @@ export async function listen(address: NbdAddress): Promise<Deno.Listener> {
   } catch (error) {
     // A server that was killed leaves its socket behind; nobody answers there any more.
     if (address.transport === "unix" && error instanceof Deno.errors.AddrInUse && await isAbandoned(address.path)) {
-      Deno.removeSync(address.path);
       return open(address);
     }
     const isInUse = error instanceof Deno.errors.AddrInUse;
@@ -41,27 +40,28 @@ function open(address: NbdAddress): Deno.Listener {
   }
 }
 
+/** True if nobody answers at that socket, or if it has just gone. */
 async function isAbandoned(path: string): Promise<boolean> {
-  if (!Deno.lstatSync(path).isSocket) return false;
   try {
+    if (!Deno.lstatSync(path).isSocket) return false;
     (await Deno.connect({ transport: "unix", path })).close();
     return false;
   } catch (error) {
-    return error instanceof Deno.errors.ConnectionRefused;
+    if (error instanceof Deno.errors.NotFound) return true; // its server has ended just now
+    if (!(error instanceof Deno.errors.ConnectionRefused)) return false;
+    Deno.removeSync(path);
+    return true;
   }
 }
 
-/** Listens no more, and removes the socket. */
-export function closeListener(listener: Deno.Listener, address: NbdAddress): void {
+/**
+ * Listens no more. Deno removes the socket as it closes it, and nothing may be removed later: from then on the path may be
+ * that of the next server, while this one answers what is open.
+ */
+export function closeListener(listener: Deno.Listener): void {
   try {
     listener.close();
   } catch {
     // It is closed.
-  }
-  if (address.transport !== "unix") return;
-  try {
-    Deno.removeSync(address.path);
-  } catch {
-    // Somebody else has removed it.
   }
 }

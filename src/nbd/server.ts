@@ -132,7 +132,7 @@ export async function serveNbd(
   }
   options.signal?.throwIfAborted();
   const listener = await listen(address);
-  undo.defer(() => closeListener(listener, address));
+  undo.defer(() => closeListener(listener));
   return new Server(table, listener, undo.move(), deaf, options, log);
 }
 
@@ -230,14 +230,8 @@ class Server implements NbdServer, ExportDirectory {
   }
 
   async close(): Promise<void> {
-    if (!this.#isClosing) {
-      this.#isClosing = true;
-      try {
-        this.#listener.close();
-      } catch {
-        // It has failed by itself.
-      }
-    }
+    this.#isClosing = true;
+    closeListener(this.#listener);
     await this.closed;
   }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 // A server whose disk does not answer: it ends all the same, and the disk is told when nobody waits any more.
 import { assert, assertEquals } from "@std/assert";
+import { existsSync } from "@std/fs";
 import type { Backend } from "../../../src/disk/backend.ts";
 import { Fault } from "../../../src/filters/fault.ts";
 import * as p from "../../../src/nbd/protocol.ts";
+import { serveNbd } from "../../../src/nbd/server.ts";
 import { RawClient } from "./raw_client.ts";
 import { recorder, serveOne } from "./recorder.ts";
 
@@ -106,4 +108,22 @@ Deno.test("NBD server: what is open at DISC is answered, and its signal is not a
   resolve();
   assertEquals((await client.reply(512)).error, 0);
   assert(await client.isAtEnd());
+});
+
+Deno.test("NBD server: one that is ending leaves its path to the next, and does not take it away at its end", async () => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const calls: string[] = [];
+  const disk = recorder(2 ** 20, { read: () => (calls.push("read"), promise) });
+  const path = `${await Deno.makeTempDir()}/nbd.sock`;
+  const first = await serveNbd({ disk }, { address: `unix:${path}` });
+  using client = await RawClient.open(path);
+  await client.send(p.NBD_CMD_READ, { length: 512 });
+  assert(await isWithin(1_000, () => calls.length === 1));
+  const closed = first.close();
+  assert(await isWithin(1_000, () => !existsSync(path)));
+  await using _second = await serveNbd({ disk: recorder() }, { address: `unix:${path}` });
+  resolve();
+  await closed;
+  using other = await RawClient.open(path);
+  assertEquals(await other.ask(p.NBD_CMD_FLUSH), 0);
 });
