@@ -10,7 +10,14 @@ import { formatNbdAddress, type NbdAddress } from "./address.ts";
 import { Call } from "./call.ts";
 import { Connection } from "./connection.ts";
 import { type Agreed, negotiate } from "./negotiation.ts";
-import { NBD_CMD_BLOCK_STATUS, NBD_FLAG_CAN_MULTI_CONN } from "./protocol.ts";
+import {
+  NBD_CMD_BLOCK_STATUS,
+  NBD_FLAG_CAN_MULTI_CONN,
+  NBD_FLAG_SEND_FLUSH,
+  NBD_FLAG_SEND_FUA,
+  NBD_FLAG_SEND_TRIM,
+  NBD_FLAG_SEND_WRITE_ZEROES,
+} from "./protocol.ts";
 import { ConnWire } from "./wire.ts";
 
 /** One attempt, from the first packet to the end of the handshake. */
@@ -18,13 +25,15 @@ const ATTEMPT_MS = 10_000;
 /** The pause after an attempt that failed: twice as long each time. */
 const PAUSE_MS_MIN = 20;
 const PAUSE_MS_MAX = 1_000;
+/** What a server can do, and a client of this program asks of it. */
+const USED_FLAGS = NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES;
 
 /** Where an export is, and how to use it. */
 export interface ClientOptions {
   readonly address: NbdAddress;
   readonly exportName: string;
   readonly tls: ConnectionOptions | undefined;
-  /** At most; one if the server does not say that several are safe. */
+  /** At most; one as long as the server does not say that several are safe. */
   readonly connections: number;
   /** For how long requests wait for a server that has gone, in ms; 0 or Infinity: for as long as it takes. */
   readonly reconnectTimeoutMs: number;
@@ -46,14 +55,15 @@ export class Client {
   /** The server has been away for too long, or is another one: why requests fail at once. */
   #lost: DblockError | undefined;
   #isClosed = false;
+  /** Resolves when a connection begins or ends. */
+  #change = Promise.withResolvers<void>();
 
   private constructor(options: ClientOptions, agreed: Agreed) {
     this.#options = options;
     this.#where = `${formatNbdAddress(options.address)}, export "${options.exportName}"`;
     this.agreed = agreed;
-    const isMany = (agreed.flags & NBD_FLAG_CAN_MULTI_CONN) !== 0;
-    const count = isMany ? options.connections : 1;
-    for (let n = 0; n < count; n++) this.#running.push(this.#lane(n === 0 ? agreed : undefined));
+    this.#running.push(this.#lane(agreed));
+    for (let n = 1; n < options.connections; n++) this.#running.push(this.#lane(undefined));
   }
 
   /**
@@ -99,6 +109,7 @@ export class Client {
     this.#isClosed = true;
     this.#closing.abort();
     clearTimeout(this.#timer);
+    this.#changed();
     this.#failWaiting(new DblockError("ENODEV", "", "the disk is closed"));
     await Promise.all([...this.#connections].map((connection) => connection.close()));
     await Promise.all(this.#running);
@@ -116,11 +127,19 @@ export class Client {
     else this.#waiting.push(call);
   }
 
-  /** One connection after the other, until `close()`. Never rejects. */
+  /**
+   * One connection after the other, until `close()`. Never rejects.
+   *
+   * @param first the connection of the first lane, which looks for the server when there is none; the other lanes follow
+   */
   async #lane(first: Agreed | undefined): Promise<void> {
     let agreed = first;
     let pauseMs = PAUSE_MS_MIN;
     while (!this.#isClosed) {
+      if (agreed === undefined && !this.#mayConnect(first !== undefined)) {
+        await this.#change.promise;
+        continue;
+      }
       try {
         agreed ??= await attempt(this.#options, this.#closing.signal);
         this.#check(agreed);
@@ -130,6 +149,12 @@ export class Client {
         if (error instanceof Changed) this.#lose(error.why);
         await pause(pauseMs, this.#closing.signal);
         pauseMs = Math.min(2 * pauseMs, PAUSE_MS_MAX);
+        continue;
+      }
+      if (!this.#isSafe(agreed.flags)) {
+        agreed.wire.close();
+        agreed = undefined;
+        await this.#change.promise;
         continue;
       }
       const connection = new Connection(agreed);
@@ -146,8 +171,30 @@ export class Client {
     }
   }
 
+  /** Until a server has said that several connections are safe, one lane alone looks for it. */
+  #mayConnect(isFirst: boolean): boolean {
+    return this.#connections.size === 0 ? isFirst : this.#isSafe(NBD_FLAG_CAN_MULTI_CONN);
+  }
+
+  /**
+   * Whether a server with these flags can be used at the same time as those behind the open connections. Without the flag, a
+   * FLUSH need not cover what other connections have written.
+   */
+  #isSafe(flags: number): boolean {
+    for (const { agreed } of this.#connections) {
+      if ((flags & agreed.flags & NBD_FLAG_CAN_MULTI_CONN) === 0) return false;
+    }
+    return true;
+  }
+
+  #changed(): void {
+    this.#change.resolve();
+    this.#change = Promise.withResolvers<void>();
+  }
+
   #attach(connection: Connection): void {
     this.#connections.add(connection);
+    this.#changed();
     clearTimeout(this.#timer);
     if (this.#timer !== undefined) {
       this.#options.log(`${this.#where}: the server is back, ${this.#waiting.length} requests go on`);
@@ -159,6 +206,7 @@ export class Client {
 
   #detach(connection: Connection, unanswered: readonly Call[], why: string): void {
     this.#connections.delete(connection);
+    this.#changed();
     if (this.#isClosed) {
       for (const call of unanswered) call.fail(new DblockError("ENODEV", "", "the disk is closed"));
       return;
@@ -209,7 +257,7 @@ export class Client {
     if (agreed.sizeBytes < sizeBytes) {
       throw new Changed(`the export has ${agreed.sizeBytes} bytes now, not ${sizeBytes}`);
     }
-    const isLess = (flags & ~agreed.flags & ~NBD_FLAG_CAN_MULTI_CONN) !== 0 || agreed.minBlockBytes > minBlockBytes ||
+    const isLess = (flags & ~agreed.flags & USED_FLAGS) !== 0 || agreed.minBlockBytes > minBlockBytes ||
       agreed.maxPayloadBytes < maxPayloadBytes || allocationId !== undefined && agreed.allocationId === undefined;
     if (isLess) throw new Changed("the export cannot do any more what it could before");
   }
