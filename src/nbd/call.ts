@@ -30,6 +30,8 @@ export class Call {
   isSent = false;
   /** Its reply is there. */
   isAnswered = false;
+  /** Its connection's server will not do it: it waits for another connection. */
+  isRefused = false;
   readonly #resolve: () => void;
   readonly #reject: (error: unknown) => void;
 
@@ -63,6 +65,7 @@ export class Call {
     this.error = 0;
     this.isSent = false;
     this.isAnswered = false;
+    this.isRefused = false;
   }
 
   /** The caller gets the answer, and its memory back. */

@@ -118,7 +118,7 @@ export class Client {
   #send(call: Call): void {
     let best: Connection | undefined;
     for (const connection of this.#connections) {
-      if (connection.isEnded) continue; // nobody has been told yet
+      if (!connection.isTaking) continue;
       if (best === undefined || connection.openCount < best.openCount) best = connection;
     }
     if (best !== undefined) best.send(call);

@@ -38,6 +38,9 @@ const OUT_BYTES = 128 * 1024;
 const COPIED_BYTES_MAX = 16 * 1024;
 /** What a chunk without data may carry: the extents of a server that tells all it can, and messages. */
 const CHUNK_BYTES_MAX = 2 ** 22;
+/** What a server that is ending has for the rest of its answers: as much as ours gives its clients. */
+const ENDING_MS = 10_000;
+const ENDING = "the server is ending";
 
 /** A connection that is ready for requests. */
 export class Connection {
@@ -56,6 +59,9 @@ export class Connection {
   #answeredCount = 0;
   #why: unknown;
   #isEnded = false;
+  /** The server has said that it is ending. */
+  #isEnding = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(agreed: Agreed) {
     this.agreed = agreed;
@@ -66,9 +72,9 @@ export class Connection {
     return this.#calls.size;
   }
 
-  /** `run()` has ended: nothing may be sent any more. */
-  get isEnded(): boolean {
-    return this.#isEnded;
+  /** False: nothing may be sent any more. `run()` has ended, or does so when the server has ended or has answered the rest. */
+  get isTaking(): boolean {
+    return !this.#isEnded && !this.#isEnding;
   }
 
   /** Requests that were answered. */
@@ -89,6 +95,7 @@ export class Connection {
       why = describe(this.#why ?? error);
     }
     this.#isEnded = true;
+    clearTimeout(this.#timer);
     this.agreed.wire.close();
     const unanswered = [...this.#calls.values()].filter((call) => !call.isAnswered);
     for (const call of this.#calls.values()) if (call.isAnswered) call.settle();
@@ -242,7 +249,9 @@ export class Connection {
 
   #callOf(view: DataView, at: number): Call {
     const call = this.#calls.get(u64(view, at));
-    if (call === undefined || call.isAnswered) throw wrong("the server answers what nobody has asked");
+    if (call === undefined || call.isAnswered || call.isRefused) {
+      throw wrong("the server answers what nobody has asked");
+    }
     return call;
   }
 
@@ -317,16 +326,37 @@ export class Connection {
   }
 
   #finish(call: Call, error: number): void {
-    if (error === NBD_ESHUTDOWN) throw wrong("the server is ending"); // whoever comes next is asked again
+    if (error === NBD_ESHUTDOWN) return this.#refused(call);
     if (call.command === NBD_CMD_READ && error === 0 && call.gotBytes !== call.lengthBytes) {
       throw wrong(`the server has sent ${call.gotBytes} of ${call.lengthBytes} bytes`);
     }
     call.error = error === 0 ? 0 : errnoOfNbd(error);
     call.isAnswered = true;
     this.#answeredCount++;
-    if (!call.isSent) return;
-    this.#calls.delete(call.cookie);
-    call.settle();
+    if (call.isSent) {
+      this.#calls.delete(call.cookie);
+      call.settle();
+    }
+    if (this.#isEnding) this.#endIfDone();
+  }
+
+  /**
+   * The server does not do this request any more, and whoever comes next is asked again. It may still do the others: sent to
+   * another connection now, one of them could be done a second time after later requests.
+   */
+  #refused(call: Call): void {
+    call.isRefused = true;
+    if (!this.#isEnding) {
+      this.#isEnding = true;
+      this.#timer = setTimeout(() => this.cut(ENDING), ENDING_MS);
+      for (const unsent of this.#queue.splice(0)) unsent.isRefused = true;
+    }
+    this.#endIfDone();
+  }
+
+  #endIfDone(): void {
+    for (const call of this.#calls.values()) if (!call.isAnswered && !call.isRefused) return;
+    throw wrong(ENDING);
   }
 }
 

@@ -19,7 +19,7 @@ Deno.test("NbdBackend: a next server that does not allow several connections get
   const flush = p.NBD_FLAG_SEND_FLUSH;
   using server = await FakeServer.start(flush | p.NBD_FLAG_CAN_MULTI_CONN);
   const client = await NbdBackend.open(server.uri, quiet);
-  await until(() => server.openCount === 4);
+  await until(() => server.connections.length === 4);
   server.restart(flush);
   await client.flush!(plain);
   let most = 0;
@@ -28,11 +28,10 @@ Deno.test("NbdBackend: a next server that does not allow several connections get
     most = Math.max(most, server.openCount);
   }
   assertEquals(most, 1);
-  const alone = server.connections.length;
-  assertEquals(alone, 5);
+  assertEquals(server.connections.length, 5);
   server.restart(flush | p.NBD_FLAG_CAN_MULTI_CONN);
   await client.flush!(plain);
-  await until(() => server.openCount === 4);
+  await until(() => server.connections.length === 9);
   await client.close();
 });
 
@@ -62,5 +61,68 @@ Deno.test("NbdBackend: a next server may be no longer read-only or rotational, o
   // What the disk does is another thing.
   server.restart(p.NBD_FLAG_SEND_TRIM);
   assertEquals(await Promise.resolve(client.flush!(plain)).then(() => "", ({ code }) => code), "ENOLINK");
+  await client.close();
+});
+
+/** A client with two connections to a server that answers when it is told: a WRITE and a READ on the first, a READ on the second. */
+async function threeOpen(server: FakeServer) {
+  const client = await NbdBackend.open(server.uri, { ...quiet, connections: 2 });
+  const read = () => client.read(new Uint8Array(512), 0);
+  while (server.connections.filter(({ asked }) => asked.length > 0).length < 2) await Promise.all([read(), read()]);
+  for (const { asked } of server.connections) asked.length = 0;
+  server.isQuick = false;
+  const write = client.write(new Uint8Array(512), 0, plain);
+  const other = client.read(new Uint8Array(512), 512);
+  const refused = client.read(new Uint8Array(512), 1024);
+  const all = () => server.connections.flatMap(({ asked }) => asked);
+  await until(() => all().length === 3);
+  const [one, two] = server.connections[0]!.asked.length === 2 ? server.connections : server.connections.toReversed();
+  return { client, write, other, refused, all, one: one!, two: two! };
+}
+
+Deno.test("NbdBackend: what a server that is ending still does is not sent again before that connection has ended", async () => {
+  using server = await FakeServer.start(p.NBD_FLAG_CAN_MULTI_CONN);
+  const { client, write, other, refused, all, one, two } = await threeOpen(server);
+  assertEquals(one.asked.map(({ command }) => command), [p.NBD_CMD_WRITE, p.NBD_CMD_READ]);
+  await one.asked[1]!.answer(p.NBD_ESHUTDOWN);
+  await later(100);
+  const next = client.read(new Uint8Array(512), 2048);
+  await until(() => all().length === 4);
+  assertEquals([one.isOpen, one.asked.length, two.asked.length], [true, 2, 2]); // nothing new there
+  // Its answer is taken, and the connection is left: only what it has refused is sent again.
+  await one.asked[0]!.answer();
+  await write;
+  await until(() => !one.isOpen && all().length === 5);
+  assertEquals(all().filter(({ command }) => command === p.NBD_CMD_WRITE).length, 1);
+  for (const asked of all()) if (asked !== one.asked[0] && asked !== one.asked[1]) await asked.answer();
+  await Promise.all([other, refused, next]);
+  await client.close();
+});
+
+Deno.test("NbdBackend: what a server that is ending has not answered is sent again when it has ended the connection", async () => {
+  using server = await FakeServer.start(p.NBD_FLAG_CAN_MULTI_CONN);
+  const { client, write, other, refused, all, one, two } = await threeOpen(server);
+  await one.asked[1]!.answer(p.NBD_ESHUTDOWN);
+  await later(50);
+  assertEquals(all().length, 3);
+  one.close();
+  await until(() => all().length === 5);
+  for (const asked of all()) if (!one.asked.includes(asked)) await asked.answer();
+  await Promise.all([write, other, refused]);
+  assertEquals(two.isOpen, true);
+  await client.close();
+});
+
+Deno.test("NbdBackend: a server that says that it is ending, and does not end, is waited for no longer than 10 s", async () => {
+  using server = await FakeServer.start(p.NBD_FLAG_CAN_MULTI_CONN);
+  const { client, write, other, refused, all, one } = await threeOpen(server);
+  await one.asked[1]!.answer(p.NBD_ESHUTDOWN);
+  const beganMs = performance.now();
+  while (one.isOpen && performance.now() - beganMs < 13_000) await later(20);
+  assert(!one.isOpen);
+  assert(performance.now() - beganMs > 9_000);
+  await until(() => all().length === 5);
+  for (const asked of all()) if (!one.asked.includes(asked)) await asked.answer();
+  await Promise.all([write, other, refused]);
   await client.close();
 });

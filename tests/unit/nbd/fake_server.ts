@@ -13,7 +13,7 @@ export interface Asked {
 
 /** A client's connection after its handshake. */
 export interface FakeConnection {
-  readonly asked: readonly Asked[];
+  readonly asked: Asked[];
   readonly isOpen: boolean;
   close(): void;
 }
