@@ -53,7 +53,8 @@ export interface NbdBackendOptions {
   readonly connections?: number;
   /**
    * For how long requests wait for a server that has gone, in ms: after this they fail with ENOLINK, until it is back.
-   * 0 or `Infinity`: they wait for as long as it takes. @default 60,000
+   * 0 or `Infinity`: they wait for as long as it takes. A machine that vanishes without a word has gone after so long, too,
+   * but after 3 s at least and 20 s at most. @default 60,000
    */
   readonly reconnectTimeoutMs?: number;
   /** Refuse writes. @default what the server says */

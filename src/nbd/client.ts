@@ -18,6 +18,7 @@ import {
   NBD_FLAG_SEND_TRIM,
   NBD_FLAG_SEND_WRITE_ZEROES,
 } from "./protocol.ts";
+import { noticeSilence } from "./silence.ts";
 import { ConnWire } from "./wire.ts";
 
 /** One attempt, from the first packet to the end of the handshake. */
@@ -25,6 +26,10 @@ const ATTEMPT_MS = 10_000;
 /** The pause after an attempt that failed: twice as long each time. */
 const PAUSE_MS_MIN = 20;
 const PAUSE_MS_MAX = 1_000;
+/** What a machine takes to acknowledge anything at all, with a switch that starts anew on the way: a guess. */
+const SILENCE_MS_MAX = 20_000;
+const SILENCE_MS_MIN = 3_000;
+const LOOKS = 4;
 /** What a server can do, and a client of this program asks of it. */
 const USED_FLAGS = NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_WRITE_ZEROES;
 
@@ -57,11 +62,15 @@ export class Client {
   #isClosed = false;
   /** Resolves when a connection begins or ends. */
   #change = Promise.withResolvers<void>();
+  readonly #watch: ReturnType<typeof setInterval>;
 
   private constructor(options: ClientOptions, agreed: Agreed) {
     this.#options = options;
     this.#where = `${formatNbdAddress(options.address)}, export "${options.exportName}"`;
     this.agreed = agreed;
+    const silenceMs = silenceMsOf(options.reconnectTimeoutMs);
+    this.#watch = setInterval(() => this.#leaveSilent(silenceMs), silenceMs / LOOKS);
+    Deno.unrefTimer(Number(this.#watch));
     this.#running.push(this.#lane(agreed));
     for (let n = 1; n < options.connections; n++) this.#running.push(this.#lane(undefined));
   }
@@ -113,6 +122,7 @@ export class Client {
     this.#failWaiting(new DblockError("ENODEV", "", "the disk is closed"));
     await Promise.all([...this.#connections].map((connection) => connection.close()));
     await Promise.all(this.#running);
+    clearInterval(this.#watch);
   }
 
   #send(call: Call): void {
@@ -228,6 +238,13 @@ export class Client {
     return reconnectTimeoutMs > 0 && reconnectTimeoutMs !== Infinity;
   }
 
+  #leaveSilent(silenceMs: number): void {
+    for (const connection of this.#connections) {
+      const { wire } = connection.agreed;
+      if (wire.silentMs() > silenceMs) connection.cut(`the server's machine has been silent for ${silenceMs / 1000} s`);
+    }
+  }
+
   /** No connection is left. */
   #gone(why: string): void {
     const { reconnectTimeoutMs: timeoutMs } = this.#options;
@@ -274,7 +291,8 @@ class Changed extends Error {
 }
 
 /** Connects and shakes hands, in `ATTEMPT_MS` at most. */
-async function attempt({ address, exportName, tls }: ClientOptions, signal: AbortSignal): Promise<Agreed> {
+async function attempt(options: ClientOptions, signal: AbortSignal): Promise<Agreed> {
+  const { exportName, tls } = options;
   let wire: ConnWire | undefined;
   let over: DblockError | undefined;
   const given = Promise.withResolvers<never>();
@@ -288,7 +306,7 @@ async function attempt({ address, exportName, tls }: ClientOptions, signal: Abor
   const close = () => giveUp(new DblockError("ECANCELED", "", "the disk is closed"));
   signal.addEventListener("abort", close, { once: true });
   const connected = (async () => {
-    wire = new ConnWire(await connect(address));
+    wire = await connect(options);
     if (over !== undefined) wire.close();
     return await negotiate(wire, { exportName, tls });
   })();
@@ -318,12 +336,20 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-async function connect(address: NbdAddress): Promise<Deno.Conn> {
+async function connect({ address, reconnectTimeoutMs }: ClientOptions): Promise<ConnWire> {
   if (address.transport === "unix") {
-    return await Deno.connect({ transport: "unix", path: address.path }) as unknown as Deno.Conn;
+    return new ConnWire(await Deno.connect({ transport: "unix", path: address.path }) as unknown as Deno.Conn);
   }
   const conn = await Deno.connect({ hostname: address.hostname, port: address.port });
   conn.setNoDelay();
-  conn.setKeepAlive();
-  return conn;
+  return new ConnWire(conn as unknown as Deno.Conn, {
+    watchedFd: noticeSilence(conn, silenceMsOf(reconnectTimeoutMs)),
+  });
+}
+
+/** For how long a machine may be silent before it counts as gone. Who wants to wait for less than that hears of it sooner. */
+function silenceMsOf(reconnectTimeoutMs: number): number {
+  return reconnectTimeoutMs === 0
+    ? SILENCE_MS_MAX
+    : Math.min(Math.max(reconnectTimeoutMs, SILENCE_MS_MIN), SILENCE_MS_MAX);
 }

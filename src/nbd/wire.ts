@@ -3,6 +3,7 @@
 import type { Duplex } from "node:stream";
 import type { ConnectionOptions, TlsOptions, TLSSocket } from "node:tls";
 import { fileOf, releaseFile } from "../system/socket.ts";
+import { silentMs } from "./silence.ts";
 
 const ENDED = "the connection ended during the TLS handshake";
 
@@ -14,6 +15,8 @@ export interface Wire {
   read(into: Uint8Array): Promise<number>;
   /** Sends all of it. */
   write(bytes: Uint8Array): Promise<void>;
+  /** For how long the other machine has not acknowledged what is under way to it, in ms; 0: nothing is, or it cannot be told. */
+  silentMs(): number;
   /** Ends reads and writes that are open, with an error or as if the other side had gone. */
   close(): void;
 }
@@ -22,11 +25,19 @@ export interface Wire {
 export class ConnWire implements Wire {
   readonly #conn: Deno.Conn;
   readonly #fd: number | undefined;
+  readonly #watchedFd: number | undefined;
   #isClosed = false;
 
-  /** @param options.isAccepted the connection was accepted just now, and no other one since: its file can be found */
-  constructor(conn: Deno.Conn, options: { readonly isAccepted?: boolean } = {}) {
+  /**
+   * @param options.isAccepted the connection was accepted just now, and no other one since: its file can be found
+   * @param options.watchedFd the file of a connection for which `noticeSilence()` was called
+   */
+  constructor(
+    conn: Deno.Conn,
+    options: { readonly isAccepted?: boolean; readonly watchedFd?: number | undefined } = {},
+  ) {
     this.#conn = conn;
+    this.#watchedFd = options.watchedFd;
     this.#fd = options.isAccepted ? fileOf(conn) : undefined;
   }
 
@@ -42,6 +53,10 @@ export class ConnWire implements Wire {
   async write(bytes: Uint8Array): Promise<void> {
     let done = await this.#conn.write(bytes);
     while (done < bytes.length) done += await this.#conn.write(bytes.subarray(done));
+  }
+
+  silentMs(): number {
+    return this.#isClosed || this.#watchedFd === undefined ? 0 : silentMs(this.#watchedFd);
   }
 
   close(): void {
@@ -149,6 +164,10 @@ export class TlsWire implements Wire {
       if (this.#ended) return reject(this.#error ?? new Error("the connection is closed"));
       this.#socket.write(bytes.slice(), (error) => error ? reject(error) : resolve());
     });
+  }
+
+  silentMs(): number {
+    return this.#wire.silentMs();
   }
 
   close(): void {

@@ -49,6 +49,10 @@ class PlayedWire implements Wire {
     this.writtenBytes += bytes.length;
   }
 
+  silentMs(): number {
+    return 0;
+  }
+
   close(): void {
     this.isClosed = true;
   }
