@@ -3,7 +3,7 @@
 import type { Backend, Completed, Extent, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 import { RBD_WRITE_ZEROES_FLAG_THICK_PROVISION } from "../system/ceph.ts";
-import { imageName, type RbdAddress, RbdImage } from "./rbd_image.ts";
+import { type RbdAddress, RbdImage } from "./rbd_image.ts";
 import { RbdLock } from "./rbd_lock.ts";
 
 const KIB = 2 ** 10;
@@ -98,32 +98,45 @@ export class RbdBackend implements Backend {
    * cluster does not answer), EBUSY (another server has the image), EINVAL (the image cannot be locked).
    */
   static async open(options: RbdBackendOptions): Promise<RbdBackend> {
-    const { cache = false, connectTimeoutMs = DEFAULT_CONNECT_TIMEOUT_MS, fence = false } = options;
-    const later = options.lock === "first-request";
+    const { cache = false, connectTimeoutMs = DEFAULT_CONNECT_TIMEOUT_MS } = options;
     const readOnly = options.readOnly === true || options.snapshot !== undefined;
-    const attempted = `Cannot open rbd:${imageName(options)}`;
     if (!(connectTimeoutMs >= 1_000 && connectTimeoutMs <= 3_600_000)) {
       throw new RangeError(`connectTimeoutMs is 1,000 to 3,600,000, not ${connectTimeoutMs}`);
     }
     const image = await RbdImage.open(options, { readOnly, cache, timeoutMs: connectTimeoutMs });
     try {
-      const { calls, handle } = image;
-      const out = new BigUint64Array(1);
-      const number = async (call: Promise<number>): Promise<number> => {
-        const code = await call;
-        if (code < 0) throw new DblockError(-code, attempted);
-        return Number(out[0]!);
-      };
-      const sizeBytes = await number(calls.rbd_get_size(handle, out));
-      const objectBytes = await number(calls.rbd_get_stripe_unit(handle, out));
-      const lock = readOnly ? undefined : await RbdLock.of(image, attempted, { fence, waits: later });
-      const backend = new RbdBackend(image, lock, { sizeBytes, objectBytes, readOnly, cache });
-      if (lock !== undefined && !later) await (backend.#locked = lock.acquire());
-      return backend;
+      return await RbdBackend.ofImage(image, { ...options, readOnly });
     } catch (error) {
       await image.close();
       throw error;
     }
+  }
+
+  /**
+   * The disk of an image that is open. `open()` is for everybody else.
+   *
+   * @throws {DblockError} EBUSY, EINVAL, as `open()` does.
+   */
+  static async ofImage(
+    image: RbdImage,
+    options: Pick<RbdBackendOptions, "cache" | "fence" | "lock" | "readOnly">,
+  ): Promise<RbdBackend> {
+    const { cache = false, fence = false, readOnly = false } = options;
+    const later = options.lock === "first-request";
+    const attempted = `Cannot open rbd:${image.name}`;
+    const { calls, handle } = image;
+    const out = new BigUint64Array(1);
+    const number = async (call: Promise<number>): Promise<number> => {
+      const code = await call;
+      if (code < 0) throw new DblockError(-code, attempted);
+      return Number(out[0]!);
+    };
+    const sizeBytes = await number(calls.rbd_get_size(handle, out));
+    const objectBytes = await number(calls.rbd_get_stripe_unit(handle, out));
+    const lock = readOnly ? undefined : await RbdLock.of(image, attempted, { fence, waits: later });
+    const backend = new RbdBackend(image, lock, { sizeBytes, objectBytes, readOnly, cache });
+    if (!later) await backend.#acquire();
+    return backend;
   }
 
   /** Size of the image, in bytes. */
@@ -174,7 +187,7 @@ export class RbdBackend implements Backend {
 
   /** Gives the image another size; what is beyond a smaller one is lost. */
   async resize(sizeBytes: number): Promise<void> {
-    await (this.#locked ??= this.#lock?.acquire());
+    await this.#acquire();
     const code = await this.#image.calls.rbd_resize2(this.#image.handle, BigInt(sizeBytes), true, 0n, 0n);
     if (code < 0) throw new DblockError(-code, `Cannot resize rbd:${this.#image.name} to ${sizeBytes} bytes`);
     this.#sizeBytes = sizeBytes;
@@ -209,14 +222,20 @@ export class RbdBackend implements Backend {
 
   /** Gives the lock back and leaves the cluster. */
   async close(): Promise<void> {
-    // A lock that cannot be had any more need not be given back.
-    const hasLock = await this.#locked?.then(() => true, () => false);
-    if (hasLock) await this.#lock?.release();
+    await this.#locked?.catch(() => {}); // a lock that cannot be had need not be given back
+    await this.#lock?.release();
     await this.#image.close();
   }
 
   #call(what: string, buffer: Uint8Array | undefined, start: (completion: bigint) => number): Promise<Completed> {
     if (this.#lock === undefined || this.#lock.isHeld === true) return this.#image.call(what, buffer, start);
-    return (this.#locked ??= this.#lock.acquire()).then(() => this.#image.call(what, buffer, start));
+    return this.#acquire().then(() => this.#image.call(what, buffer, start));
+  }
+
+  /** Gets the lock, once for all who ask meanwhile. One that could not be had is asked for again by the next request. */
+  async #acquire(): Promise<void> {
+    if (this.#lock === undefined || this.#lock.isHeld) return;
+    this.#locked ??= this.#lock.acquire().finally(() => this.#locked = undefined);
+    await this.#locked;
   }
 }

@@ -19,6 +19,8 @@ const WATCHERS_MAX = 64;
 /** A server that was replaced answers what it has, and gives the lock back; the cluster misses a dead client after 30 s. */
 const HAND_OVER_MS = 40_000;
 const PAUSE_MS = 50;
+/** A cluster that takes so long to say who has the lock was away: a guess. */
+const AWAY_MS = 5_000;
 
 /** Who has a lock, as its server wrote it down. */
 interface Owner {
@@ -86,9 +88,12 @@ export class RbdLock {
    */
   async acquire(): Promise<void> {
     const { calls, handle } = this.#image;
-    const until = performance.now() + HAND_OVER_MS;
+    let untilMs = performance.now() + HAND_OVER_MS;
     for (;;) {
+      const askedMs = performance.now();
       const holder = await this.#holder();
+      // The server before could not leave meanwhile either: it has all of its time again.
+      if (performance.now() - askedMs > AWAY_MS) untilMs = performance.now() + HAND_OVER_MS;
       if (holder !== undefined && (this.#fence || isDead(holder.owner))) {
         await this.#break(holder.lock);
         continue;
@@ -104,7 +109,7 @@ export class RbdLock {
         if (code === 0) break;
         if (!isTaken(-code)) throw new DblockError(-code, this.#attempted, `its lock: ${errnoName(-code)}`);
       }
-      if (!this.#waits || performance.now() > until) throw this.#busy(holder);
+      if (!this.#waits || performance.now() > untilMs) throw this.#busy(holder);
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
     this.#isHeld = true;
