@@ -6,7 +6,7 @@
 import { DBLOCK_QUEUE_COUNT_MAX, DBLOCK_QUEUE_DEPTH_MAX } from "../module/abi.ts";
 import { DblockError } from "../disk/errors.ts";
 import { ON_DEATH, type OnDeath } from "../module/words.ts";
-import { type NbdAddress, parseNbdAddress, parseNbdUri } from "../nbd/address.ts";
+import { formatNbdAddress, type NbdAddress, parseNbdAddress, parseNbdUri } from "../nbd/address.ts";
 import { parseCount, parseTimeout, UsageError } from "./cli.ts";
 import type { Item, Option } from "./command.ts";
 import { type ParsedFilter, parseFilter } from "../filters/table.ts";
@@ -23,6 +23,9 @@ export type Exit =
     readonly address: NbdAddress; /** Undefined: the disk's name. */
     readonly exportName?: string;
   };
+
+/** A way out to NBD clients. */
+export type NbdExit = Exit & { readonly kind: "nbd" };
 
 /** A disk that is to be served. */
 export interface DiskPlan {
@@ -118,7 +121,7 @@ export function readDisks(items: readonly Item[], isKept = false): DiskPlan[] {
 }
 
 /**
- * Each disk has a name of its own, wherever its words stand.
+ * Each disk has a name of its own, wherever its words stand, and so has each export of an NBD server.
  *
  * @throws {UsageError} a name twice.
  */
@@ -131,6 +134,42 @@ export function requireNames(plans: readonly DiskPlan[]): void {
     }
     names.add(exit.name);
   }
+  exportNames(plans);
+}
+
+/**
+ * What each export is called at its address: as the URI says, else as the disk's device, else diskN; a disk that is alone at
+ * its address needs no name and has "".
+ *
+ * @throws {UsageError} a name twice at an address: only one of the two disks could be served.
+ */
+export function exportNames(plans: readonly DiskPlan[]): ReadonlyMap<NbdExit, string> {
+  const exports = plans.flatMap(({ exits }) => {
+    const device = exits.find(({ kind }) => kind === "device") as Exit & { kind: "device" } | undefined;
+    return exits.filter((exit) => exit.kind === "nbd").map((exit) => ({ exit, name: exit.exportName ?? device?.name }));
+  });
+  const names = new Map<NbdExit, string>();
+  for (const group of Map.groupBy(exports, ({ exit }) => JSON.stringify(exit.address)).values()) {
+    const taken = new Set<string>();
+    for (const { exit, name } of group) {
+      if (name === undefined) continue;
+      if (taken.has(name)) {
+        const hint = "give each a name of its own: --nbd nbd://HOST:PORT/EXPORT";
+        throw new UsageError(`the export "${name}" is there twice at ${formatNbdAddress(exit.address)}; ${hint}`);
+      }
+      taken.add(name);
+      names.set(exit, name);
+    }
+    for (const [i, { exit, name }] of group.entries()) {
+      if (name !== undefined) continue;
+      let number = i;
+      while (taken.has(`disk${number}`)) number++;
+      const free = group.length === 1 ? "" : `disk${number}`;
+      taken.add(free);
+      names.set(exit, free);
+    }
+  }
+  return names;
 }
 
 function readDisk(spec: string, items: readonly Item[], isKept: boolean): DiskPlan {
@@ -149,7 +188,8 @@ function readDisk(spec: string, items: readonly Item[], isKept: boolean): DiskPl
     else if (given.has(name)) throw new UsageError(`--${name} is there twice for ${spec}`);
     else given.set(name, value);
   }
-  const keeps = isKept && source.survives && !given.has("transport");
+  const onlyNbd = !given.has("transport") && exits.length > 0 && exits.every(({ kind }) => kind === "nbd");
+  const keeps = isKept && source.survives && !given.has("transport") && !onlyNbd;
   const onDeath = readPolicy(given.get("on-death") ?? (keeps ? "hold" : "remove"));
   const takeOver = given.has("take-over");
   const needsMore = takeOver ? "--take-over" : onDeath === "remove" ? undefined : `--on-death ${onDeath}`;
@@ -159,6 +199,7 @@ function readDisk(spec: string, items: readonly Item[], isKept: boolean): DiskPl
   if (given.has("watch") && !source.hasModule) {
     throw new UsageError(`--watch is for modules, such as ./disk.ts, and ${spec} is none`);
   }
+  if (onlyNbd) requireNothingOfDevices(given, onDeath);
   const ways = given.has("transport") ? overKernelNbd(given, exits, onDeath) : exits;
   const [queues, depth] = [given.get("queues"), given.get("depth")];
   return {
@@ -188,6 +229,14 @@ function overKernelNbd(given: ReadonlyMap<string, string>, exits: readonly Exit[
     throw new UsageError("--transport nbd needs a name for the disk: --name NAME");
   }
   return exits.map((exit) => exit.kind === "device" ? { kind: "kernel-nbd", name: exit.name! } : exit);
+}
+
+/** Nothing that is typed is without effect. The time limit is a device's, and with --watch that of new code as well. */
+function requireNothingOfDevices(given: ReadonlyMap<string, string>, onDeath: OnDeath): void {
+  const options = ["take-over", "queues", "depth", ...(given.has("watch") ? [] : ["timeout"])];
+  const wrong = onDeath === "remove" ? options.find((option) => given.has(option)) : `on-death ${onDeath}`;
+  if (wrong === undefined) return;
+  throw new UsageError(`--${wrong} needs a disk in /dev, and only NBD clients have this one; add --name NAME`);
 }
 
 function readPolicy(text: string): OnDeath {

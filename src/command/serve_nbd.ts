@@ -2,6 +2,7 @@
 /** Disks of `dblock serve --nbd`: one server for each address. */
 import { formatNbdUri } from "../nbd/address.ts";
 import { type NbdServer, serveNbd } from "../nbd/server.ts";
+import { exportNames } from "./disk_plan.ts";
 import { logOptionsOf } from "./log.ts";
 import type { NbdPart, ServedDisk } from "./served_disk.ts";
 
@@ -14,20 +15,17 @@ export interface Exporter {
 
 /** One NBD server for each address, with all disks that go there. */
 export async function startServers(disks: readonly ServedDisk[], signal: AbortSignal): Promise<Exporter[]> {
-  const parts = disks.flatMap((disk) => disk.nbdParts.map((part) => ({ disk, part })));
+  const names = exportNames(disks.map(({ plan }) => plan));
+  const parts = disks.flatMap((disk) => disk.nbdParts.map((part) => ({ disk, part, name: names.get(part.exit)! })));
   const groups = Map.groupBy(parts, ({ part }) => JSON.stringify(part.exit.address));
   const servers: Exporter[] = [];
   for (const group of groups.values()) {
-    const named = group.map(({ disk, part }, i) => {
-      const name = part.exit.exportName ?? disk.devices[0]?.name ?? (group.length === 1 ? "" : `disk${i}`);
-      return { disk, part, name };
-    });
-    const exports = Object.fromEntries(named.map(({ part, name }) => [name, part.backend]));
+    const exports = Object.fromEntries(group.map(({ part, name }) => [name, part.backend]));
     const server = await serveNbd(exports, { address: group[0]!.part.exit.address, signal, ...logOptionsOf() });
     const uris = server.exportNames.map((exportName) =>
       formatNbdUri({ address: server.address, exportName, tls: false })
     );
-    servers.push({ server, uris, parts: named });
+    servers.push({ server, uris, parts: group });
   }
   return servers;
 }

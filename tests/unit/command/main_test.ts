@@ -5,7 +5,7 @@ import { helpOf } from "../../../src/command/command.ts";
 import { COMMANDS } from "../../../src/command/commands.ts";
 import { readConfig } from "../../../src/command/config.ts";
 import { readItems } from "../../../src/command/command.ts";
-import { DISK_OPTIONS, readDisks } from "../../../src/command/disk_plan.ts";
+import { DISK_OPTIONS, exportNames, readDisks } from "../../../src/command/disk_plan.ts";
 import { isLight, LIGHT_COMMANDS, overview } from "../../../src/command/command_line.ts";
 import { readCommandLine } from "../../../src/command/main.ts";
 import { SERVE } from "../../../src/command/serve.ts";
@@ -50,6 +50,7 @@ const WRONG: readonly [words: string, said: string][] = [
   ["serve memory:1MiB --with delay=raed=5ms", "did you mean read?"],
   ["serve memory:1MiB --with delay=read=soon", '"soon"'],
   ["serve memory:1MiB --nbd host:0x", "NBD"],
+  ["serve null:1MiB --nbd nbd://h/x null:512 --nbd nbd://h/x", 'the export "x" is there twice at h:10809'],
   ["info", "the NAME of a disk is missing"],
   ["destroy", "the NAME of a disk is missing"],
   ["list a", "there is one word too many: a"],
@@ -87,7 +88,7 @@ const plansOf = (words: string) => readDisks(readItems(splitWords(words), DISK_O
 
 Deno.test("options belong to the SPEC before them; those before the first SPEC to the first", () => {
   const plans = plansOf(
-    "--timeout 5 memory:1MiB --name a --name b null:1MiB --read-only --nbd nbd://localhost/x --depth=4",
+    "--timeout 5 memory:1MiB --name a --name b null:1MiB --read-only --nbd nbd://localhost/x --name c --depth=4",
   );
   const seen = plans.map(({ source, exits, timeoutMs, readOnly, depth }) => [
     source.text,
@@ -98,7 +99,7 @@ Deno.test("options belong to the SPEC before them; those before the first SPEC t
   ]);
   assertEquals(seen, [
     ["memory:1MiB", ["a", "b"], 5_000, false, undefined],
-    ["null:1MiB", ["nbd x"], 30_000, true, 4],
+    ["null:1MiB", ["nbd x", "c"], 30_000, true, 4],
   ]);
   assertEquals(plansOf("null:512")[0]!.exits, [{ kind: "device", name: undefined }]);
 });
@@ -116,6 +117,43 @@ Deno.test("--transport nbd gives names to the kernel's NBD client, and takes not
     ] as const
   ) {
     assertThrows(() => plansOf(words), UsageError, wrong);
+  }
+});
+
+Deno.test("a disk that only NBD clients have takes no option that needs one in /dev", () => {
+  for (
+    const option of ["--on-death hold", "--on-death fail", "--take-over", "--timeout 5", "--queues 2", "--depth 4"]
+  ) {
+    const wrong = `${option.replace(/ \d$/, "")} needs a disk in /dev`;
+    assertThrows(() => plansOf(`a.img ${option} --nbd unix:/x`), UsageError, wrong);
+    plansOf(`a.img ${option} --nbd unix:/x --name a`);
+  }
+  plansOf("a.img --on-death remove --nbd unix:/x");
+  // New code has to be there within half of it.
+  assertEquals(plansOf("./a.ts --watch --timeout 5 --nbd unix:/x")[0]!.timeoutMs, 5_000);
+});
+
+Deno.test("exports of one address have names of their own: the typed one, the disk's, or diskN", () => {
+  const namesOf = (words: string) => {
+    const plans = plansOf(words);
+    const names = exportNames(plans);
+    return plans.flatMap(({ exits }) => exits).flatMap((exit) => exit.kind === "nbd" ? [names.get(exit)] : []);
+  };
+  assertEquals(namesOf("null:512 --nbd unix:/x"), [""]);
+  assertEquals(namesOf("null:512 --nbd unix:/x null:512 --nbd unix:/y"), ["", ""]);
+  assertEquals(namesOf("null:512 --nbd h null:512 --nbd h"), ["disk0", "disk1"]);
+  assertEquals(namesOf("null:512 --nbd h null:512 --nbd nbd://h/disk0"), ["disk1", "disk0"]);
+  assertEquals(namesOf("null:512 --nbd nbd://h/disk1 null:512 --nbd h null:512 --nbd h"), ["disk1", "disk2", "disk3"]);
+  assertEquals(namesOf("null:512 --name a --name b --nbd h null:512 --nbd nbd://h/b"), ["a", "b"]);
+  assertEquals(namesOf("null:512 --nbd nbd://h/a null:512 --nbd nbd://h:1/a"), ["a", "a"]);
+  for (
+    const words of [
+      "null:512 --nbd nbd://h/a null:512 --nbd nbd://h/a",
+      "null:512 --nbd nbd://h/a --nbd nbd://h:10809/a",
+      "null:512 --name a --nbd unix:/x null:512 --nbd nbd+unix:///a?socket=/x",
+    ]
+  ) {
+    assertThrows(() => plansOf(words), UsageError, 'the export "a" is there twice at');
   }
 });
 
@@ -141,6 +179,9 @@ Deno.test("a name that is in a file and on the command line is refused before an
   Deno.writeTextFileSync(file, "null:1MiB --name a");
   const serve = readCommandLine(["serve", "null:1MiB", "--name", "a", "--config", file]);
   await assertRejects(serve, UsageError, "--name a is there twice");
+  Deno.writeTextFileSync(file, "null:1MiB --nbd nbd+unix:///x?socket=/nowhere/s");
+  const other = readCommandLine(["serve", "null:1MiB", "--nbd", "nbd+unix:///x?socket=/nowhere/s", "--config", file]);
+  await assertRejects(other, UsageError, 'the export "x" is there twice at unix:/nowhere/s');
   Deno.removeSync(file);
 });
 
@@ -154,6 +195,7 @@ Deno.test("a disk of a file is kept by default if its content outlives the progr
   assertEquals(policyOf("/a.img --name a --on-death fail"), "fail");
   assertEquals(policyOf("/a.img --name a --on-death remove"), "remove");
   assertEquals(policyOf("/a.img --name a --transport nbd"), "remove");
+  assertEquals(policyOf("/a.img --nbd unix:/x"), "remove");
   assertEquals(policyOf("memory:1MiB --name a"), "remove");
   assertEquals(plansOf("/a.img --name a")[0]!.onDeath, "remove");
   Deno.removeSync(file);
