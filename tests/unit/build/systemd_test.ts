@@ -68,13 +68,45 @@ Deno.test("a disk waits for the file systems and block devices that its file nam
       "dblock@block.service.d": [
         "Wants=dev-disk-by\\x2did-x\\x2d1.device",
         "After=dev-disk-by\\x2did-x\\x2d1.device",
-        'RequiresMountsFor="/tmp/two"',
+        'RequiresMountsFor="/tmp/two words"',
         "Before=blockdev@dev-block.target",
       ],
       "dblock@memory.disk.service.d": ["Before=blockdev@dev-memory.target"],
       "dblock@volatile.service.d": ["Before=blockdev@dev-volatile.target"],
     },
   );
+});
+
+Deno.test("the generator reads quotes, backslashes and %XX as the program does, and writes what systemd reads as that path", async () => {
+  const wants = (...paths: string[]) => paths.map((path) => `RequiresMountsFor="${path}"`);
+  const label = String.raw`dev-disk-by\x2dlabel-big\x20disk\x5cx20.device`;
+  const cases: readonly [config: string, lines: readonly string[]][] = [
+    ['"/mnt/big disk/data.img?size=100GiB"', wants("/mnt/big disk/data.img")],
+    ["/mnt/big%20disk/data.img?size=1GiB", wants("/mnt/big disk/data.img")],
+    ["/mnt/big\\ disk/data.img", wants("/mnt/big disk/data.img")],
+    ["/mnt/big' 'disk/a#b # /c", wants("/mnt/big disk/a#b")],
+    ["file:/mnt/a\\\n/b?x\\\n=/c", wants("/mnt/a/b", "/c")],
+    [String.raw`'/mnt/"q\'`, wants(String.raw`/mnt/\"q\\`)],
+    [String.raw`"/mnt/\"q\\\n"`, wants(String.raw`/mnt/\"q\\\\n`)],
+    ["/mnt/100%/a", wants("/mnt/100%%/a")],
+    ["/mnt/a%2520", wants("/mnt/a%%20")],
+    ["/mnt/%C3%A4/%3F", wants("/mnt/ä/?")],
+    ["/mnt/%FF%20", wants("/mnt/%%FF%%20")],
+    ["/mnt/a,b/[1]/c.img?raw", wants("/mnt/a,b/[1]/c.img")],
+    ["stripe:[/mnt/a%2Cb?raw],/c%20d", wants("/mnt/a,b", "/c d")],
+    [
+      "memory:1MiB --with=log=file=/a%20b --with stats=file=/c%20d --nbd unix:/e%20f",
+      wants("/a%%20b", "/c%%20d", "/e%%20f"),
+    ],
+    ["null:1MiB --read-only /a%20b", wants("/a b")],
+    [String.raw`'/dev/disk/by-label/big disk\x20'`, [`Wants=${label}`, `After=${label}`]],
+    ["/mnt/%0a/a", []],
+    ['"/mnt/open', []],
+  ];
+  const written = await generated(Object.fromEntries(cases.map(([config], i) => [`a${i}`, config])));
+  for (const [i, [config, lines]] of cases.entries()) {
+    assertEquals(written[`dblock@a${i}.service.d`], [...lines, `Before=blockdev@dev-a${i}.target`], config);
+  }
 });
 
 Deno.test("copies of editors and packages, and names that no disk can have, are left out; no file is no unit", async () => {
