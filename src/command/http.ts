@@ -25,8 +25,8 @@ export const TOKEN_OPTION: Option = {
   name: "token",
   value: "FILE",
   text:
-    "a file with the secret that others have to show (Authorization: Bearer SECRET); an address that other machines " +
-    "can reach takes one",
+    "a file, readable by its owner alone (chmod 600), with the secret that others have to show (Authorization: Bearer " +
+    "SECRET); an address that other machines can reach takes one",
 };
 
 /**
@@ -163,16 +163,25 @@ function withUmask<T>(mask: number, work: () => T): T {
   }
 }
 
+/** Whoever reads the secret may destroy disks, and whoever writes it as well. */
+const OTHERS_MODE = 0o077;
+
 function readToken(path: string): string {
   const attempted = `Cannot use the token in ${path}`;
   let token: string;
+  let mode: number;
   try {
+    mode = (Deno.statSync(path).mode ?? 0) & 0o777;
     token = Deno.readTextFileSync(path).trim();
   } catch (error) {
     throw new DblockError(errnoOf(error) ?? "EIO", attempted, describe(error), { cause: error });
   }
+  if ((mode & OTHERS_MODE) !== 0) {
+    const wrong = `others may read or write it: its mode is ${mode.toString(8).padStart(4, "0")}`;
+    throw new DblockError("EACCES", attempted, wrong, { hint: `chmod 600 ${path}` });
+  }
   if (/^[\x21-\x7e]+$/.test(token) && token.length >= TOKEN_BYTES_MIN && token.length <= TOKEN_BYTES_MAX) return token;
-  const hint = `openssl rand -hex 24 >${path}`;
+  const hint = `make one: (umask 077; openssl rand -hex 24 >${path})`;
   throw new DblockError("EINVAL", attempted, "it is one line of 16 characters or more, without spaces", { hint });
 }
 

@@ -111,7 +111,7 @@ Deno.test("a prometheus scrapes it and loads the alert rules", async () => {
   const load = await fio(one.nbd, "--rw=randread", "--bs=4k", "--number_ios=500");
   // Prometheus asks by TCP: the machine's endpoint has the disk as well.
   const words = ["run", "-A", "--no-check", program, "metrics", "127.0.0.1:0", "--token", `${dir}/token`];
-  await Deno.writeTextFile(`${dir}/token`, "a secret of the test\n".replaceAll(" ", "-"));
+  await Deno.writeTextFile(`${dir}/token`, "a secret of the test\n".replaceAll(" ", "-"), { mode: 0o600 });
   const endpoint = new Deno.Command(deno, { args: words, stdout: "piped", stderr: "inherit" }).spawn();
   const reader = endpoint.stdout.pipeThrough(new TextDecoderStream()).getReader();
   let said = "";

@@ -344,7 +344,7 @@ Deno.test({
   ignore,
   async fn() {
     const token = `${dir}/token`;
-    await Deno.writeTextFile(token, "0123456789abcdef\n");
+    await Deno.writeTextFile(token, "0123456789abcdef\n", { mode: 0o600 });
     await using _disk = (await served("mine")).server;
     await using top = await topWeb("--control", "--token", token);
     await using browser = await Browser.start(chromium!);
@@ -411,7 +411,7 @@ Deno.test({
       own: [],
     };
     const tokenPath = `${dir}/token-of-buttons`;
-    await Deno.writeTextFile(tokenPath, "0123456789abcdef\n");
+    await Deno.writeTextFile(tokenPath, "0123456789abcdef\n", { mode: 0o600 });
     const address = { transport: "tcp", hostname: "127.0.0.1", port: 0 } as const;
     await using server = await serveWeb(
       { address, tokenPath, control: true },

@@ -91,8 +91,18 @@ Deno.test("who asks at an address with a token shows it: in a header, or once in
   const plan = { address: parseHttpAddress("127.0.0.1:0"), tokenPath };
   const answer = () => new Response("here");
   await Deno.writeTextFile(tokenPath, "short\n");
-  await assertRejects(() => serveHttp(plan, answer), DblockError, "16 characters");
+  await assertRejects(
+    () => serveHttp(plan, answer),
+    DblockError,
+    `16 characters or more, without spaces (make one: (umask 077; openssl rand -hex 24 >${tokenPath}))`,
+  );
   await Deno.writeTextFile(tokenPath, "0123456789abcdef\n");
+  for (const mode of [0o644, 0o640, 0o602]) {
+    await Deno.chmod(tokenPath, mode);
+    const wrong = `others may read or write it: its mode is 0${mode.toString(8)} (chmod 600 ${tokenPath})`;
+    await assertRejects(() => serveHttp(plan, answer), DblockError, wrong);
+  }
+  await Deno.chmod(tokenPath, 0o600);
   {
     await using server = await serveHttp(plan, answer);
     const ask = async (path: string, headers: HeadersInit = {}) => {

@@ -12,7 +12,7 @@ import { Meter } from "../../../src/disk/meter.ts";
 
 const SECRET = "0123456789abcdef";
 const tokenPath = await Deno.makeTempFile();
-await Deno.writeTextFile(tokenPath, `${SECRET}\n`);
+await Deno.writeTextFile(tokenPath, `${SECRET}\n`, { mode: 0o600 });
 Deno.test.afterAll(() => Deno.remove(tokenPath));
 
 /** The page of a machine without disks. */
