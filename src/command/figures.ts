@@ -94,12 +94,20 @@ export function newMeter(): Meter {
 /** A backend whose figures cannot be had has none: it is a disk all the same. */
 function ownOf(backend: Backend): readonly Figure[] {
   try {
-    return (backend.figures?.() ?? []).filter(({ name, value }) =>
-      /^[a-z][a-z0-9_]*$/.test(name) && typeof value === "number"
-    );
+    return (backend.figures?.() ?? []).filter(isFigure);
   } catch {
     return [];
   }
+}
+
+/** What the code of users says is no type: one wrong line, and Prometheus takes nothing of all disks. */
+function isFigure(figure: unknown): figure is Figure {
+  if (typeof figure !== "object" || figure === null) return false;
+  const { name, help, value, labels = {} } = figure as Partial<Record<keyof Figure, unknown>>;
+  return typeof name === "string" && /^[a-z][a-z0-9_]*$/.test(name) && typeof help === "string" &&
+    Number.isFinite(value) && typeof labels === "object" && labels !== null &&
+    // Labels that begin with two underscores are Prometheus's own.
+    Object.entries(labels).every(([key, text]) => /^(?!__)[a-zA-Z_]\w*$/.test(key) && typeof text === "string");
 }
 
 /** What these disks of this process show, with what the kernel knows of them. */

@@ -67,9 +67,9 @@ export interface Figure {
   readonly name: string;
   /** What it is, in a line. */
   readonly help: string;
-  /** As it is now. */
+  /** As it is now: a finite number. */
   readonly value: number;
-  /** Of which part it is: `{ half: "a.img" }`. @default of all of it */
+  /** Of which part it is: `{ half: "a.img" }`; names of letters, digits and "_". @default of all of it */
   readonly labels?: Readonly<Record<string, string>>;
 }
 

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 /** What `dblock metrics` prints, where it listens, and who may ask. */
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { NullBackend } from "../../../src/backends/null.ts";
 import { UsageError } from "../../../src/command/cli.ts";
 import { Exposition } from "../../../src/command/exposition.ts";
+import { Measured } from "../../../src/command/figures.ts";
 import { formatHttpAddress, parseHttpAddress, planHttp, serveHttp } from "../../../src/command/http.ts";
 import { readCommandLine } from "../../../src/command/main.ts";
 import { exposition } from "../../../src/command/metrics.ts";
+import type { Figure } from "../../../src/disk/backend.ts";
 import { DblockError } from "../../../src/disk/errors.ts";
 import { Meter } from "../../../src/disk/meter.ts";
 
@@ -51,6 +54,35 @@ Deno.test("a disk's histogram counts up to its count, and two backends' figures 
   assertMatch(text, /^dblock_reads_completed_total\{disk="d",transport="nbd"\} 4$/m);
   assertMatch(text, /^dblock_backend_cache_bytes\{disk="d",transport="nbd"\} 1$/m);
   assertMatch(text, /^dblock_backend_cache_bytes\{disk="d",transport="nbd",part="2"\} 2$/m);
+});
+
+Deno.test("a figure of a module that Prometheus could not read is left out, and the others stay", () => {
+  const good = { name: "good", help: "That.", value: -1.5e-9, labels: { half: 'a "b"' } };
+  const bad: unknown[] = [
+    null,
+    { ...good, name: "Bad-name" },
+    { ...good, value: NaN },
+    { ...good, value: Infinity },
+    { ...good, value: 1n },
+    { ...good, help: undefined },
+    { ...good, labels: { shard: 3 } },
+    { ...good, labels: { "a-b": "c" } },
+    { ...good, labels: { __name__: "c" } },
+    { ...good, labels: "abc" },
+    { ...good, labels: null },
+  ];
+  const figures = () => [...bad, good, { ...good, name: "plain", labels: undefined }] as Figure[];
+  const backend = Object.assign(new NullBackend({ sizeBytes: 512 }), { figures });
+  const measured = new Measured({ disk: "d", transport: "nbd", spec: "./disk.ts" }, () => backend, undefined);
+  // As a server tells it to who asks.
+  const text = exposition([JSON.parse(JSON.stringify(measured.figures()))]);
+  const own = text.split("\n").filter((line) => line.startsWith("dblock_backend_"));
+  assertEquals(own, [
+    'dblock_backend_good{disk="d",transport="nbd",half="a \\"b\\""} -1.5e-9',
+    'dblock_backend_plain{disk="d",transport="nbd"} -1.5e-9',
+  ]);
+  const sample = /^[a-z_]+(\{([a-z_]+="([^"\\]|\\.)*",?)*\})? -?\d+(\.\d+)?(e-?\d+)?$/;
+  assertEquals(text.trimEnd().split("\n").filter((line) => !line.startsWith("# ") && !sample.test(line)), []);
 });
 
 Deno.test("addresses: a port is loopback's; what others can reach takes a token; nonsense is a mistake", () => {
