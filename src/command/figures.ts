@@ -10,7 +10,7 @@ import { Meter, type MeterReport } from "../disk/meter.ts";
 import { type DeviceInfo, list } from "../module/info.ts";
 import { monotonicMs } from "../system/clock.ts";
 import { kernelDevicePath } from "../system/kernel_nbd.ts";
-import { ask, readStarted, serverName, serverPids } from "./run_folder.ts";
+import { ANSWER_MS, ask, readStarted, serverName, serverPids } from "./run_folder.ts";
 import { byName } from "./page/order.ts";
 
 /** How a disk gets to those who use it. */
@@ -117,9 +117,6 @@ export async function figuresOf(served: readonly ServedFigures[]): Promise<DiskF
   return merge(infos, served);
 }
 
-/** A server that is stopped, or busy for so long, is left out: whoever asks for figures asks again. */
-const ANSWER_MS = 2_000;
-
 /** How to ask servers. */
 export interface AskOptions {
   /** For how long they count from now on, in ms. @default as long as their disks are there */
@@ -144,7 +141,7 @@ export async function figuresOfMachine(options: AskOptions = {}): Promise<DiskFi
         const answer = await ask(serverName(pid), question, `Cannot ask process ${pid}`, limitMs) as ServedFigures[];
         return answer.map((one) => ({ ...one, pid }));
       } catch {
-        return []; // it has just ended, or is stuck
+        return []; // it has just ended, or is stuck: whoever asks for figures asks again
       }
     }),
   );

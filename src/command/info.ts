@@ -6,7 +6,7 @@ import { UsageError } from "./cli.ts";
 import { type Command, JSON_OPTION, readTyped } from "./command.ts";
 import { describeKernelDisk, kernelDisks } from "./kernel_disk.ts";
 import { formatDevice, jsonOf } from "./listing.ts";
-import { ask, type Description, readStarted } from "./run_folder.ts";
+import { ANSWER_MS, ask, type Description, readStarted } from "./run_folder.ts";
 import { checkName } from "./words.ts";
 import { byName } from "./page/order.ts";
 
@@ -44,17 +44,17 @@ async function infoOf(name: string): Promise<DeviceInfo> {
   }
 }
 
-/** What its server says. */
-async function ownLines({ name, server }: DeviceInfo): Promise<string[]> {
+/** What its server says; nothing if it is stopped, or stuck. */
+export async function ownLines({ name, server }: Pick<DeviceInfo, "name" | "server">): Promise<string[]> {
   if (server === undefined) {
     return readStarted(name) === undefined ? [] : [`  to go on with it: dblock recover ${name}`];
   }
   try {
-    const { spec, filters, lines } = await ask(name, { ask: "describe" }, "") as Description;
+    const { spec, filters, lines } = await ask(name, { ask: "describe" }, "", ANSWER_MS) as Description;
     const front = filters.length === 0 ? "" : `; in front of it: ${filters.join(", ")}`;
     return [`  content: ${spec}${front}`, ...lines.map((line) => `  ${line}`)];
   } catch {
-    return []; // another program serves it
+    return []; // another program serves it, or it does not answer
   }
 }
 

@@ -46,6 +46,8 @@ type Answer = { readonly answer: unknown } | { readonly errno: number; readonly 
 /** 500 disks, each with all that can be counted. */
 const ANSWER_BYTES_MAX = 16 * 2 ** 20;
 const SERVERS = "servers";
+/** Whoever only wants to know waits so long for a server, which may be stopped or stuck. A guess. */
+export const ANSWER_MS = 2_000;
 
 /** Keeps how a disk was started, until disposed; for good if the disk `isLeft` to the next server then. */
 export function keepStarted(started: Started, isLeft: () => boolean = () => false): Disposable {
