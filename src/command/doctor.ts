@@ -3,8 +3,9 @@
 import { DBLOCK_ABI_VERSION, DBLOCK_CONTROL_PATH } from "../module/abi.ts";
 
 import { DblockError, describe } from "../disk/errors.ts";
-import { list, moduleVersion } from "../module/info.ts";
+import { type DeviceInfo, list, moduleVersion } from "../module/info.ts";
 import { type Command, readTyped } from "./command.ts";
+import { type KernelDisk, kernelDisks } from "./kernel_disk.ts";
 import { exists } from "./path.ts";
 import { readStarted, RUN_FOLDER, startedNames } from "./run_folder.ts";
 
@@ -131,26 +132,45 @@ function examineRules(root: string): Finding[] {
   return [{ what: "udev rules: 60-dblock.rules is not installed, so disks have no links in /dev/disk/", mend }];
 }
 
-/** Disks without a server, and words without a disk. */
 async function examineLeftovers(): Promise<Finding[]> {
-  const findings: Finding[] = [];
-  const names = new Set<string>();
+  let devices: DeviceInfo[] | undefined;
   try {
-    for (const { name, path, state, onDeath } of await list()) {
-      names.add(name);
-      if (state !== "held" && state !== "failed") continue;
-      const how = readStarted(name) === undefined ? `dblock serve SPEC --name ${name}` : `dblock recover ${name}`;
-      const mend = `${how}, or: dblock destroy ${name}`;
-      findings.push({
-        what: `disk: ${path} has lost its server, and its I/O ${onDeath === "hold" ? "waits" : "fails"}`,
-        mend,
-      });
-    }
+    devices = await list();
   } catch {
-    return []; // what is wrong with the module has been said
+    // What is wrong with the module has been said.
   }
-  for (const name of startedNames()) {
-    if (names.has(name)) continue;
+  return leftovers(devices, kernelDisks(), startedNames());
+}
+
+/**
+ * Disks without a server, and words without a disk.
+ *
+ * @param devices undefined: the module does not say
+ * @param started the names of which /run/dblock/ has something
+ */
+export function leftovers(
+  devices: readonly Pick<DeviceInfo, "name" | "path" | "state" | "onDeath">[] | undefined,
+  others: readonly KernelDisk[],
+  started: readonly string[],
+): Finding[] {
+  const findings: Finding[] = [];
+  for (const { name, path, state, onDeath } of devices ?? []) {
+    if (state !== "held" && state !== "failed") continue;
+    const how = readStarted(name) === undefined ? `dblock serve SPEC --name ${name}` : `dblock recover ${name}`;
+    const mend = `${how}, or: dblock destroy ${name}`;
+    findings.push({
+      what: `disk: ${path} has lost its server, and its I/O ${onDeath === "hold" ? "waits" : "fails"}`,
+      mend,
+    });
+  }
+  for (const { name, path, state } of others) {
+    if (state === "live") continue;
+    const what = `disk: ${path} (${name}) has lost its server, and its I/O fails`;
+    findings.push({ what, mend: `sudo dblock destroy ${name}` });
+  }
+  if (devices === undefined) return findings; // a name without a disk may be a device's
+  const names = new Set([...devices, ...others].map(({ name }) => name));
+  for (const name of started.filter((name) => !names.has(name))) {
     const path = `${RUN_FOLDER}/${name}`;
     findings.push({
       what: `left over: ${path}.*, of a server that was killed`,

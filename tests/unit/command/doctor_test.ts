@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { examine, formatFinding } from "../../../src/command/doctor.ts";
+import { examine, formatFinding, leftovers } from "../../../src/command/doctor.ts";
 
 /** What is found on a machine with these files. */
 async function foundOn(files: Readonly<Record<string, string>>): Promise<string> {
@@ -55,4 +55,21 @@ Deno.test("dblock doctor looks for the udev rules where there is a udev", async 
   );
   assertStringIncludes(await foundOn({ "/run/udev/data": "" }), "WRONG  udev rules");
   assertStringIncludes(await foundOn({}), "ok     udev rules: none, and no udev");
+});
+
+Deno.test("dblock doctor knows a disk of the kernel's NBD client from what a killed server left", () => {
+  const live = { name: "a", path: "/dev/nbd0", transport: "nbd", state: "live", sizeBytes: 512 } as const;
+  const kernelDisk = { ...live, server: { pid: 1 }, spec: "null:512" };
+  const device = { name: "m", path: "/dev/m", state: "live", onDeath: "remove" } as const;
+  const said = (...args: Parameters<typeof leftovers>) => leftovers(...args).map(formatFinding);
+  assertEquals(said([device], [kernelDisk], ["a", "m"]), ["ok     disks: 2, none of them without a server"]);
+  assertEquals(said([device], [kernelDisk], ["a", "gone", "m"]), [
+    "WRONG  left over: /run/dblock/gone.*, of a server that was killed\n" +
+    "       sudo rm -f /run/dblock/gone.json /run/dblock/gone.sock",
+  ]);
+  const dead = ["WRONG  disk: /dev/nbd0 (a) has lost its server, and its I/O fails\n       sudo dblock destroy a"];
+  assertEquals(said([], [{ ...kernelDisk, state: "failed", server: undefined }], ["a"]), dead);
+  // Whose records the others are, only the module could say.
+  assertEquals(said(undefined, [{ ...kernelDisk, state: "failed", server: undefined }], ["a", "gone"]), dead);
+  assertEquals(said(undefined, [kernelDisk], ["a", "gone"]), []);
 });
