@@ -1,4 +1,5 @@
 // ./dblock-ramdisk creates a 4 GiB disk, serves it, and ends with status 0 when it is destroyed by -d or by a signal.
+// time limit: 180 s
 import { assertEquals, assertMatch } from "@std/assert";
 import { exists, sh, waitFor } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";

@@ -98,13 +98,13 @@ interface Share {
   readonly files: readonly PlannedFile[];
 }
 
-/** So many shares a VM, if there are enough files: the last one to end leaves the other VMs little to wait for. */
-const sharesPerVm = 3;
+/** A share of fewer files is not worth the start and the end of a VM of its own. */
 const filesPerShare = 4;
 
 /**
- * Deals out the files. Those that want a machine of another kind come last, in shares of their own; of the others, those
- * that may take long come first and meet in no share.
+ * Deals out the files, one share for each VM: another VM's start and end take as long as several files. Files that want a
+ * machine of another kind come last, in shares of their own, and the VM that is free first takes the next of them. Files that
+ * may take long come first in their share, and are spread over the shares.
  */
 function shares(options: DeviceOptions): Share[] {
   const { files, vms = 1 } = options;
@@ -112,7 +112,7 @@ function shares(options: DeviceOptions): Share[] {
   const groups = Map.groupBy(files, (path) => JSON.stringify(machineOf(path)));
   return [...groups].sort(([a], [b]) => a.length - b.length).flatMap(([key, paths]) => {
     const planned = paths.map((path) => planFile(path, factor));
-    const count = vms === 1 ? 1 : Math.min(vms * sharesPerVm, Math.ceil(planned.length / filesPerShare));
+    const count = vms === 1 ? 1 : Math.min(vms, Math.ceil(planned.length / filesPerShare));
     if (count > 1) planned.sort((a, b) => b.limitMs - a.limitMs);
     return Array.from({ length: count }, (_, i) => ({
       machine: JSON.parse(key) as Machine,
