@@ -112,17 +112,26 @@ export async function sh(command: string, options: ShellOptions = {}): Promise<S
   return result;
 }
 
-/** Waits until a condition holds; throws, naming it, when that takes too long. Returns the milliseconds it took. */
+/**
+ * Waits until a condition holds; throws, naming it, when that takes too long. Returns the milliseconds it took.
+ *
+ * It looks every 20 ms, or less often where a look is costly, such as a command: no more than a third of the time goes to that,
+ * as what is waited for needs the processor, too.
+ */
 export async function waitFor(
   what: string,
   condition: () => boolean | Promise<boolean>,
   timeoutMs = 10_000,
 ): Promise<number> {
   const started = performance.now();
+  let lookedAt = started;
   while (!await condition()) {
-    const waitedMs = performance.now() - started;
-    if (isOver(timeoutMs, waitedMs)) throw new Error(`Waited ${describe(timeoutMs, waitedMs)} in vain: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    const now = performance.now();
+    if (isOver(timeoutMs, now - started)) {
+      throw new Error(`Waited ${describe(timeoutMs, now - started)} in vain: ${what}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, Math.max(20, 2 * (now - lookedAt))));
+    lookedAt = performance.now();
   }
   return performance.now() - started;
 }
