@@ -4,14 +4,17 @@
 import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/module/abi.ts";
 import { ControlGroup } from "./cgroup.ts";
-import { figure, hasModule, requires, sh, slowness } from "./harness.ts";
+import { figure, hasModule, kernelSlowness, requires, sh } from "./harness.ts";
 import { infoOf, MIB } from "./server.ts";
 import { ServerProcess } from "./server_process.ts";
 import { PAGE_BYTES } from "./syscall.ts";
 
 const [storeMib, limitMib] = [192, 96];
 const ignore = !requires("a block device in memory to swap to (zram or brd)", hasModule("zram") || hasModule("brd")) ||
-  !requires("pages of 4 KiB and a kernel that takes no memory for its checks", PAGE_BYTES === 4096 && slowness === 1);
+  !requires(
+    "pages of 4 KiB and a kernel that takes no memory for its checks",
+    PAGE_BYTES === 4096 && kernelSlowness === 1,
+  );
 
 async function swapDevice(): Promise<string> {
   if (hasModule("zram")) {
