@@ -7,6 +7,11 @@ import { ioFlushers } from "./threads.ts";
 
 const mib = 2 ** 20;
 
+async function lockedMib(pid: number): Promise<number> {
+  const status = await Deno.readTextFile(`/proc/${pid}/status`);
+  return Number(/^VmLck:\s+(\d+) kB$/m.exec(status)![1]) / 1024;
+}
+
 async function rssBytes(pid: number): Promise<number> {
   const status = await Deno.readTextFile(`/proc/${pid}/status`);
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)![1]) * 1024;
@@ -57,15 +62,16 @@ Deno.test("every thread of dblock-ramdisk is an I/O flusher", async () => {
 
 Deno.test("what dblock-ramdisk has used of its own code stays in memory, and its data is not locked", async () => {
   await using disk = await Ramdisk.start({ name: "code", args: ["--size", "64M"] });
+  const lockedBefore = await lockedMib(disk.pid);
   await sh(`dd if=/dev/zero of=${disk.path} bs=1M count=64 oflag=direct status=none`);
-  const status = await Deno.readTextFile(`/proc/${disk.pid}/status`);
-  const lockedMib = Number(/^VmLck:\s+(\d+) kB$/m.exec(status)![1]) / 1024;
+  const locked = await lockedMib(disk.pid);
   const maps = await Deno.readTextFile(`/proc/${disk.pid}/smaps`);
   const code = [...maps.matchAll(/^[0-9a-f]+-[0-9a-f]+ r-xp .* \/(?:.*\n)+?VmFlags: (.*)$/gm)].map((match) =>
     match[1]!
   );
   assert(code.length > 0 && code.every((flags) => flags.includes(" lo")), code.join("\n"));
-  assert(lockedMib > 10, `${lockedMib} MiB are locked`);
+  assert(locked > 10, `${locked} MiB are locked`);
+  assert(locked - lockedBefore < 32, `${locked - lockedBefore} MiB more are locked, of 64 MiB of data`);
   await sh(`blkdiscard --force ${disk.path}`);
   assert(await rssBytes(disk.pid) < 400 * mib);
 });
