@@ -44,6 +44,7 @@ const X86_64 = {
   epoll_create1: 291,
   dup3: 292,
   finit_module: 313,
+  bpf: 321,
   userfaultfd: 323,
 } as const;
 
@@ -96,6 +97,7 @@ const MACHINES: Readonly<Record<typeof Deno.build.arch, Machine>> = {
       mprotect: 226,
       madvise: 233,
       finit_module: 273,
+      bpf: 280,
       userfaultfd: 282,
     },
     directFlag: 0o200000,
