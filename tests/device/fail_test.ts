@@ -4,7 +4,7 @@ import { assertEquals } from "@std/assert";
 import * as abi from "../../src/module/abi.ts";
 import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
-import { assertWithin, exists, sh } from "./harness.ts";
+import { assertWithin, exists, sh, waitFor } from "./harness.ts";
 import { Queue, startDevice } from "./server.ts";
 import { ServerProcess } from "./server_process.ts";
 
@@ -17,7 +17,7 @@ Deno.test("with every slot in the server's hands its death is EIO for all, at on
   await server.holdAll();
   // More than there are slots: some are handed out, some wait.
   const reads = Array.from({ length: 8 }, (_, block) => read(server.path, block));
-  while ((await server.tell()).held < 4) await sh("sleep 0.05");
+  await waitFor("four are held", async () => (await server.tell()).held === 4);
   const started = performance.now();
   await server.kill();
   assertEquals((await Promise.all(reads)).map(({ status }) => status), Array(8).fill(1));

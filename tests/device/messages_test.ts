@@ -5,7 +5,7 @@ import * as abi from "../../src/module/abi.ts";
 import { decode, encode, type Struct } from "../../src/system/struct.ts";
 import { TestDisk } from "./disk.ts";
 import { fio } from "./fio.ts";
-import { kernelLinesSince, markKernelLog, sh } from "./harness.ts";
+import { kernelLinesSince, markKernelLog, sh, waitFor } from "./harness.ts";
 import { silentBytes } from "./residue.ts";
 import { Control, createDevice, destroyDevice, done, params } from "./server.ts";
 import { ioctl, Memory } from "./syscall.ts";
@@ -79,7 +79,7 @@ Deno.test("a ring has nothing in it but what was handed out", async () => {
   const { ring } = queue;
   ring.bytes.fill(marker, abi.dblock_ring_header.size);
   const reading = sh(`dd if=${disk.path} of=/dev/null bs=4k count=1 iflag=direct status=none`);
-  await sh("sleep 0.5");
+  await waitFor("the read waits", () => disk.info().waiting_count === 1);
   const { requests } = queue.exchange();
   assertEquals(requests.length, 1);
   const at = abi.dblock_ring_header.size;

@@ -5,7 +5,16 @@ import * as abi from "../../src/module/abi.ts";
 import { ERRNO } from "../../src/disk/errors.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, sh, slowed, waitFor } from "./harness.ts";
-import { createDevice, destroyDevice, done, params, Queue, signalThread, threadsInDblock } from "./server.ts";
+import {
+  createDevice,
+  destroyDevice,
+  done,
+  params,
+  Queue,
+  signalThread,
+  threadsInDblock,
+  threadsInPoll,
+} from "./server.ts";
 import { NR, O_RDWR, syscall } from "./syscall.ts";
 
 const { EAGAIN, EBUSY, EINTR, EINVAL, ENODEV } = ERRNO;
@@ -56,7 +65,7 @@ Deno.test("who waits beside requests without a slot is woken when an answer give
   await waitFor("the third read waits", () => disk.info().waiting_count === 1);
   // Shorter than the timeout, which would wake it, too.
   const polling = disk.queues[0]!.poll(slowed(1_500));
-  await sh("sleep 0.2");
+  await waitFor("poll() finds nothing, and sleeps", () => threadsInPoll().length === 1);
   disk.release(disk.held.at(-1)!);
   assertEquals(await polling, POLLIN);
   disk.rule = () => "serve";

@@ -358,10 +358,22 @@ export function signalThread(tid: number, signal: number): void {
 /** The threads of a process that wait in an ioctl of the module. (wchan would name its function, but not on Linux 5.10.) */
 export function threadsInDblock(pid = Deno.pid): number[] {
   const typeOf = (request: number) => (request >>> 8) & 0xff;
+  return threadsAsleep(pid, ([number, , request]) => {
+    return number === NR.ioctl && typeOf(request!) === typeOf(abi.DBLOCK_IOC_EXCHANGE);
+  });
+}
+
+/** The threads of this process that sleep in {@linkcode Queue.poll}. */
+export function threadsInPoll(): number[] {
+  return threadsAsleep(Deno.pid, ([number]) => number === NR.ppoll);
+}
+
+/** The threads that sleep in a system call, known by its number and its arguments. */
+function threadsAsleep(pid: number, isMeant: (call: readonly number[]) => boolean): number[] {
   return [...Deno.readDirSync(`/proc/${pid}/task`)].map(({ name }) => Number(name)).filter((tid) => {
     try {
-      const [number, , request] = Deno.readTextFileSync(`/proc/${pid}/task/${tid}/syscall`).split(" ").map(Number);
-      return number === NR.ioctl && typeOf(request!) === typeOf(abi.DBLOCK_IOC_EXCHANGE);
+      // "running" for one that does not sleep.
+      return isMeant(Deno.readTextFileSync(`/proc/${pid}/task/${tid}/syscall`).split(" ").map(Number));
     } catch {
       return false; // it ended meanwhile
     }
