@@ -20,9 +20,11 @@ function isVoluntary(): boolean {
 
 const ignore = !requires("a kernel whose preemption can be chosen", isVoluntary());
 
-/** Looks at the clock all the time, on one processor. Prints the longest time it did not get to, in ms. */
+/** Looks at the clock all the time, on one processor. Says when it begins, and prints the longest time it did not get to, in ms. */
 const spinner = `
   use Time::HiRes qw(time);
+  $| = 1;
+  print "spins\\n";
   my ($longest, $last) = (0, time);
   $SIG{TERM} = sub { printf "%d", $longest * 1000; exit };
   while (1) { my $now = time; $longest = $now - $last if $now - $last > $longest; $last = $now }`;
@@ -31,12 +33,14 @@ const spinner = `
 async function measure(name: string, ioMib: number): Promise<{ tookMs: number; longestMs: number }> {
   const load = await loadedQueue(name, ioMib);
   assert(load.requests.length >= readers * readMib / ioMib, `${load.requests.length} requests`);
-  const spinning = new Deno.Command("taskset", { args: ["1", "perl", "-e", spinner], stdout: "piped" }).spawn();
-  await sh(`taskset -pc 0 ${Deno.pid} && sleep 1`);
+  await using spinning = new Running("the spinner", ["taskset", "1", "perl", "-e", spinner]);
+  await spinning.ready((stdout) => stdout.includes("spins"));
+  await sh(`taskset -pc 0 ${Deno.pid}`);
   const { errno, refused, tookMs } = commitAll(load, ioMib);
   await sh(`taskset -apc 0-1 ${Deno.pid}`);
-  spinning.kill("SIGTERM");
-  const longestMs = Number(new TextDecoder().decode((await spinning.output()).stdout));
+  spinning.child.kill("SIGTERM");
+  await spinning.end();
+  const longestMs = Number(spinning.stdout.replace("spins\n", ""));
   await load.reading;
   assertEquals([errno, refused, infoOf(name)!.error_count], [0, 0, 0]);
   console.log(`${load.requests.length} answers took ${tookMs} ms; the spinner waited ${longestMs} ms at most`);

@@ -6,7 +6,7 @@ import { ERRNO } from "../../src/disk/errors.ts";
 import { commitFrom, deadMemory, MortalRing, requiresDeadMemory, type RingPart } from "./dead_memory.ts";
 import { TestDisk } from "./disk.ts";
 import { assertWithin, requires, sh, slowed, waitFor } from "./harness.ts";
-import { destroyDevice, done, infoOf, threadsInDblock } from "./server.ts";
+import { destroyDevice, done, infoOf, threadsInDblock, threadsInPoll } from "./server.ts";
 import { NR, PAGE_BYTES, PROT_NONE, syscallAsync } from "./syscall.ts";
 
 const options = { ignore: !requiresDeadMemory() };
@@ -71,7 +71,7 @@ Deno.test({
     const stuck = read(disk.path, 0);
     await disk.untilHeld(1);
     const commit = commitFrom(memory, disk.queues[0]!, disk.held.shift()!);
-    await sh("sleep 0.3");
+    await waitFor("it is stuck", () => threadsInDblock().length === 1);
     assertEquals(disk.info().handed_count, 1);
     memory.revive();
     assertEquals([await commit, (await stuck).status], [0, 0]);
@@ -128,7 +128,7 @@ Deno.test({
     await waitFor("it is being delivered", () => disk.info().handed_count === 1);
     assertEquals(await queue.poll(0), 0);
     const polling = queue.poll(slowed(5_000));
-    await sh("sleep 0.5"); // poll() finds nothing, and sleeps
+    await waitFor("poll() finds nothing, and sleeps", () => threadsInPoll().length === 1);
     // The page comes, but may not be written to.
     memory.protect(PROT_NONE);
     memory.revive();
