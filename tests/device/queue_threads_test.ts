@@ -54,7 +54,7 @@ Deno.test("an answer that comes by EXCHANGE and by COMMIT at once is taken once"
       wins[status === TAKEN ? "exchange" : "commit"]++;
     }
     requests = exchanged.requests;
-    if (requests.length === 0) await sh("sleep 0.01");
+    if (requests.length === 0) await queue.poll(20);
   }
   assertEquals((await running).jobs[0]!.error, 0);
   figure({ "answers given twice at once": wins.exchange + wins.commit, "taken by EXCHANGE": wins.exchange });
