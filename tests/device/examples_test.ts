@@ -20,7 +20,7 @@ async function prepare(): Promise<void> {
     (umask 077; echo 0123456789abcdef >/tmp/etc/upper/dblock-token)
     grep -q "overlay /base/etc" /proc/mounts ||
       mount -t overlay overlay -o lowerdir=/base/etc,upperdir=/tmp/etc/upper,workdir=/tmp/etc/work /base/etc
-    cd ${FOLDER}; truncate -s 64M a.img b.img; [ -e disk.img ] || truncate -s 10G disk.img`);
+    cd ${FOLDER}; truncate -s 16M a.img b.img; [ -e disk.img ] || truncate -s 10G disk.img`);
 }
 
 const PATH = `/project:${Deno.env.get("PATH")}`;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { UsageError } from "../../../src/command/cli.ts";
 import { helpOf } from "../../../src/command/command.ts";
 import { COMMANDS } from "../../../src/command/commands.ts";
@@ -10,6 +10,7 @@ import { isLight, LIGHT_COMMANDS, overview } from "../../../src/command/command_
 import { readCommandLine } from "../../../src/command/main.ts";
 import { SERVE } from "../../../src/command/serve.ts";
 import { splitWords } from "../../../src/command/words.ts";
+import { filters } from "../../../src/filters/table.ts";
 
 for (const command of COMMANDS) {
   Deno.test(`every example of dblock ${command.name} --help can be typed`, () => {
@@ -83,6 +84,29 @@ for (const [words, said] of WRONG) {
     assertEquals(message.includes("\n"), false);
   });
 }
+
+/** What a command line that only prints has printed. */
+async function printedBy(words: string): Promise<string> {
+  const print = console.log;
+  const lines: string[] = [];
+  console.log = (...said) => void lines.push(said.join(" "));
+  try {
+    await readCommandLine(splitWords(words))();
+  } finally {
+    console.log = print;
+  }
+  return lines.join("\n");
+}
+
+Deno.test("dblock help has all subcommands, help serve and serve --help all about serving, help filters all filters", async () => {
+  const overall = await printedBy("help");
+  for (const { name, summary } of COMMANDS) assertMatch(overall, new RegExp(`\\b${name}\\b.* ${summary}`));
+  const serving = await printedBy("help serve");
+  assertStringIncludes(serving, "A SPEC says where the content is");
+  assertEquals(await printedBy("serve --help"), serving);
+  const all = await printedBy("help filters");
+  for (const { example } of Object.values(filters)) assertStringIncludes(all, `--with ${example}`);
+});
 
 const plansOf = (words: string) => readDisks(readItems(splitWords(words), DISK_OPTIONS));
 
