@@ -10,7 +10,7 @@ import { MIB } from "./server.ts";
 
 const GIB = 2 ** 30;
 
-const rounds = scaled(4);
+const rounds = scaled(2);
 
 Deno.test("fio verifies crc32c of mixed sizes from four jobs", async () => {
   await using disk = await Ramdisk.start({ name: "verify", args: ["--size", "256M"] });
@@ -34,7 +34,7 @@ Deno.test("fio verifies crc32c of mixed sizes from four jobs", async () => {
 Deno.test("fio verifies buffered writes of 4k through the page cache", async () => {
   await using disk = await TestDisk.start({ name: "buffered", size_bytes: 64 * MIB });
   const result = await fio(
-    `--name=buffered --filename=${disk.path} --ioengine=psync --rw=randwrite --bs=4k --size=16M --fsync=64 ` +
+    `--name=buffered --filename=${disk.path} --ioengine=psync --rw=randwrite --bs=4k --size=4M --fsync=64 ` +
       `--verify=crc32c --verify_fatal=1 --invalidate=1 --randseed=2`,
   );
   assertEquals([result.status, fioErrors(result)], [0, [0]], result.stderr);
