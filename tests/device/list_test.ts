@@ -1,10 +1,12 @@
-// dblock-ramdisk --list tells what an operator asks of every disk; --json tells all that `DeviceInfo` has.
+// dblock-ramdisk --list tells what an operator asks of every disk; --json tells all that `DeviceInfo` has. Two disks
+// at once do not see each other's data.
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { DeviceInfo } from "../../src/mod.ts";
 import { sh } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
+import { infoOf } from "./server.ts";
 
-Deno.test("dblock-ramdisk --list shows every disk, its use and its counts", async () => {
+Deno.test("dblock-ramdisk --list shows every disk, its use and its counts; each disk has its own data", async () => {
   assertEquals(await runRamdisk("--list"), { status: 0, stdout: "there is no disk\n", stderr: "" });
   assertEquals((await runRamdisk("--list --json")).stdout, "[]\n");
 
@@ -28,8 +30,20 @@ Deno.test("dblock-ramdisk --list shows every disk, its use and its counts", asyn
   assertEquals([first!.name, first!.state, first!.server?.pid], ["list0", "live", one.pid]);
   assertEquals(first!.requests.write.count, 10);
   assertEquals([second!.path, second!.timeoutMs], ["/dev/list1", 0]);
-  for (const name of ["list0", "list1"]) assertEquals((await runRamdisk(`-d --name ${name}`)).status, 0);
-  await Promise.all([one.end(), two.end()]);
+
+  // Each has its own content, and one goes on when the other is destroyed.
+  await sh("for i in 0 1; do head -c 8M /dev/urandom >/tmp/list$i; done");
+  const write = (i: number) => sh(`dd if=/tmp/list${i} of=/dev/list${i} bs=1M oflag=direct status=none`);
+  const compare = (i: number) => sh(`dd if=/dev/list${i} bs=1M count=8 iflag=direct status=none | cmp - /tmp/list${i}`);
+  await Promise.all([write(0), write(1)]);
+  await compare(0);
+  await compare(1);
+  assertEquals((await runRamdisk("-d --name list0")).status, 0);
+  assertEquals([(await one.end()).code, infoOf("list0")], [0, undefined]);
+  await compare(1);
+  assertEquals((await runRamdisk("-d --name list1")).status, 0);
+  await two.end();
+  await sh("rm /tmp/list0 /tmp/list1");
 });
 
 Deno.test("dblock-ramdisk --list takes root, as everything does", async () => {
