@@ -7,12 +7,12 @@ import { Ramdisk, runRamdisk } from "./ramdisk.ts";
 import { Servers } from "./recovery.ts";
 import { infoOf } from "./server.ts";
 
-/** Of the executable; acknowledged_test.ts kills a server that starts faster. */
-const kills = scaled(2);
+/** As many as show it; acknowledged_test.ts kills the executable more often. */
+const kills = scaled(1);
 const stateHeld = 3;
 const stateFailed = 4;
 
-Deno.test(`kill -9 under fio verify, ${kills} times, is no error to fio when the same command is given again`, async () => {
+Deno.test(`kill -9 under fio verify (${kills}) is no error to fio when the same command is given again`, async () => {
   await using servers = new Servers("recover0", ["--size", "64M", "--on-death", "hold"]);
   let server = await servers.start();
   const fio = servers.verifyWithFio();
@@ -91,14 +91,11 @@ Deno.test("a disk whose server died is not recovered with anything but its store
 
 Deno.test("the name of a killed server is free for the same command at once", async () => {
   const start = () => Ramdisk.start({ name: "recover4", args: ["--size", "64M"] });
-  let killed = await start();
-  for (let round = 0; round < 2; round++) {
-    killed.child.kill("SIGKILL"); // its end is not waited for
-    const next = await start();
-    assertMatch(next.stdout, /^\/dev\/recover4 is ready/);
-    await killed.end();
-    killed = next;
-  }
-  await killed[Symbol.asyncDispose]();
+  const killed = await start();
+  killed.child.kill("SIGKILL"); // its end is not waited for
+  const next = await start();
+  assertMatch(next.stdout, /^\/dev\/recover4 is ready/);
+  await killed.end();
+  await next[Symbol.asyncDispose]();
   assertEquals(infoOf("recover4"), undefined);
 });
