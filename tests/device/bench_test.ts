@@ -79,9 +79,7 @@ Deno.test("after Ctrl-C bench leaves no disk, no fio, and of files those that we
 
 Deno.test("a mistake of bench is one line, and leaves nothing behind", async () => {
   const mistakes: readonly [words: string, status: number, said: string][] = [
-    ["/tmp/none.img", 1, "to make it: /tmp/none.img?size=4GiB"],
     ["/tmp/small.img?size=1MiB", 1, "it has 1 MiB, and fio needs 8 MiB"],
-    ["null:16MiB --with checksum", 2, "needs file=FILE"],
     ["null:16MiB --read-only --jobs randwrite-4KiB-1", 1, "it is read-only or may have content (--overwrite"],
     [`null:16MiB ${QUICK} --with fault=operations=read`, 1, "Input/output error"],
   ];

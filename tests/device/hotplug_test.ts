@@ -11,7 +11,7 @@ const online = "/sys/devices/system/cpu/cpu1/online";
 const ignore = !requires("a second CPU that can go offline", exists(online));
 const stallMs = 5_000;
 /** I/O goes on for so many seconds, and again until the CPU went this often: a slow machine takes seconds to take it away. */
-const seconds = 8;
+const seconds = 5;
 const roundsMin = 5;
 
 async function setOnline(isOnline: boolean): Promise<void> {

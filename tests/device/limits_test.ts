@@ -67,7 +67,7 @@ for (const geometry of geometries) {
     // Not io_uring: before 6.2 it does not wait for a request when its I/O becomes more of them than a disk has.
     const { status, stderr } = await fio(
       `--name=limits --filename=${disk.path} --ioengine=libaio --rw=randwrite --bsrange=${block}-1M --iodepth=8 ` +
-        `--direct=1 --size=4M --verify=crc32c --verify_fatal=1`,
+        `--direct=1 --size=2M --verify=crc32c --verify_fatal=1`,
     );
     assertEquals(status, 0, stderr);
     await sh(`dd if=${disk.path} of=/dev/null bs=4M count=1 status=none`);

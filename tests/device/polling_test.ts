@@ -40,7 +40,7 @@ async function verifiesAtEachLength(disk: Ramdisk): Promise<void> {
   for (const pollUs of [0, 200, 10_000, 4_000_000_000]) {
     await Deno.writeTextFile(parameter, `${pollUs}`);
     const result = await fio(
-      `--name=one --filename=${disk.path} --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=4M --verify=crc32c`,
+      `--name=one --filename=${disk.path} --direct=1 --ioengine=psync --rw=randwrite --bs=4k --size=2M --verify=crc32c`,
     );
     assertEquals([result.status, ...fioErrors(result)], [0, 0], `poll_us=${pollUs}: ${result.stderr}`);
   }
@@ -65,7 +65,7 @@ async function idles(disk: Ramdisk): Promise<void> {
 async function findsServerAwake(disk: Ramdisk): Promise<void> {
   // The reader's CPU is not the server's: polling gives way to any other task.
   await sh(`taskset --all-tasks --cpu-list --pid 0 ${disk.pid}`);
-  const requests = 5_000;
+  const requests = 2_000;
   const sleepsPerRequest = async (pollUs: number): Promise<number> => {
     await Deno.writeTextFile(parameter, `${pollUs}`);
     const before = await sleepCounts(disk.pid);
@@ -76,7 +76,7 @@ async function findsServerAwake(disk: Ramdisk): Promise<void> {
   const asleep = await sleepsPerRequest(0);
   assert(asleep > 0.8, `without polling the server slept ${asleep} times per request`);
   // On a host that others share polling may not pay, and then it is right that the server sleeps: only rounds for which
-  // the VM had its processors count.
+  // the VM had its processors count. Where there is no such round, as beside a second VM, this only reports.
   let [awake, isJudged] = [Infinity, false];
   for (let round = 0; round < 5 && awake >= 0.5; round++) {
     const started = performance.now();

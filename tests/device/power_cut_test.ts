@@ -7,7 +7,7 @@ import { figure, scaled, sh, waitFor } from "./harness.ts";
 
 const sizeBytes = 64 * 2 ** 20;
 /** Files that are written before the power may go. */
-const filesMin = 25;
+const filesMin = 15;
 /** Writes files of many sizes for ever; prints the number and the sum of each whose fsync() has returned. */
 const writer = `n=0; while :; do
     n=$((n + 1)) file=/mnt/file$n

@@ -33,7 +33,7 @@ Deno.test("scheduler, nr_requests and CPUs change under fio verify", async () =>
   });
   const running = fio(
     `--name=sched --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randwrite --bs=4k --iodepth=32 --numjobs=2 ` +
-      `--size=32M --offset_increment=32M --time_based --runtime=8 --verify=crc32c --verify_fatal=1 --verify_backlog=512`,
+      `--size=32M --offset_increment=32M --time_based --runtime=5 --verify=crc32c --verify_fatal=1 --verify_backlog=512`,
   );
   const changes = `
     cd /sys/block/sched/queue
