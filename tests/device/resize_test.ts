@@ -12,12 +12,12 @@ import { Memory } from "./syscall.ts";
 const sizeOf = async (path: string) => Number((await sh(`blockdev --getsize64 ${path}`)).stdout);
 
 Deno.test("a mounted ext4 grows with its disk", async () => {
-  await using disk = await TestDisk.start({ name: "grow0", size_bytes: 32 * MIB, store: new Memory(64 * MIB) });
+  await using disk = await TestDisk.start({ name: "grow0", size_bytes: 16 * MIB, store: new Memory(32 * MIB) });
   await sh(`mkfs.ext4 -q ${disk.path} && mount ${disk.path} /mnt`);
   try {
-    assertEquals(resizeDevice(disk.queues[0]!.fd, 64 * MIB), 0);
-    assertEquals([await sizeOf(disk.path), disk.info().size_bytes], [64 * MIB, 64 * MIB]);
-    await sh(`resize2fs ${disk.path} && head -c 40M /dev/urandom >/tmp/grown && cp /tmp/grown /mnt`);
+    assertEquals(resizeDevice(disk.queues[0]!.fd, 32 * MIB), 0);
+    assertEquals([await sizeOf(disk.path), disk.info().size_bytes], [32 * MIB, 32 * MIB]);
+    await sh(`resize2fs ${disk.path} && head -c 20M /dev/urandom >/tmp/grown && cp /tmp/grown /mnt`);
     await sh(`umount /mnt && fsck.ext4 -fn ${disk.path} && mount ${disk.path} /mnt && cmp /tmp/grown /mnt/grown`);
   } finally {
     await sh("umount /mnt; rm -f /tmp/grown", { check: false });
@@ -112,7 +112,7 @@ for (const { on_death, state, sizeBytes } of ends) {
   });
 }
 
-const races = scaled(40);
+const races = scaled(20);
 
 Deno.test(`in ${races} races with DESTROY each RESIZE works or says ENODEV, and none works after one that did not`, async () => {
   using control = new Control();

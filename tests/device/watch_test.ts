@@ -195,7 +195,6 @@ Deno.test("the executable says in one line what to type where a module cannot be
   await Deno.writeTextFile(`${folder}/lib.ts`, "export const offset: number = 0;\n");
   const mistakes: readonly [text: string, said: string][] = [
     [version(1).replace("./lib.ts", "npm:left-pad"), `deno bundle ${file} -o disk.js, and serve ./disk.js`],
-    [version(1).replace("./lib.ts", "jsr:@std/fs"), `deno bundle ${file} -o disk.js, and serve ./disk.js`],
     [version(1).replace("./lib.ts", "./none.ts"), `there is no file ${folder}/none.ts`],
     [version(1).replace("handOver:", "kept:"), "type into its disk: handOver: () => store"],
   ];
