@@ -5,6 +5,7 @@
 import { assert, assertEquals, assertMatch, assertNotEquals, assertStringIncludes } from "@std/assert";
 import { DBLOCK_STATE_HELD, DBLOCK_STATE_LIVE } from "../../src/module/abi.ts";
 import { isDebian, journalOf, stateOf } from "./debian.ts";
+import { fio } from "./fio.ts";
 import { assertWithin, exists, figure, scaled, sh, waitFor } from "./harness.ts";
 import { Running } from "./running.ts";
 import { infoOf } from "./server.ts";
@@ -47,8 +48,13 @@ async function shown(name: string, property: string): Promise<string> {
   return (await sh(`systemctl show --property=${property} --value dblock@${name}`)).stdout.trim();
 }
 
-async function configure(name: string, words: string): Promise<void> {
+async function write(name: string, words: string): Promise<void> {
   await Deno.writeTextFile(`/etc/dblock/${name}`, `${words}\n`);
+}
+
+/** The same, and systemd is told what a first start has to wait for. */
+async function configure(name: string, words: string): Promise<void> {
+  await write(name, words);
   await sh("systemctl daemon-reload");
 }
 
@@ -67,146 +73,151 @@ async function untilWritten(name: string): Promise<void> {
   await waitFor("the writer writes", () => infoOf(name)!.requests[1]! > before + 100, 60_000);
 }
 
-Deno.test({
-  name: "a writer notices neither restart nor reload nor SIGKILL; a stop leaves the mounted disk at once",
-  ignore,
-  async fn() {
-    await using _installed = await install();
-    await configure("unit0", "/srv/unit0.img?size=64MiB");
-    await systemctl("start", "unit0");
-    // It was ready when the command returned, and says what is there; the file's disk is kept by default.
-    assertEquals([infoOf("unit0")!.state, await stateOf("dblock@unit0")], [DBLOCK_STATE_LIVE, "active"]);
-    assertMatch(await shown("unit0", "StatusText"), /^\/dev\/unit0 is ready: 64 MiB/);
-    assertMatch(Deno.readTextFileSync(`/proc/${await shown("unit0", "MainPID")}/cmdline`), /^@dblock\0serve\0/);
-    await sh(`mkfs.ext4 -q /dev/unit0 && mkdir ${place} && mount /dev/unit0 ${place}`);
-    const writer = new Writer(`${place}/file`);
+async function serves(): Promise<void> {
+  await configure("unit0", "/srv/unit0.img?size=64MiB");
+  await systemctl("start", "unit0");
+  // It was ready when the command returned, and says what is there; the file's disk is kept by default.
+  assertEquals([infoOf("unit0")!.state, await stateOf("dblock@unit0")], [DBLOCK_STATE_LIVE, "active"]);
+  assertMatch(await shown("unit0", "StatusText"), /^\/dev\/unit0 is ready: 64 MiB/);
+  assertMatch(Deno.readTextFileSync(`/proc/${await shown("unit0", "MainPID")}/cmdline`), /^@dblock\0serve\0/);
+  await sh(`mkfs.ext4 -q /dev/unit0 && mkdir ${place} && mount /dev/unit0 ${place}`);
+  const writer = new Writer(`${place}/file`);
+  await untilWritten("unit0");
+  for (let round = 0; round < scaled(1); round++) {
+    await systemctl("restart", "unit0");
     await untilWritten("unit0");
-    for (let round = 0; round < scaled(2); round++) {
-      await systemctl("restart", "unit0");
-      await untilWritten("unit0");
 
-      const before = await shown("unit0", "MainPID");
-      await systemctl("reload", "unit0");
-      const after = await shown("unit0", "MainPID");
-      assertNotEquals(after, before);
-      assertEquals([await stateOf("dblock@unit0"), `${infoOf("unit0")!.server_pid}`], ["active", after]);
-      await waitFor("the server before has ended", () => !exists(`/proc/${before}`), 10_000);
-      await untilWritten("unit0");
-      assertMatch(Deno.readTextFileSync(`/proc/${after}/cmdline`), /^@dblock\0serve\0/);
+    const before = await shown("unit0", "MainPID");
+    await systemctl("reload", "unit0");
+    const after = await shown("unit0", "MainPID");
+    assertNotEquals(after, before);
+    assertEquals([await stateOf("dblock@unit0"), `${infoOf("unit0")!.server_pid}`], ["active", after]);
+    await waitFor("the server before has ended", () => !exists(`/proc/${before}`), 10_000);
+    await untilWritten("unit0");
+    assertMatch(Deno.readTextFileSync(`/proc/${after}/cmdline`), /^@dblock\0serve\0/);
 
-      await sh("systemctl kill --signal=KILL dblock@unit0");
-      await waitFor("it is back", async () => await shown("unit0", "MainPID") !== after, 30_000);
-      await untilWritten("unit0");
-    }
-    let longestStopMs = 0;
-    for (let round = 0; round < scaled(2); round++) {
-      // What was reloaded stops in order, too.
-      await systemctl("reload", "unit0");
-      const started = performance.now();
-      await systemctl("stop", "unit0");
-      const tookMs = performance.now() - started;
-      longestStopMs = Math.max(longestStopMs, tookMs);
-      assertWithin(stopMs, tookMs, "stopped");
-      assertEquals([await stateOf("dblock@unit0"), infoOf("unit0")!.state], ["inactive", DBLOCK_STATE_HELD]);
-      await systemctl("start", "unit0");
-      await untilWritten("unit0");
-    }
-    const { error, slowestMs, said } = await writer.stop();
-    assertEquals(error, 0, said);
-    assertEquals(infoOf("unit0")!.error_count, 0);
-    figure({
-      "longest stall of a writer over restarts and kills of dblock@NAME": [slowestMs / 1000, "s"],
-      "longest stop of dblock@NAME with the disk mounted": [longestStopMs / 1000, "s"],
-    });
-    assertMatch(await journalOf("dblock@unit0"), /\/dev\/unit0 is left to its next server/);
-    await sh(`umount ${place} && e2fsck -fn /dev/unit0 && rmdir ${place}`);
-    assertEquals((await dblock("destroy unit0")).status, 0);
-    await waitFor("the service ends with its disk", async () => await stateOf("dblock@unit0") === "inactive");
-  },
-});
+    await sh("systemctl kill --signal=KILL dblock@unit0");
+    await waitFor("it is back", () => {
+      const { state, server_pid } = infoOf("unit0")!;
+      return state === DBLOCK_STATE_LIVE && `${server_pid}` !== after;
+    }, 30_000);
+    await untilWritten("unit0");
+  }
+  let longestStopMs = 0;
+  for (let round = 0; round < scaled(1); round++) {
+    // What was reloaded stops in order, too.
+    await systemctl("reload", "unit0");
+    const started = performance.now();
+    await systemctl("stop", "unit0");
+    const tookMs = performance.now() - started;
+    longestStopMs = Math.max(longestStopMs, tookMs);
+    assertWithin(stopMs, tookMs, "stopped");
+    assertEquals([await stateOf("dblock@unit0"), infoOf("unit0")!.state], ["inactive", DBLOCK_STATE_HELD]);
+    await systemctl("start", "unit0");
+    await untilWritten("unit0");
+  }
+  const { error, slowestMs, said } = await writer.stop();
+  assertEquals(error, 0, said);
+  assertEquals(infoOf("unit0")!.error_count, 0);
+  figure({
+    "longest stall of a writer over restarts and kills of dblock@NAME": [slowestMs / 1000, "s"],
+    "longest stop of dblock@NAME with the disk mounted": [longestStopMs / 1000, "s"],
+  });
+  assertMatch(await journalOf("dblock@unit0"), /\/dev\/unit0 is left to its next server/);
+  await sh(`umount ${place} && e2fsck -fn /dev/unit0 && rmdir ${place}`);
+  assertEquals((await dblock("destroy unit0")).status, 0);
+  await waitFor("the service ends with its disk", async () => await stateOf("dblock@unit0") === "inactive");
+}
+
+async function failsAtOnce(): Promise<void> {
+  for (
+    const [words, status, line] of [
+      ["memroy:1GiB", 2, "did you mean memory?"],
+      ["/srv/none.img", 1, "there is no such file"],
+    ] as const
+  ) {
+    await write("wrong0", words);
+    const started = performance.now();
+    assertNotEquals((await sh("systemctl start dblock@wrong0", { check: false })).status, 0);
+    const tookMs = performance.now() - started;
+    figure({ "longest until a wrong dblock@NAME has failed": [tookMs / 1000, "s"] });
+    assertWithin(failMs, tookMs, "failed");
+    assertEquals(await stateOf("dblock@wrong0"), "failed");
+    assertEquals([await shown("wrong0", "NRestarts"), await shown("wrong0", "ExecMainStatus")], ["0", `${status}`]);
+    const said = (await journalOf("dblock@wrong0")).split("\n");
+    assert(said.some((one) => one.startsWith("dblock serve: ") && one.includes(line)), said.join("\n"));
+  }
+}
+
+async function tellsTheJournal(): Promise<void> {
+  await configure("failing0", "memory:16MiB --with fault=operations=write,errno=ENOSPC,after=8");
+  await systemctl("start", "failing0");
+  await fio(
+    "--name=failing --filename=/dev/failing0 --rw=write --bs=4k --size=400k --direct=1 --ioengine=psync " +
+      "--continue_on_error=all --ignore_error=,ENOSPC",
+  );
+  assert(infoOf("failing0")!.error_count >= 90);
+  const { stdout } = await sh("journalctl --output=json --no-pager DBLOCK_DISK=failing0");
+  const lines = stdout.trimEnd().split("\n").map((line) => JSON.parse(line) as Record<string, string>);
+  assert(lines.length <= 30, `${lines.length} lines`); // one in ten seconds
+  const [{ MESSAGE, PRIORITY, DBLOCK_OPERATION, ERRNO, _SYSTEMD_UNIT } = {}] = lines;
+  assertMatch(MESSAGE!, /^\/dev\/failing0: write\(\) of the backend threw .*: answered ENOSPC$/);
+  assertEquals([PRIORITY, DBLOCK_OPERATION, ERRNO, _SYSTEMD_UNIT], ["3", "write", "28", "dblock@failing0.service"]);
+  await systemctl("stop", "failing0");
+}
+
+async function keepsItsServer(): Promise<void> {
+  await configure("reload0", "/srv/reload0.img?size=16MiB&raw");
+  await configure("memory0", "memory:16MiB");
+  await systemctl("start", "reload0", "memory0");
+  const before = await shown("reload0", "MainPID");
+  await write("reload0", "/srv/reload0.img?raw --with nonsense");
+  for (const name of ["reload0", "memory0"]) {
+    const result = await sh(`systemctl reload dblock@${name}`, { check: false });
+    assertNotEquals(result.status, 0);
+    assertMatch(await journalOf(`dblock@${name}`), /Cannot reload: the new server has ended/);
+    assertEquals(await stateOf(`dblock@${name}`), "active");
+  }
+  assertEquals([await shown("reload0", "MainPID"), infoOf("reload0")!.state], [before, DBLOCK_STATE_LIVE]);
+  // One that does not get on is given up as soon as nobody waits for it: its disk is at a server that says nothing.
+  using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  await write("reload0", `nbd://127.0.0.1:${silent.addr.port}/none`);
+  const asker = new Running("dblock reload", ["/usr/bin/dblock", "reload", "reload0"]);
+  using _accepted = await silent.accept();
+  asker.child.kill("SIGKILL");
+  await asker.end();
+  await waitFor("the new server is given up", async () => {
+    return /the new server had not taken over when nobody waited/.test(await shown("reload0", "StatusText"));
+  }, 20_000);
+  const serving = async () => (await sh("pgrep -cf 'serve --config /etc/dblock/reload0'", { check: false })).stdout;
+  await waitFor("it ends", async () => await serving() === "1\n", 20_000);
+  assertEquals([await shown("reload0", "MainPID"), infoOf("reload0")!.state], [before, DBLOCK_STATE_LIVE]);
+  await sh("dd if=/dev/zero of=/dev/reload0 bs=64k count=1 oflag=direct status=none");
+  await write("reload0", "/srv/reload0.img?raw --with stats=file=/srv/stats");
+  await systemctl("reload", "reload0");
+  assertStringIncludes((await dblock("info reload0")).stdout, "in front of it: stats");
+  await systemctl("stop", "reload0", "memory0");
+  assertEquals((await dblock("destroy reload0")).status, 0);
+  assert(!exists("/dev/memory0"));
+}
 
 Deno.test({
-  name: "a unit that cannot work fails at once with the command's line, and is not started again",
+  name: "dblock@NAME as it is packaged",
   ignore,
-  async fn() {
+  async fn(t) {
     await using _installed = await install();
-    for (
-      const [words, status, line] of [
-        ["memroy:1GiB", 2, "did you mean memory?"],
-        ["/srv/none.img", 1, "there is no such file"],
-      ] as const
-    ) {
-      await configure("wrong0", words);
-      const started = performance.now();
-      assertNotEquals((await sh("systemctl start dblock@wrong0", { check: false })).status, 0);
-      const tookMs = performance.now() - started;
-      figure({ "longest until a wrong dblock@NAME has failed": [tookMs / 1000, "s"] });
-      assertWithin(failMs, tookMs, "failed");
-      assertEquals(await stateOf("dblock@wrong0"), "failed");
-      assertEquals([await shown("wrong0", "NRestarts"), await shown("wrong0", "ExecMainStatus")], ["0", `${status}`]);
-      const { stderr } = await dblock("serve --config /etc/dblock/wrong0");
-      assertStringIncludes(stderr, line);
-      assertStringIncludes(await journalOf("dblock@wrong0"), stderr.trim());
-    }
-  },
-});
-
-Deno.test({
-  name: "failed requests are in the journal with their disk, operation and errno: few lines for many failures",
-  ignore,
-  async fn() {
-    await using _installed = await install();
-    await configure("failing0", "memory:16MiB --with fault=operations=write,errno=ENOSPC,after=8");
-    await systemctl("start", "failing0");
-    const write = "dd if=/dev/zero of=/dev/failing0 bs=4k count=1 oflag=direct conv=notrunc status=none";
-    await sh(`for i in $(seq 100); do ${write} 2>/dev/null; done; true`, { timeoutMs: 120_000 });
-    assert(infoOf("failing0")!.error_count >= 90);
-    const { stdout } = await sh("journalctl --output=json --no-pager DBLOCK_DISK=failing0");
-    const lines = stdout.trimEnd().split("\n").map((line) => JSON.parse(line) as Record<string, string>);
-    assert(lines.length <= 30, `${lines.length} lines`); // one in ten seconds
-    const [{ MESSAGE, PRIORITY, DBLOCK_OPERATION, ERRNO, _SYSTEMD_UNIT } = {}] = lines;
-    assertMatch(MESSAGE!, /^\/dev\/failing0: write\(\) of the backend threw .*: answered ENOSPC$/);
-    assertEquals([PRIORITY, DBLOCK_OPERATION, ERRNO, _SYSTEMD_UNIT], ["3", "write", "28", "dblock@failing0.service"]);
-    await systemctl("stop", "failing0");
-  },
-});
-
-Deno.test({
-  name: "a reload that cannot be leaves the disk to the server that has it",
-  ignore,
-  async fn() {
-    await using _installed = await install();
-    await configure("reload0", "/srv/reload0.img?size=16MiB&raw");
-    await configure("memory0", "memory:16MiB");
-    await systemctl("start", "reload0", "memory0");
-    const before = await shown("reload0", "MainPID");
-    await configure("reload0", "/srv/reload0.img?raw --with nonsense");
-    for (const name of ["reload0", "memory0"]) {
-      const result = await sh(`systemctl reload dblock@${name}`, { check: false });
-      assertNotEquals(result.status, 0);
-      assertMatch(await journalOf(`dblock@${name}`), /Cannot reload: the new server has ended/);
-      assertEquals(await stateOf(`dblock@${name}`), "active");
-    }
-    assertEquals([await shown("reload0", "MainPID"), infoOf("reload0")!.state], [before, DBLOCK_STATE_LIVE]);
-    // One that does not get on is given up as soon as nobody waits for it: its disk is at a server that says nothing.
-    using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    await configure("reload0", `nbd://127.0.0.1:${silent.addr.port}/none`);
-    const asker = new Running("dblock reload", ["/usr/bin/dblock", "reload", "reload0"]);
-    using _accepted = await silent.accept();
-    asker.child.kill("SIGKILL");
-    await asker.end();
-    await waitFor("the new server is given up", async () => {
-      return /the new server had not taken over when nobody waited/.test(await shown("reload0", "StatusText"));
-    }, 20_000);
-    const serving = async () => (await sh("pgrep -cf 'serve --config /etc/dblock/reload0'", { check: false })).stdout;
-    await waitFor("it ends", async () => await serving() === "1\n", 20_000);
-    assertEquals([await shown("reload0", "MainPID"), infoOf("reload0")!.state], [before, DBLOCK_STATE_LIVE]);
-    await sh("dd if=/dev/zero of=/dev/reload0 bs=64k count=1 oflag=direct status=none");
-    await configure("reload0", "/srv/reload0.img?raw --with stats=file=/srv/stats");
-    await systemctl("reload", "reload0");
-    assertStringIncludes((await dblock("info reload0")).stdout, "in front of it: stats");
-    await systemctl("stop", "reload0", "memory0");
-    assertEquals((await dblock("destroy reload0")).status, 0);
-    assert(!exists("/dev/memory0"));
+    await t.step(
+      "a writer notices neither restart nor reload nor SIGKILL; a stop leaves the mounted disk at once",
+      serves,
+    );
+    await t.step(
+      "a unit that cannot work fails at once with the command's line, and is not started again",
+      failsAtOnce,
+    );
+    await t.step(
+      "failed requests are in the journal with their disk, operation and errno: few lines for many failures",
+      tellsTheJournal,
+    );
+    await t.step("a reload that cannot be leaves the disk to the server that has it", keepsItsServer);
   },
 });

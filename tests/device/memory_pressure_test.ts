@@ -2,7 +2,7 @@
 // time limit: 240 s
 // dmesg may have: invoked oom-killer|Call Trace:
 // On a machine of 256 MB, of which the kernel leaves 212, somebody takes what memory there is again and again: ext4 on a ramdisk
-// stalls nobody for 30 s. Hard cases E1 and E2. `--scale 5` makes minutes of it.
+// stalls nobody for 30 s. Hard cases E1 and E2. `--scale 10` makes minutes of it.
 import { assert, assertEquals } from "@std/assert";
 import { fio, fioErrors, slowestMs } from "./fio.ts";
 import { assertWithin, figure, kernelSlowness, requires, scaled, sh } from "./harness.ts";
@@ -10,7 +10,7 @@ import { Ramdisk } from "./ramdisk.ts";
 import { PAGE_BYTES } from "./syscall.ts";
 import { ioFlushers } from "./threads.ts";
 
-const runSeconds = scaled(40);
+const runSeconds = scaled(20);
 const stallMs = 30_000;
 
 /** Takes seven tenths of what is left, gives it back, and begins anew. If it is too much, it is the hog that dies. */

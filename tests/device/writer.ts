@@ -1,13 +1,14 @@
 /** Somebody who uses a disk while its server comes and goes. */
 
-/** fio that writes and verifies, until it is told to stop; then what it saw. */
+/** fio that writes and verifies, in bursts with pauses, until it is told to stop; then what it saw. */
 export class Writer {
   readonly #child: Deno.ChildProcess;
   readonly #output: Promise<Deno.CommandOutput>;
 
   constructor(file: string) {
     const words = `--name=writer --filename=${file} --size=16M --direct=1 --ioengine=psync --rw=randrw --bs=4k
-      --verify=crc32c --verify_fatal=1 --verify_backlog=64 --time_based --runtime=600 --output-format=json`;
+      --verify=crc32c --verify_fatal=1 --verify_backlog=64 --time_based --runtime=600
+      --thinktime=50ms --thinktime_blocks=64 --output-format=json`;
     this.#child = new Deno.Command("fio", { args: words.split(/\s+/), stdout: "piped", stderr: "piped" }).spawn();
     this.#output = this.#child.output();
   }
