@@ -1,9 +1,10 @@
 // dblock.ko is not loaded: `dblock serve --transport nbd` gives the disk to the kernel's NBD client. A file system on it keeps a
-// tree; list, info and destroy know it; a killed server fails I/O at once and leaves nothing that hangs; mistakes are one line.
+// tree; list, info and destroy know it; mistakes are one line. When its server is killed, what the server was handed fails after
+// the disk's timeout, all else at once, and nothing hangs.
 // time limit: 240 s
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { keepsTree } from "./filesystem.ts";
-import { exists, hasModule, requires, sh, waitFor } from "./harness.ts";
+import { assertWithin, exists, hasModule, requires, sh, waitFor } from "./harness.ts";
 import { dblock, Serving } from "./serving.ts";
 
 const ignore = !requires("the nbd module", hasModule("nbd"));
@@ -54,7 +55,7 @@ Deno.test({
       await using serving = await Serving.start(WORDS);
       const path = pathOf(serving);
       assertEquals((await sh(`blockdev --getsize64 ${path}`)).stdout.trim(), `${2 ** 30}`);
-      await keepsTree(path);
+      await keepsTree(path, "/project/src");
       assertMatch((await dblock("list")).stdout, new RegExp(`${path} \\(knbd\\) +1 GiB +live +${serving.child.pid}`));
       assertStringIncludes((await dblock("info knbd")).stdout, `process ${serving.child.pid} serves it`);
       for (const words of ["list --json", "info knbd --json"]) {
@@ -68,38 +69,42 @@ Deno.test({
       assertEquals(busy.status, 1);
       assertStringIncludes(busy.stderr, "mounted on /mnt");
       await sh("umount /mnt");
+
+      // One device is all that there is room for without more being made; a second disk gets another one.
+      await using other = await Serving.start(WORDS.map((word) => word === "knbd" ? "other" : word));
+      assert(pathOf(other) !== path, `${path} twice`);
       assertEquals(await dblock("destroy knbd"), { status: 0, stdout: `${path} (knbd) is destroyed\n`, stderr: "" });
       assertEquals((await serving.end()).code, 0);
       assertEquals((await sh(`blockdev --getsize64 ${path}`)).stdout.trim(), "0");
       assert(!exists("/run/dblock/knbd.json"));
-
-      // One device is all that there is room for without more being made; a second disk gets another one.
-      await using first = await Serving.start(WORDS);
-      await using second = await Serving.start(WORDS.map((word) => word === "knbd" ? "other" : word));
-      assert(pathOf(first) !== pathOf(second));
-      await sh(`dd if=/dev/urandom of=${pathOf(second)} bs=1M count=8 oflag=direct status=none`);
-      first.child.kill("SIGTERM");
-      assertEquals((await first.end()).code, 0);
-      second.child.kill("SIGINT");
-      assertEquals((await second.end()).code, 0);
+      await sh(`dd if=/dev/urandom of=${pathOf(other)} bs=1M count=8 oflag=direct status=none`);
+      other.child.kill("SIGTERM");
+      assertEquals((await other.end()).code, 0);
     }),
 });
 
 Deno.test({
-  name: "a killed server: I/O fails at once, nothing hangs, and its name can be taken again",
+  name:
+    "a killed server: what it was handed fails after the timeout, later I/O at once, and its name can be taken again",
   ignore,
   fn: () =>
     withoutModule(async () => {
       await sh("modprobe nbd max_part=0 nbds_max=2");
       {
-        await using serving = await Serving.start(WORDS);
+        await using serving = await Serving.start([...WORDS, "--timeout", "3"]);
         const path = pathOf(serving);
         const writer = sh(`while dd if=/dev/zero of=${path} bs=64k count=64 oflag=direct status=none; do :; done`);
-        await new Promise((resolve) => setTimeout(resolve, 500));
+        const written = () => Number(Deno.readTextFileSync(`/sys/block/${path.slice(5)}/stat`).trim().split(/\s+/)[4]);
+        await waitFor("it writes", () => written() > 64);
         serving.child.kill("SIGKILL");
+        const killedMs = performance.now();
         await writer;
+        // The kernel's client looks for requests that have timed out every so often: up to twice the timeout.
+        assertWithin(10_000, performance.now() - killedMs, "the writer's error came");
+        const readMs = performance.now();
         const read = await sh(`dd if=${path} of=/dev/null bs=4k count=1 iflag=direct`, { check: false });
         assertStringIncludes(read.stderr, "Input/output error");
+        assertWithin(2_000, performance.now() - readMs, "the reader's error came");
         assertMatch((await dblock("list")).stdout, new RegExp(`${path} \\(knbd\\) +1 GiB +failed +none`));
       }
       await using again = await Serving.start(WORDS);
