@@ -15,7 +15,7 @@ import { metricsUrl, serveMetrics } from "./metrics.ts";
 import { answerQuestions, type Description, keepStarted, type Question, serverName } from "./run_folder.ts";
 import { endAtSignals, greetingOfKernelDisk, type ServedKernelDisk, startKernelDisks } from "./serve_kernel_disk.ts";
 import { closeAtSignals, type Exporter, startServers } from "./serve_nbd.ts";
-import { type DeviceEnd, ServedDisk, type StartOptions } from "./served_disk.ts";
+import { type DeviceEnd, ServedDisk, type StartOptions, undoDevice } from "./served_disk.ts";
 import { Service } from "./service.ts";
 import { abortOnSignals, heedSignals, outliveTerminal } from "./signals.ts";
 
@@ -56,6 +56,7 @@ export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan)
     ? undefined
     : await serveMetrics(metrics, () => figuresOf(measured().map((one) => one.figures())));
   if (asked !== undefined) { for (const one of measured()) one.figures(); }
+  signal.throwIfAborted(); // what has been started by now does not heed it
   undo.move();
   using _figures = answerForFigures(measured);
   const left = new Set<string>();
@@ -110,12 +111,6 @@ const NO_SERVICE =
   "it is no service of systemd, which could go on with another process; type: dblock serve … --take-over";
 const NOT_IN_DEV =
   "it has an address, for NBD or --metrics, which two processes cannot have; restart the service instead";
-
-/** A disk that this process has not made is left to the next server: those who use it wait, and lose nothing. */
-async function undoDevice(device: Device): Promise<void> {
-  const isOwn = device.origin === "created" || (await device.info()).onDeath === "remove";
-  await (isOwn ? device.close({ force: true }) : device.leave());
-}
 
 /** What the code of one disk throws where nobody waits for it must not end the others. */
 function keepOthersAlive(): void {

@@ -12,15 +12,16 @@ import { readOnly } from "../filters/read_only.ts";
 import { Control, devicePath } from "../module/control.ts";
 import type { Device, Ending } from "../module/device.ts";
 import { hasLostItsServer, settle } from "../module/existing.ts";
-import { serve, serveOn, type ServeOptions } from "../module/serve.ts";
+import { serveOn, type ServeOptions } from "../module/serve.ts";
 import type { SharedWorkers } from "../module/shared_workers.ts";
-import { linux } from "../system/libc.ts";
+import { type Kernel, linux } from "../system/libc.ts";
 import type { DiskPlan, Exit } from "./disk_plan.ts";
 import type { LiveOptions } from "./live_module.ts";
 import { complain, logOptionsOf } from "./log.ts";
 import type { OpenOptions } from "./disk_source.ts";
 import { newMeter } from "./figures.ts";
 import { shareBackend } from "./shared_backend.ts";
+import { isKept } from "./signals.ts";
 
 /** New code of a module has so much time to take over. A guess: those who use the disk begin to wonder. */
 const PAUSE_MAX_MS = 10_000;
@@ -51,11 +52,14 @@ export interface KernelNbdPart {
 
 /** How to start disks. */
 export interface StartOptions {
+  /** Ends the start when aborted; a disk that is there goes on. */
   readonly signal: AbortSignal;
   /** For disks that say nothing about it. @default what suits the machine */
   readonly queues?: number | undefined;
   /** Who serves new disks in memory that say nothing about queues. @default Workers of their own */
   readonly shared?: SharedWorkers | undefined;
+  /** @default this machine's */
+  readonly kernel?: Kernel;
 }
 
 /** Why a device of a disk ended. */
@@ -102,14 +106,16 @@ export class ServedDisk {
   }
 
   /**
-   * Opens a disk and serves it to /dev; its NBD parts are the caller's. If any of it fails, nothing is left behind.
+   * Opens a disk and serves it to /dev; its NBD parts are the caller's. If any of it fails, nothing is left behind, and
+   * what was there before is left to the next server.
    *
    * @throws {DblockError} with what to type.
    */
   static async start(plan: DiskPlan, options: StartOptions): Promise<ServedDisk> {
-    const shared = await isServed(plan);
+    const { kernel = linux, signal: startSignal } = options;
+    const shared = await isServed(plan, kernel);
     const opened = openDisk(plan, { readOnly: plan.readOnly, shared });
-    const backend = await unlessAborted(opened, plan.source.text, options.signal);
+    const backend = await unlessAborted(opened, plan.source.text, startSignal);
     const parts = shareBackend(backend, plan.exits.length);
     await using undo = new AsyncDisposableStack();
     const nbdParts: NbdPart[] = [];
@@ -135,8 +141,8 @@ export class ServedDisk {
     const devices = new Map<DeviceExit, Device>();
     const outcomes = await Promise.allSettled(deviceParts.map(async ({ exit, part }) => {
       const shared = plan.queues === undefined ? options.shared : undefined;
-      const device = await serveOn(linux, part, serveOptions(plan, exit.name, options), shared);
-      undo.defer(() => device.close({ force: true }));
+      const device = await serveOn(kernel, part, serveOptions(plan, exit.name, options), { shared, startSignal });
+      undo.defer(() => undoDevice(device));
       devices.set(exit, device);
     }));
     for (const outcome of outcomes) if (outcome.status === "rejected") throw explain(outcome.reason);
@@ -208,16 +214,14 @@ export class ServedDisk {
 
   async #replace(open: Omit<OpenOptions, "readOnly">): Promise<void> {
     const backend = await openDisk(this.plan, { ...open, readOnly: this.plan.readOnly });
+    const { kernel = linux, signal: startSignal } = this.#options;
     const exits = [...this.#devices.keys()];
     const parts = shareBackend(backend, exits.length);
     for (const [i, exit] of exits.entries()) {
       const options = serveOptions(this.plan, exit.name, this.#options);
       putMeter(parts[i]!, this.#meters.get(exit)!);
-      const device = await serve(parts[i]!, {
-        ...options,
-        existing: "take-over",
-        grow: open.growToBytes !== undefined,
-      });
+      const grow = open.growToBytes !== undefined;
+      const device = await serveOn(kernel, parts[i]!, { ...options, existing: "take-over", grow }, { startSignal });
       const old = this.#devices.get(exit);
       this.#devices.set(exit, device);
       await old?.closed;
@@ -234,6 +238,12 @@ export class ServedDisk {
       if (this.#devices.get(exit) === device) return { device, ending };
     }
   }
+}
+
+/** Takes a start back. A disk that was there before is left to the next server: those who use it wait, and lose nothing. */
+export async function undoDevice(device: Device): Promise<void> {
+  const isLeft = device.origin !== "created" && await isKept(device);
+  await (isLeft ? device.leave() : device.close({ force: true }));
 }
 
 function named(exit: Exit & { readonly kind: "device" }): DeviceExit {
@@ -295,7 +305,6 @@ function serveOptions(plan: DiskPlan, name: string, options: StartOptions): Serv
     onDeath,
     readOnly: plan.readOnly,
     existing: !source.survives ? "refuse" : takeOver ? "take-over" : "recover",
-    signal: options.signal,
     startTimeoutMs: START_TIMEOUT_MS,
     ...logOptionsOf(name),
     ...(queues === undefined ? {} : { queues }),
@@ -307,13 +316,13 @@ function serveOptions(plan: DiskPlan, name: string, options: StartOptions): Serv
  * Whether another server has the disk and is about to lose it. Asked before a file is touched, so that a name in use is what
  * is said, and not that the file is.
  */
-async function isServed(plan: DiskPlan): Promise<boolean> {
+async function isServed(plan: DiskPlan, kernel: Kernel): Promise<boolean> {
   let served = false;
   for (const exit of plan.exits) {
     if (exit.kind !== "device") continue;
     const { name } = named(exit);
     const attempted = `Cannot create ${devicePath(name)}`;
-    using control = await Control.open(attempted);
+    using control = await Control.open(attempted, kernel);
     const info = await settle(control, name);
     if (info === undefined) continue;
     const lost = hasLostItsServer(info);

@@ -120,7 +120,8 @@ export function heedSignals(devices: () => readonly Device[], options: UntilEnde
   };
 }
 
-async function isKept(device: Device): Promise<boolean> {
+/** Whether its policy keeps the device when its server is gone. */
+export async function isKept(device: Device): Promise<boolean> {
   try {
     return (await device.info()).onDeath !== "remove";
   } catch {

@@ -85,16 +85,24 @@ export async function serve(backend: Servable, options: ServeOptions): Promise<D
   return await serveOn(linux, backend, options);
 }
 
-/** {@linkcode serve} on a given kernel; with `shared`, a new disk in memory gets no Workers of its own. */
+/** What this project's own programs say to `serve()` beside its options. */
+export interface ServeOnOptions {
+  /** Who serves a new disk in memory. @default Workers of its own */
+  readonly shared?: SharedWorkers | undefined;
+  /** Ends the start when aborted, instead of `ServeOptions.signal`; once the disk is there, it does nothing. */
+  readonly startSignal?: AbortSignal | undefined;
+}
+
+/** {@linkcode serve} on a given kernel. */
 export async function serveOn(
   kernel: Kernel,
   backend: Servable,
   options: ServeOptions,
-  shared?: SharedWorkers,
+  { shared, startSignal = options.signal }: ServeOnOptions = {},
 ): Promise<Device> {
   const { name, startTimeoutMs = DEFAULT_START_TIMEOUT_MS, closeTimeoutMs = DEFAULT_CLOSE_TIMEOUT_MS } = options;
   const life = new Life(name, kernel, logFrom(options));
-  using limit = new Deadline(startTimeoutMs, options.signal, () => {
+  using limit = new Deadline(startTimeoutMs, startSignal, () => {
     const wrong = `it is not there after ${startTimeoutMs / 1000} s`;
     return new DblockError("ETIMEDOUT", `Cannot start ${devicePath(name)}`, wrong, { hint: "is every read answered?" });
   });

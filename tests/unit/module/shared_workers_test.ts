@@ -74,7 +74,7 @@ function play() {
     shared,
     serve: (name: string) => {
       const options = { name, queues: 1, log: () => {} };
-      return serveOn(kernel, new MemoryBackend({ sizeBytes: MIB }), options, shared);
+      return serveOn(kernel, new MemoryBackend({ sizeBytes: MIB }), options, { shared });
     },
     read: (name: string) =>
       kernel.submit(name, {
@@ -142,7 +142,7 @@ Deno.test("a mapped file has Workers of its own, as it may keep a thread waiting
     played.kernel,
     backend,
     { name: "f", queues: 1, log: () => {} },
-    played.shared,
+    { shared: played.shared },
   );
   await assertRejects(() => started, Error, "not played");
   assertMatch(Played.all[0]!.url.href, /\/worker\.ts$/);

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+/** Starts of `dblock serve` that fail or are interrupted, on a fake kernel: a disk that was there before stays. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { DISK_OPTIONS, type DiskPlan, readDisks } from "../../../src/command/disk_plan.ts";
+import { readItems } from "../../../src/command/command.ts";
+import { ServedDisk } from "../../../src/command/served_disk.ts";
+import { DblockError, ERRNO } from "../../../src/disk/errors.ts";
+import { profileOf } from "../../../src/disk/profile.ts";
+import { DBLOCK_STATE_HELD, DBLOCK_STATE_LIVE } from "../../../src/module/abi.ts";
+import { Control } from "../../../src/module/control.ts";
+import { BUSY_WAIT_MS } from "../../../src/module/destroy.ts";
+import { planDevice } from "../../../src/module/plan.ts";
+import { FakeKernel } from "../../sim/fake_kernel.ts";
+
+const folder = await Deno.makeTempDir();
+Deno.test.afterAll(() => Deno.remove(folder, { recursive: true }));
+
+/** A disk of a file, with the options that follow its SPEC. */
+function planOf(words: string): DiskPlan {
+  const [plan] = readDisks(readItems([`${folder}/disk.img?raw&size=64KiB`, ...words.split(" ")], DISK_OPTIONS));
+  return plan!;
+}
+
+/** Makes a device as a server that is dead by now left it, and mounts it. */
+async function leaveMounted(kernel: FakeKernel, name: string, plan: DiskPlan) {
+  const backend = await plan.source.open({ readOnly: false, shared: false });
+  using control = await Control.open("Cannot test", kernel);
+  await control.create(planDevice(profileOf(backend), { name, onDeath: "hold", queues: 1 }));
+  await backend.close?.("unused");
+  const device = kernel.devices.get(name);
+  assert(device !== undefined);
+  device.state = DBLOCK_STATE_HELD;
+  device.openCount = 1;
+  return device;
+}
+
+Deno.test("a disk that was recovered is left when another of the same content cannot be", async () => {
+  const kernel = new FakeKernel();
+  const plan = planOf("--name a --name b --on-death hold");
+  const a = await leaveMounted(kernel, "a", plan);
+  const b = await leaveMounted(kernel, "b", plan);
+  kernel.refusedPaths.set("/dev/b-ctl", ERRNO.EACCES);
+  await assertRejects(
+    () => ServedDisk.start(plan, { kernel, signal: new AbortController().signal }),
+    DblockError,
+    "/dev/b",
+  );
+  assert(kernel.devices.get("a") === a && kernel.devices.get("b") === b);
+  assertEquals([a.state, b.state, kernel.files.size], [DBLOCK_STATE_HELD, DBLOCK_STATE_HELD, 0]);
+});
+
+Deno.test("the signal of a start does nothing to a disk that is there already", async () => {
+  const kernel = new FakeKernel();
+  const plan = planOf("--name a --on-death hold");
+  const a = await leaveMounted(kernel, "a", plan);
+  const start = new AbortController();
+  const disk = await ServedDisk.start(plan, { kernel, signal: start.signal });
+  start.abort(new Error("another disk cannot be started"));
+  await new Promise((resolve) => setTimeout(resolve, BUSY_WAIT_MS + 300));
+  assert(kernel.devices.get("a") === a);
+  assertEquals(a.state, DBLOCK_STATE_LIVE);
+  await disk.devices[0]!.leave();
+  assertEquals([(await disk.ended)[0]!.ending.reason, a.state], ["left", DBLOCK_STATE_HELD]);
+});
