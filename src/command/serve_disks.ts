@@ -12,10 +12,11 @@ import type { HttpPlan } from "./http.ts";
 import { counted } from "./listing.ts";
 import { complain } from "./log.ts";
 import { metricsUrl, serveMetrics } from "./metrics.ts";
+import { closeUnused, openDisk, type StartOptions } from "./opened_disk.ts";
 import { answerQuestions, type Description, keepStarted, type Question, serverName } from "./run_folder.ts";
 import { endAtSignals, greetingOfKernelDisk, type ServedKernelDisk, startKernelDisks } from "./serve_kernel_disk.ts";
 import { closeAtSignals, type Exporter, startServers } from "./serve_nbd.ts";
-import { type DeviceEnd, ServedDisk, type StartOptions, undoDevice } from "./served_disk.ts";
+import { type DeviceEnd, ServedDisk, undoDevice } from "./served_disk.ts";
 import { Service } from "./service.ts";
 import { abortOnSignals, heedSignals, outliveTerminal } from "./signals.ts";
 
@@ -144,29 +145,49 @@ function sharedWorkers(plans: readonly DiskPlan[]): SharedWorkers | undefined {
   return plans.length > hardwareConcurrency ? new SharedWorkers(hardwareConcurrency, linux) : undefined;
 }
 
-/** All of them, or none. */
-async function startAll(
+/**
+ * All of them, or none. All are open before any is served, so that one that cannot be opened, or that somebody does not wait
+ * for, leaves the others with the servers that they have.
+ *
+ * @throws what the first one throws.
+ */
+export async function startAll(
   plans: readonly DiskPlan[],
   stop: AbortController,
   options: StartOptions,
 ): Promise<readonly ServedDisk[]> {
-  const queues = plans.length === 1 ? undefined : 1;
-  const started: ServedDisk[] = [];
-  const failures: unknown[] = [];
-  await Promise.all(plans.map(async (plan) => {
+  const each = { ...options, queues: plans.length === 1 ? undefined : 1 };
+  const opened = await makeAll(plans, stop, (plan) => openDisk(plan, each), closeUnused);
+  return await makeAll(
+    opened,
+    stop,
+    (disk) => ServedDisk.serve(disk, each),
+    async ({ devices, nbdParts, kernelParts }) => {
+      await Promise.all(devices.map(undoDevice));
+      for (const { backend } of [...nbdParts, ...kernelParts]) await backend.close?.("unused");
+    },
+  );
+}
+
+/** Makes all at once, or none: at the first that fails the others are told to stop, and those that are made are undone. */
+async function makeAll<From, Made>(
+  from: readonly From[],
+  stop: AbortController,
+  make: (one: From) => Promise<Made>,
+  undo: (made: Made) => Promise<void>,
+): Promise<readonly Made[]> {
+  const outcomes = await Promise.allSettled(from.map(async (one) => {
     try {
-      started.push(await ServedDisk.start(plan, { ...options, queues }));
+      return await make(one);
     } catch (error) {
-      failures.push(error);
-      stop.abort(error);
+      stop.abort(error); // the first reason is the one that stays
+      throw error;
     }
   }));
-  if (failures.length === 0) return started.sort((a, b) => plans.indexOf(a.plan) - plans.indexOf(b.plan));
-  await Promise.all(started.flatMap((disk) => disk.devices.map(undoDevice)));
-  for (const { nbdParts, kernelParts } of started) {
-    for (const { backend } of [...nbdParts, ...kernelParts]) await backend.close?.("unused");
-  }
-  throw failures[0];
+  const made = outcomes.flatMap((outcome) => outcome.status === "fulfilled" ? [outcome.value] : []);
+  if (made.length === from.length) return made;
+  await Promise.all(made.map(undo));
+  throw stop.signal.reason;
 }
 
 /** Everything that is served, on each of its ways out; as it is now. */

@@ -1,38 +1,28 @@
 // SPDX-License-Identifier: MIT
 /**
- * A disk that `dblock serve` serves: opened from its SPEC, brought to /dev and to NBD, replaced by itself where it grows.
- * What a process with several of them does is in serve.ts.
+ * A disk that `dblock serve` serves: brought to /dev and to NBD, replaced by itself where it grows. How it is opened is in
+ * opened_disk.ts, what a process with several of them does in serve_disks.ts.
  */
-import { START_TIMEOUT_MS } from "./cli.ts";
 import type { Backend } from "../disk/backend.ts";
-import { DblockError, quietly, withHint } from "../disk/errors.ts";
+import { DblockError } from "../disk/errors.ts";
 import { type Meter, putMeter } from "../disk/meter.ts";
 import { isMapped } from "../disk/servable.ts";
-import { readOnly } from "../filters/read_only.ts";
-import { Control, devicePath } from "../module/control.ts";
 import type { Device, Ending } from "../module/device.ts";
-import { hasLostItsServer, settle } from "../module/existing.ts";
-import { serveOn, type ServeOptions } from "../module/serve.ts";
-import type { SharedWorkers } from "../module/shared_workers.ts";
-import { type Kernel, linux } from "../system/libc.ts";
+import { serveOn } from "../module/serve.ts";
+import { linux } from "../system/libc.ts";
 import type { DiskPlan, Exit } from "./disk_plan.ts";
-import type { LiveOptions } from "./live_module.ts";
-import { complain, logOptionsOf } from "./log.ts";
 import type { OpenOptions } from "./disk_source.ts";
-import { newMeter } from "./figures.ts";
+import {
+  type DeviceExit,
+  explain,
+  openContent,
+  openDisk,
+  type OpenedDisk,
+  serveOptions,
+  type StartOptions,
+} from "./opened_disk.ts";
 import { shareBackend } from "./shared_backend.ts";
 import { isKept } from "./signals.ts";
-
-/** New code of a module has so much time to take over. A guess: those who use the disk begin to wonder. */
-const PAUSE_MAX_MS = 10_000;
-/** A disk that takes longer to open is named. A guess: before that nobody wonders. */
-const SLOW_MS = 5_000;
-
-/** A way out of the kind "device", whose name has been decided. */
-interface DeviceExit {
-  readonly kind: "device";
-  readonly name: string;
-}
 
 /** A disk that is to be an export: whoever serves it closes it. */
 export interface NbdPart {
@@ -48,18 +38,6 @@ export interface KernelNbdPart {
   readonly backend: Backend;
   /** Counts its requests. */
   readonly meter: Meter;
-}
-
-/** How to start disks. */
-export interface StartOptions {
-  /** Ends the start when aborted; a disk that is there goes on. */
-  readonly signal: AbortSignal;
-  /** For disks that say nothing about it. @default what suits the machine */
-  readonly queues?: number | undefined;
-  /** Who serves new disks in memory that say nothing about queues. @default Workers of their own */
-  readonly shared?: SharedWorkers | undefined;
-  /** @default this machine's */
-  readonly kernel?: Kernel;
 }
 
 /** Why a device of a disk ended. */
@@ -106,45 +84,45 @@ export class ServedDisk {
   }
 
   /**
-   * Opens a disk and serves it to /dev; its NBD parts are the caller's. If any of it fails, nothing is left behind, and
-   * what was there before is left to the next server.
+   * Opens a disk and serves it: `openDisk()` and `serve()`.
    *
    * @throws {DblockError} with what to type.
    */
   static async start(plan: DiskPlan, options: StartOptions): Promise<ServedDisk> {
+    return await ServedDisk.serve(await openDisk(plan, options), options);
+  }
+
+  /**
+   * Serves a disk to /dev, which is owned from here on; its NBD parts are the caller's. If any of it fails, nothing is left
+   * behind, and what was there before is left to the next server.
+   *
+   * @throws {DblockError} with what to type.
+   */
+  static async serve({ plan, backend, parts }: OpenedDisk, options: StartOptions): Promise<ServedDisk> {
     const { kernel = linux, signal: startSignal } = options;
-    const shared = await isServed(plan, kernel);
-    const opened = openDisk(plan, { readOnly: plan.readOnly, shared });
-    const backend = await unlessAborted(opened, plan.source.text, startSignal);
-    const parts = shareBackend(backend, plan.exits.length);
     await using undo = new AsyncDisposableStack();
     const nbdParts: NbdPart[] = [];
     const kernelParts: KernelNbdPart[] = [];
-    const deviceParts: { exit: DeviceExit; part: Backend }[] = [];
-    const meters = new Map<DeviceExit, Meter>();
-    for (const [i, exit] of plan.exits.entries()) {
-      const part = parts[i]!;
-      const meter = newMeter();
-      if (exit.kind === "device") {
-        const namedExit = named(exit);
-        meters.set(namedExit, meter);
-        putMeter(part, meter);
-        deviceParts.push({ exit: namedExit, part });
-      } else {
-        const exported = plan.readOnly && !part.readOnly ? readOnly(part) : part;
-        putMeter(exported, meter);
-        undo.defer(() => exported.close?.("unused"));
-        if (exit.kind === "nbd") nbdParts.push({ exit, backend: exported, meter });
-        else kernelParts.push({ name: exit.name, backend: exported, meter });
-      }
-    }
     const devices = new Map<DeviceExit, Device>();
-    const outcomes = await Promise.allSettled(deviceParts.map(async ({ exit, part }) => {
+    const meters = new Map<DeviceExit, Meter>();
+    const starts: Promise<void>[] = [];
+    const startDevice = async (exit: DeviceExit, part: Backend) => {
       const shared = plan.queues === undefined ? options.shared : undefined;
       const device = await serveOn(kernel, part, serveOptions(plan, exit.name, options), { shared, startSignal });
       undo.defer(() => undoDevice(device));
       devices.set(exit, device);
-    }));
+    };
+    for (const { exit, backend: part, meter } of parts) {
+      if (exit.kind === "device") {
+        meters.set(exit, meter);
+        starts.push(startDevice(exit, part));
+        continue;
+      }
+      undo.defer(() => part.close?.("unused"));
+      if (exit.kind === "nbd") nbdParts.push({ exit, backend: part, meter });
+      else kernelParts.push({ name: exit.name, backend: part, meter });
+    }
+    const outcomes = await Promise.allSettled(starts);
     for (const outcome of outcomes) if (outcome.status === "rejected") throw explain(outcome.reason);
     undo.move();
     return new ServedDisk(plan, options, { backend, devices, meters, nbdParts, kernelParts });
@@ -213,7 +191,7 @@ export class ServedDisk {
   }
 
   async #replace(open: Omit<OpenOptions, "readOnly">): Promise<void> {
-    const backend = await openDisk(this.plan, { ...open, readOnly: this.plan.readOnly });
+    const backend = await openContent(this.plan, { ...open, readOnly: this.plan.readOnly });
     const { kernel = linux, signal: startSignal } = this.#options;
     const exits = [...this.#devices.keys()];
     const parts = shareBackend(backend, exits.length);
@@ -244,104 +222,4 @@ export class ServedDisk {
 export async function undoDevice(device: Device): Promise<void> {
   const isLeft = device.origin !== "created" && await isKept(device);
   await (isLeft ? device.leave() : device.close({ force: true }));
-}
-
-function named(exit: Exit & { readonly kind: "device" }): DeviceExit {
-  if (exit.name === undefined) throw new RangeError("unreachable: a device without a name");
-  return { kind: "device", name: exit.name };
-}
-
-/** The content with its filters. */
-async function openDisk(plan: DiskPlan, options: OpenOptions): Promise<Backend> {
-  const { source, filters } = plan;
-  let disk = await source.open({ ...options, live: plan.watch ? liveOptions(plan) : undefined });
-  try {
-    for (const filter of filters) disk = await filter.wrap(disk);
-    return disk;
-  } catch (error) {
-    await disk.close?.("unused");
-    throw error;
-  }
-}
-
-/**
- * A disk that is being opened. A module of the user's or another machine may never answer: then somebody is told what is
- * waited for, and can end the wait.
- *
- * @throws what opening throws; the signal's reason as soon as it is aborted.
- */
-export async function unlessAborted(opened: Promise<Backend>, text: string, signal: AbortSignal): Promise<Backend> {
-  const over = Promise.withResolvers<never>();
-  const abort = () => over.reject(signal.reason);
-  signal.addEventListener("abort", abort);
-  if (signal.aborted) abort();
-  const timer = setTimeout(() => complain(`${text} is not open yet, and is waited for (Ctrl-C ends this)`), SLOW_MS);
-  try {
-    return await Promise.race([opened, over.promise]);
-  } catch (error) {
-    opened.then((disk) => disk.close?.("unused")).catch(() => {}); // it comes too late, or has failed
-    throw error;
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener("abort", abort);
-  }
-}
-
-/** A request that waits for new code is answered well before its timeout. */
-function liveOptions({ timeoutMs }: DiskPlan): LiveOptions {
-  return {
-    pauseMaxMs: timeoutMs === 0 ? PAUSE_MAX_MS : Math.min(PAUSE_MAX_MS, timeoutMs / 2),
-    say: quietly(console.log),
-    complain,
-  };
-}
-
-function serveOptions(plan: DiskPlan, name: string, options: StartOptions): ServeOptions {
-  const { source, timeoutMs, onDeath, takeOver, depth } = plan;
-  const queues = plan.queues ?? options.queues;
-  return {
-    name,
-    timeoutMs,
-    onDeath,
-    readOnly: plan.readOnly,
-    existing: !source.survives ? "refuse" : takeOver ? "take-over" : "recover",
-    startTimeoutMs: START_TIMEOUT_MS,
-    ...logOptionsOf(name),
-    ...(queues === undefined ? {} : { queues }),
-    ...(depth === undefined ? {} : { depth }),
-  };
-}
-
-/**
- * Whether another server has the disk and is about to lose it. Asked before a file is touched, so that a name in use is what
- * is said, and not that the file is.
- */
-async function isServed(plan: DiskPlan, kernel: Kernel): Promise<boolean> {
-  let served = false;
-  for (const exit of plan.exits) {
-    if (exit.kind !== "device") continue;
-    const { name } = named(exit);
-    const attempted = `Cannot create ${devicePath(name)}`;
-    using control = await Control.open(attempted, kernel);
-    const info = await settle(control, name);
-    if (info === undefined) continue;
-    const lost = hasLostItsServer(info);
-    if (!lost && plan.takeOver) served = true;
-    else if (!lost || !plan.source.survives) {
-      throw new DblockError("EEXIST", attempted, "the name is in use", { hint: whatToDo(plan, name, lost) });
-    }
-  }
-  return served;
-}
-
-function whatToDo({ source }: DiskPlan, name: string, lost: boolean): string {
-  const rest = `end that one with dblock destroy ${name}, or take another name: --name NAME`;
-  if (lost) return `its server died: dblock recover ${name}, ${rest}`;
-  return source.survives ? `take it over with --take-over, ${rest}` : rest;
-}
-
-/** What to type when a name is in use by something else than a device of ours. */
-function explain(error: unknown): unknown {
-  if (!(error instanceof DblockError) || error.code !== "EEXIST") return error;
-  return withHint(error, "take another name: --name NAME; dblock list shows those in use");
 }

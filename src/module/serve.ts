@@ -8,6 +8,7 @@ import { resize, start } from "./node.ts";
 import { Control, devicePath } from "./control.ts";
 import { checkMs, Deadline, settleWithin } from "./deadline.ts";
 import { type Device, endDevice, type Resizer, ServedDevice, stopQueues } from "./device.ts";
+import type { Backend } from "../disk/backend.ts";
 import { DblockError, describe } from "../disk/errors.ts";
 import { logFrom, type LoggingOptions } from "../disk/log.ts";
 import { type Profile, profileOf } from "../disk/profile.ts";
@@ -111,6 +112,21 @@ export async function serveOn(
   checkServeOptions(options);
   limit.signal.throwIfAborted();
   return await begin(backend, { ...options, closeTimeoutMs }, { life, limit, undo, shared });
+}
+
+/**
+ * Checks that {@linkcode serveOn} may and can go on with the device of that name, if there is one; nothing happens to it.
+ *
+ * @throws {DblockError} EEXIST, EOPNOTSUPP or EINVAL, as `serve()` does of a device that is there; or the signal's reason.
+ */
+export async function checkExisting(kernel: Kernel, backend: Backend, options: ServeOptions): Promise<void> {
+  const { name, existing = "refuse", grow = false, signal } = options;
+  if (existing === "refuse") return; // CREATE will say it
+  using control = await Control.open(`Cannot create ${devicePath(name)}`, kernel);
+  const found = await findExisting(control, name, existing, signal);
+  if (found === undefined) return;
+  const request = planDevice(profileOf(backend), { ...options, queues: found.info.queue_count });
+  checkFits(found.info, request, { grow });
 }
 
 /** What a start needs to go on and to be undone. */

@@ -3,10 +3,11 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { DISK_OPTIONS, type DiskPlan, readDisks } from "../../../src/command/disk_plan.ts";
 import { readItems } from "../../../src/command/command.ts";
+import { startAll } from "../../../src/command/serve_disks.ts";
 import { ServedDisk } from "../../../src/command/served_disk.ts";
 import { DblockError, ERRNO } from "../../../src/disk/errors.ts";
 import { profileOf } from "../../../src/disk/profile.ts";
-import { DBLOCK_STATE_HELD, DBLOCK_STATE_LIVE } from "../../../src/module/abi.ts";
+import { DBLOCK_STATE_HELD, DBLOCK_STATE_LIVE, DBLOCK_STATE_REMOVING } from "../../../src/module/abi.ts";
 import { Control } from "../../../src/module/control.ts";
 import { BUSY_WAIT_MS } from "../../../src/module/destroy.ts";
 import { planDevice } from "../../../src/module/plan.ts";
@@ -61,4 +62,53 @@ Deno.test("the signal of a start does nothing to a disk that is there already", 
   assertEquals(a.state, DBLOCK_STATE_LIVE);
   await disk.devices[0]!.leave();
   assertEquals([(await disk.ended)[0]!.ending.reason, a.state], ["left", DBLOCK_STATE_HELD]);
+});
+
+/** Two disks in one start, the second of which is at a server that never says anything. */
+async function startBesideSilent(kernel: FakeKernel, plan: DiskPlan) {
+  const silent: DiskPlan = {
+    ...plan,
+    exits: [{ kind: "device", name: "b" }],
+    source: { text: "nbd://silent", survives: true, open: () => new Promise(() => {}) },
+  };
+  const stop = new AbortController();
+  const started = startAll([plan, silent], stop, { kernel, signal: stop.signal });
+  started.catch(() => {});
+  await new Promise((resolve) => setTimeout(resolve, 300)); // as long as the first one would take
+  stop.abort(new Error("nobody waits any more"));
+  await assertRejects(() => started, Error, "nobody waits any more");
+}
+
+Deno.test("a disk is not taken over while another one of the same start is not open yet", async () => {
+  const kernel = new FakeKernel();
+  const before = await ServedDisk.start(planOf("--name a"), { kernel, signal: new AbortController().signal });
+  const a = kernel.devices.get("a");
+  await startBesideSilent(kernel, planOf("--name a --take-over"));
+  assert(kernel.devices.get("a") === a);
+  assertEquals(a?.state, DBLOCK_STATE_LIVE);
+  await before.devices[0]!.close();
+  assertEquals((await before.ended)[0]!.ending, { reason: "closed" });
+  assertEquals(kernel.files.size, 0);
+});
+
+Deno.test("no disk is taken over when one of the same start does not fit the disk that is there", async () => {
+  const kernel = new FakeKernel();
+  const before = await ServedDisk.start(planOf("--name a --name b"), { kernel, signal: new AbortController().signal });
+  const b = kernel.devices.get("b")!;
+  const [first, second] = ["a", "b"].map((name) => planOf(`--name ${name} --take-over`)) as [DiskPlan, DiskPlan];
+  const open: DiskPlan["source"]["open"] = (options) => {
+    // It is known late what is there: as long as the first one would take.
+    b.state = DBLOCK_STATE_REMOVING;
+    setTimeout(() => {
+      b.state = DBLOCK_STATE_LIVE;
+      b.params.size_bytes *= 2;
+    }, 300);
+    return second.source.open(options);
+  };
+  const plans = [first, { ...second, source: { ...second.source, open } }];
+  const stop = new AbortController();
+  const error = await assertRejects(() => startAll(plans, stop, { kernel, signal: stop.signal }), DblockError);
+  assertEquals([error.code, error.message.includes("it has 131072 bytes, not 65536")], ["EINVAL", true]);
+  await Promise.all(before.devices.map((device) => device.close()));
+  assertEquals((await before.ended).map(({ ending }) => ending.reason), ["closed", "closed"]);
 });

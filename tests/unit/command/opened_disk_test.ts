@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** How a disk is opened for `dblock serve` by code that may never answer. What serves it is in device/command and live. */
 import { assertEquals, assertRejects } from "@std/assert";
-import { unlessAborted } from "../../../src/command/served_disk.ts";
+import { unlessAborted } from "../../../src/command/opened_disk.ts";
 import type { Backend, CloseReason } from "../../../src/disk/backend.ts";
 
 const never = new AbortController().signal;
