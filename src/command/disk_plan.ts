@@ -29,7 +29,7 @@ export type NbdExit = Exit & { readonly kind: "nbd" };
 
 /** A disk that is to be served. */
 export interface DiskPlan {
-  /** All of it, as it was typed. */
+  /** All of it, as it was typed, and the policy if where it was typed has decided that. */
   readonly words: readonly string[];
   readonly source: DiskSource;
   /** From the content outward. */
@@ -191,6 +191,7 @@ function readDisk(spec: string, items: readonly Item[], isKept: boolean): DiskPl
   const onlyNbd = !given.has("transport") && exits.length > 0 && exits.every(({ kind }) => kind === "nbd");
   const keeps = isKept && source.survives && !given.has("transport") && !onlyNbd;
   const onDeath = readPolicy(given.get("on-death") ?? (keeps ? "hold" : "remove"));
+  if (keeps && !given.has("on-death")) words.push("--on-death", onDeath); // they are read again elsewhere
   const takeOver = given.has("take-over");
   const needsMore = takeOver ? "--take-over" : onDeath === "remove" ? undefined : `--on-death ${onDeath}`;
   if (needsMore !== undefined && !source.survives) {

@@ -5,7 +5,7 @@ import { devicePath } from "../module/control.ts";
 import { type DeviceInfo, info, list } from "../module/info.ts";
 import { type Command, readItems, readTyped } from "./command.ts";
 import { checkName } from "./words.ts";
-import { DISK_OPTIONS, type DiskPlan, readDisks } from "./disk_plan.ts";
+import { DISK_OPTIONS, type DiskPlan, readDisks, requireNames } from "./disk_plan.ts";
 import { withNames } from "./info.ts";
 import { readStarted, type Started } from "./run_folder.ts";
 import { serveDisks } from "./serve_disks.ts";
@@ -43,7 +43,7 @@ async function recover(names: readonly string[]): Promise<void> {
     throw new DblockError("EINVAL", `Cannot recover ${waiting.join(", ")} together`, wrong, { hint });
   }
   Deno.chdir(first!);
-  await serveDisks(started.flatMap(plansOf));
+  await serveDisks(plansOf(started));
 }
 
 function waits({ state }: DeviceInfo): boolean {
@@ -72,7 +72,18 @@ function requireStarted(name: string): Started {
   throw new DblockError("ENOENT", `Cannot recover ${devicePath(name)}`, wrong, { hint });
 }
 
-/** A disk that took another one over does not take it over from a dead server. */
-function plansOf({ words }: Started): DiskPlan[] {
-  return readDisks(readItems(words.filter((word) => word !== "--take-over"), DISK_OPTIONS));
+/**
+ * What is to be served again. A disk with several names has all of them in the record of each, and is served once; one that
+ * took another one over does not take it over from a dead server.
+ *
+ * @throws {UsageError} a name that two disks have
+ */
+export function plansOf(started: readonly Pick<Started, "words">[]): DiskPlan[] {
+  const different = new Map(started.map(({ words }) => {
+    const again = words.filter((word) => word !== "--take-over");
+    return [JSON.stringify(again), again];
+  }));
+  const plans = [...different.values()].flatMap((words) => readDisks(readItems(words, DISK_OPTIONS)));
+  requireNames(plans);
+  return plans;
 }

@@ -8,6 +8,7 @@ import { readItems } from "../../../src/command/command.ts";
 import { DISK_OPTIONS, exportNames, readDisks } from "../../../src/command/disk_plan.ts";
 import { isLight, LIGHT_COMMANDS, overview } from "../../../src/command/command_line.ts";
 import { readCommandLine } from "../../../src/command/main.ts";
+import { plansOf as plansToRecover } from "../../../src/command/recover.ts";
 import { SERVE } from "../../../src/command/serve.ts";
 import { splitWords } from "../../../src/command/words.ts";
 import { filters } from "../../../src/filters/table.ts";
@@ -223,6 +224,30 @@ Deno.test("a disk of a file is kept by default if its content outlives the progr
   assertEquals(policyOf("memory:1MiB --name a"), "remove");
   assertEquals(plansOf("/a.img --name a")[0]!.onDeath, "remove");
   Deno.removeSync(file);
+});
+
+Deno.test("a disk of a file that is recovered has the policy that the file gave it", () => {
+  const file = Deno.makeTempFileSync();
+  for (const [text, policy] of [["/a.img", "hold"], ["/a.img --on-death fail", "fail"]] as const) {
+    Deno.writeTextFileSync(file, text);
+    assertEquals(plansToRecover(readConfig(file)).map(({ onDeath }) => onDeath), [policy]);
+  }
+  Deno.removeSync(file);
+});
+
+Deno.test("a disk with two names is recovered once, and two disks do not have one name", () => {
+  const words = "./a.img --name a --name b --on-death hold".split(" ");
+  const other = ["./c.img", "--name", "c"];
+  const plans = plansToRecover([{ words }, { words: other }, { words: [...words, "--take-over"] }]);
+  const exits = plans.map((
+    { exits, takeOver },
+  ) => [exits.map((exit) => exit.kind === "device" && exit.name), takeOver]);
+  assertEquals(exits, [[["a", "b"], false], [["c"], false]]);
+  assertThrows(
+    () => plansToRecover([{ words }, { words: ["./b.img", "--name", "b"] }]),
+    UsageError,
+    "--name b is there twice",
+  );
 });
 
 Deno.test("--take-over without a SPEC is about the disks of --config, which have to outlive the program", async () => {
