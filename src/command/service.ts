@@ -14,6 +14,26 @@ import { exists } from "./path.ts";
 const WATCHDOG_SHARE = 3;
 /** How often it is looked whether a disk is still used, or a new server still there. Nobody waits for it but a shutdown. */
 const POLL_MS = 50;
+/** The unit's TimeoutStopSec=: from each word on that it still waits for a disk, systemd gives it so much longer. */
+const STOP_MS = 20_000;
+/** Three words are lost before systemd kills it. */
+const STOP_WORD_MS = STOP_MS / 4;
+
+/**
+ * Without a request for so long, no more time is asked for: what has the disk open is not being unmounted, such as a volume
+ * group on it. Other services, whose mounts may be on the disk, are given 90 s to stop.
+ */
+const IDLE_MS = 120_000;
+
+/** How to wait for the end of the machine. */
+export interface StoppingOptions {
+  /** Whether a shutdown or a reboot goes on, and not only this service's stop. @default what systemd says */
+  readonly isMachineStopping?: () => Promise<boolean>;
+  /** How often systemd hears that a disk is still used. @default 5,000 */
+  readonly wordMs?: number;
+  /** After how long without a request it hears no more of that. @default 120,000 */
+  readonly idleMs?: number;
+}
 
 /** This process, as its service manager sees it. */
 export class Service implements Disposable {
@@ -56,15 +76,27 @@ export class Service implements Disposable {
 
   /**
    * At SIGTERM, before the disks are left or destroyed: if the whole machine stops, waits until nobody uses them, as file
-   * systems are unmounted at the same time, and what they still have to write needs a server.
+   * systems are unmounted at the same time, and what they still have to write needs a server. systemd, which would kill it
+   * after TimeoutStopSec=, is asked for more time again and again, while there is I/O, or may be soon.
    */
-  async stopping(devices: () => readonly Device[]): Promise<void> {
+  async stopping(devices: () => readonly Device[], options: StoppingOptions = {}): Promise<void> {
+    const { isMachineStopping = saysSystemdSo, wordMs = STOP_WORD_MS, idleMs = IDLE_MS } = options;
     this.#manager.tell({ STOPPING: 1 });
     if (!await isMachineStopping()) return;
+    let toldAtMs = -Infinity;
+    let busyAtMs = performance.now();
+    let requestsBefore = -1;
     for (;;) {
-      const used = await firstUsed(devices());
+      const { used, requests } = await useOf(devices());
       if (used === undefined) return;
-      this.#manager.tell({ STATUS: `the machine stops: waiting for ${used} to be unmounted` });
+      const nowMs = performance.now();
+      if (requests !== requestsBefore) busyAtMs = nowMs;
+      requestsBefore = requests;
+      if (nowMs - toldAtMs >= wordMs && nowMs - busyAtMs < idleMs) {
+        toldAtMs = nowMs;
+        const status = `the machine stops: waiting for ${used} to be unmounted`;
+        this.#manager.tell({ EXTEND_TIMEOUT_USEC: STOP_MS * 1_000, STATUS: status });
+      }
       await delay(POLL_MS);
     }
   }
@@ -140,8 +172,7 @@ async function startDetached(program: string, args: readonly string[], env: Reco
   return Number(new TextDecoder().decode(stdout));
 }
 
-/** Whether a shutdown or a reboot goes on, and not only this service's stop. */
-async function isMachineStopping(): Promise<boolean> {
+async function saysSystemdSo(): Promise<boolean> {
   try {
     const { stdout } = await new Deno.Command("systemctl", { args: ["is-system-running"], stderr: "null" }).output();
     return new TextDecoder().decode(stdout).trim() === "stopping";
@@ -150,14 +181,20 @@ async function isMachineStopping(): Promise<boolean> {
   }
 }
 
-/** The path of a disk that somebody has open. */
-async function firstUsed(devices: readonly Device[]): Promise<string | undefined> {
+/** The path of a disk that somebody has open, and how many requests all of them have answered. */
+async function useOf(
+  devices: readonly Device[],
+): Promise<{ readonly used: string | undefined; readonly requests: number }> {
+  let used: string | undefined;
+  let requests = 0;
   for (const device of devices) {
     try {
-      if ((await device.info()).openCount > 0) return device.path;
+      const info = await device.info();
+      if (info.openCount > 0) used ??= device.path;
+      for (const { count } of Object.values(info.requests)) requests += count;
     } catch {
       // It is gone.
     }
   }
-  return undefined;
+  return { used, requests };
 }
