@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /** `dblock resize`: another size for a disk, under those who use it. Its server does it. */
 import { devicePath } from "../module/control.ts";
-import { info } from "../module/info.ts";
+import { infoOn } from "../module/info.ts";
+import { type Kernel, linux } from "../system/libc.ts";
 import { formatSize, UsageError } from "./cli.ts";
 import { type Command, readTyped } from "./command.ts";
 import { checkName } from "./words.ts";
@@ -28,15 +29,20 @@ export const RESIZE: Command = {
 /**
  * Has the server of a disk give it another size.
  *
+ * @param id of the disk that is meant, where its name may be another one's by now
  * @returns what to say then
  * @throws {DblockError} with what to type
  */
-export async function resizeOne(disk: string, sizeBytes: number): Promise<string> {
+export async function resizeOne(disk: string, sizeBytes: number, id?: number, kernel: Kernel = linux): Promise<string> {
   try {
-    await info(disk);
+    await infoOn(kernel, disk, id);
   } catch (error) {
     throw await withNames(error);
   }
-  await ask(disk, { ask: "resize", sizeBytes }, `Cannot resize ${devicePath(disk)}`);
+  await ask(
+    disk,
+    { ask: "resize", sizeBytes, ...(id === undefined ? {} : { id }) },
+    `Cannot resize ${devicePath(disk)}`,
+  );
   return `${devicePath(disk)} has ${formatSize(sizeBytes)} now`;
 }

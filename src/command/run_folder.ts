@@ -23,7 +23,8 @@ export interface Started {
 
 /** What a server can be asked. */
 export type Question =
-  | { readonly ask: "resize"; readonly sizeBytes: number }
+  /** With an `id`: that device, and no other that has its name by now. */
+  | { readonly ask: "resize"; readonly sizeBytes: number; readonly id?: number }
   | { readonly ask: "describe" }
   /**
    * To a server's own socket: what all of its disks have counted. It counts from the first such question on; after one with

@@ -263,7 +263,7 @@ async function answer(
 ): Promise<Description | void> {
   switch (question.ask) {
     case "resize":
-      return await disk.resize(question.sizeBytes);
+      return await disk.resize(question.sizeBytes, question.id);
     case "figures":
       return; // of a whole server, at its own socket
     case "reload":

@@ -153,11 +153,19 @@ export class ServedDisk {
   /**
    * Gives it another size. A disk whose backend cannot is opened anew, larger, and takes itself over.
    *
-   * @throws {DblockError} EOPNOTSUPP, EINVAL, and what the backend says.
+   * @param id of the device that is meant, where its name may be another one's by now
+   * @throws {DblockError} EOPNOTSUPP, EINVAL, ESTALE (no device of this disk has that id), and what the backend says.
    */
-  async resize(sizeBytes: number): Promise<void> {
+  async resize(sizeBytes: number, id?: number): Promise<void> {
     const [device] = this.devices;
     if (device === undefined) throw new DblockError("ENODEV", "Cannot resize the disk", "it has ended");
+    if (id !== undefined && !this.devices.some((one) => one.id === id)) {
+      throw new DblockError(
+        "ESTALE",
+        `Cannot resize ${device.path}`,
+        "the device that is meant is gone, and another one has its name",
+      );
+    }
     if (this.#backend.resize !== undefined) {
       for (const one of this.devices) await one.resize(sizeBytes);
       return;
@@ -192,6 +200,11 @@ export class ServedDisk {
 
   async #replace(open: Omit<OpenOptions, "readOnly">): Promise<void> {
     const backend = await openContent(this.plan, { ...open, readOnly: this.plan.readOnly });
+    if (backend.sizeBytes !== (open.growToBytes ?? backend.sizeBytes)) {
+      await backend.close?.("unused");
+      const attempted = `Cannot resize ${this.devices.map(({ path }) => path).join(", ")} to ${open.growToBytes} bytes`;
+      throw new DblockError("EOPNOTSUPP", attempted, `the size of ${this.plan.source.text} stays`);
+    }
     const { kernel = linux, signal: startSignal } = this.#options;
     const exits = [...this.#devices.keys()];
     const parts = shareBackend(backend, exits.length);

@@ -185,7 +185,7 @@ async function answerControl(request: Request, pathname: string, control: boolea
         return plain(done, 200);
       }
       case "/control/resize": {
-        const done = await resizeOne(name, diskSize(asked.size ?? ""));
+        const done = await resizeOne(name, diskSize(asked.size ?? ""), asked.id);
         say(`${done}, as the page asked`);
         return plain(done, 200);
       }

@@ -39,7 +39,7 @@ function askToDestroy({ name, path, id, openCount }: Description): void {
   });
 }
 
-function askToResize({ name, path, sizeBytes }: Description): void {
+function askToResize({ name, path, id, sizeBytes }: Description): void {
   const size = element("input");
   size.value = exactBytes(sizeBytes);
   ask({
@@ -48,7 +48,7 @@ function askToResize({ name, path, sizeBytes }: Description): void {
     fields: [element("label", {}, document.createTextNode("Size: "), size)],
     button: "Resize",
     isDangerous: false,
-    send: () => post("resize", { disk: name, size: size.value.trim() }),
+    send: () => post("resize", { disk: name, ...(id === undefined ? {} : { id }), size: size.value.trim() }),
   });
 }
 
