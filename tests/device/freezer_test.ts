@@ -10,6 +10,7 @@ import { Ramdisk, runRamdisk } from "./ramdisk.ts";
 import { infoOf } from "./server.ts";
 
 const cycles = 12;
+const cyclesMax = 40;
 const load = (path: string) => `--filename=${path} --rw=randwrite --bs=4k --iodepth=16 --size=16M`;
 
 function answeredCount(name: string): number {
@@ -59,7 +60,8 @@ Deno.test({
     );
     await sh("echo 500 >/sys/power/pm_freeze_timeout");
     const outcomes: string[] = [];
-    for (let cycle = 0; cycle < cycles; cycle++) {
+    // Which of the two comes out is chance; a run has both, if it takes some cycles more.
+    while (outcomes.length < cycles || (new Set(outcomes).size < 2 && outcomes.length < cyclesMax)) {
       const before = answeredCount("asleep");
       await waitFor("I/O goes on", () => answeredCount("asleep") > before + 100);
       outcomes.push((await sh(`perl -e '${freezeAll}'`)).stdout);
@@ -70,10 +72,10 @@ Deno.test({
     assertEquals(await fio.stop(), "");
     assertEquals(infoOf("asleep")!.error_count, 0);
     const frozen = outcomes.filter((outcome) => outcome === "frozen").length;
-    assertEquals(outcomes.filter((outcome) => outcome === "refused").length, cycles - frozen, outcomes.join());
+    assertEquals(outcomes.filter((outcome) => outcome === "refused").length, outcomes.length - frozen, outcomes.join());
     assert(frozen > 0, "nothing was ever frozen");
-    assert(frozen < cycles, "nobody ever waited for a frozen server");
-    figure({ "freezes of all processes": frozen, "freezes refused": cycles - frozen });
+    assert(frozen < outcomes.length, "nobody ever waited for a frozen server");
+    figure({ "freezes of all processes": frozen, "freezes refused": outcomes.length - frozen });
     assertEquals((await runRamdisk("-d --name asleep")).status, 0);
     await disk.end();
   },
