@@ -183,6 +183,16 @@ export class ServedDisk {
     if (this.nbdParts.length + this.kernelParts.length > 0) {
       throw new DblockError("EOPNOTSUPP", attempted, "it is served over NBD, too", { hint: "serve it with ?raw" });
     }
+    if (this.#backend.flush !== undefined && this.#backend.cacheSurvives !== true) {
+      const wrong = "what it keeps in a cache would be written over what is newer";
+      const { text, files } = this.plan.source;
+      throw new DblockError(
+        "EOPNOTSUPP",
+        attempted,
+        wrong,
+        files === undefined ? {} : { hint: `serve it with ?raw: ${text}` },
+      );
+    }
     await this.replace({ shared: true, growToBytes: sizeBytes });
   }
 

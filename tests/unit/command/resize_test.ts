@@ -24,8 +24,8 @@ async function serve(words: string) {
     kernel,
     disk,
     device,
-    /** It goes on with the server that it has, as large as it was. */
-    async assertAsBefore(sizeBytes: number) {
+    /** It goes on with the server that it has, as large as this. */
+    async assertServed(sizeBytes: number) {
       assert(disk.devices[0] === device);
       assertEquals([(await device.info()).sizeBytes, disk.sizeBytes], [sizeBytes, sizeBytes]);
     },
@@ -42,8 +42,23 @@ Deno.test("resize() refuses what has the size that it had also when it is opened
     await using served = await serve(`${spec} --name a`);
     const error = await assertRejects(() => served.disk.resize(128 * KIB), DblockError, `the size of ${spec} stays`);
     assertEquals([error.code, error.message.startsWith("Cannot resize /dev/a to 131072 bytes")], ["EOPNOTSUPP", true]);
-    await served.assertAsBefore(64 * KIB);
+    await served.assertServed(64 * KIB);
   }
+});
+
+Deno.test("resize() refuses a disk with a cache of its own before its file grows, and grows it in a file that need not be mapped", async () => {
+  const path = `${folder}/disk.img`;
+  const cached = (spec: string) => serve(`${spec} --name a --with cache=mode=write-back`);
+  {
+    await using served = await cached(`${path}?size=64KiB`);
+    const error = await assertRejects(() => served.disk.resize(128 * KIB), DblockError, "in a cache");
+    assertEquals([error.code, error.message.includes("(serve it with ?raw: ")], ["EOPNOTSUPP", true]);
+    await served.assertServed(64 * KIB);
+    assertEquals((await Deno.stat(path)).size, 64 * KIB);
+  }
+  await using served = await cached(`${path}?raw`);
+  await served.disk.resize(128 * KIB);
+  await served.assertServed(128 * KIB);
 });
 
 Deno.test("a disk that is meant by its id is resized under no other's name", async () => {
@@ -56,5 +71,5 @@ Deno.test("a disk that is meant by its id is resized under no other's name", asy
     assertEquals(error.code, "ESTALE");
   }
   await disk.resize(64 * KIB, device.id); // which it has
-  await served.assertAsBefore(64 * KIB);
+  await served.assertServed(64 * KIB);
 });
