@@ -92,7 +92,7 @@ Deno.test("a process may move the queue of a volatile cache from file to file", 
 
 Deno.test("who owes late answers to writes is not taken over before it has given them, or has died", async () => {
   const name = "hands4";
-  const options = { name, timeout_ms: 1_000, on_death: HOLD, holdOperations: [WRITE] };
+  const options = { name, timeout_ms: slowed(2_000), on_death: HOLD, holdOperations: [WRITE] };
   const write = () => sh(`dd if=/dev/zero of=/dev/${name} bs=4k count=1 oflag=direct status=none`, { check: false });
   await using old = await ServerProcess.start(options);
   assertEquals((await write()).status, 1);
@@ -105,7 +105,7 @@ Deno.test("who owes late answers to writes is not taken over before it has given
 });
 
 Deno.test("a write that times out while somebody waits to take over is still waited for", async () => {
-  const options = { name: "hands5", timeout_ms: 1_000, queue_depth: 4 };
+  const options = { name: "hands5", timeout_ms: slowed(2_000), queue_depth: 4 };
   await using old = await TestDisk.start(options);
   old.rule = ({ operation }) => operation === WRITE ? "hold" : "serve";
   const writing = sh(`dd if=/dev/zero of=${old.path} bs=4k count=1 oflag=direct status=none`, { check: false });
@@ -126,7 +126,8 @@ Deno.test("a write that times out while somebody waits to take over is still wai
 for (const onDeath of [REMOVE, HOLD]) {
   Deno.test(`where a timeout is the server's death, it is not its heir's (on_death ${onDeath})`, async () => {
     const name = "hands6";
-    const timeoutMs = slowed(1_000);
+    // The heir comes within this time.
+    const timeoutMs = slowed(4_000);
     const old = await ServerProcess.start({
       name,
       queue_count: 2,
@@ -152,7 +153,7 @@ for (const onDeath of [REMOVE, HOLD]) {
 
 Deno.test("where a timeout is the server's death, what waits for an heir does not end in an error", async () => {
   const name = "hands7";
-  const timeoutMs = slowed(1_000);
+  const timeoutMs = slowed(2_000);
   const flags = abi.DBLOCK_DEVICE_TIMEOUT_IS_DEATH;
   const old = await ServerProcess.start({ name, queue_count: 2, on_death: HOLD, timeout_ms: timeoutMs, flags });
   const created = infoOf(name)!;
@@ -163,7 +164,7 @@ Deno.test("where a timeout is the server's death, what waits for an heir does no
   await waitFor("its second queue is without a server", () => infoOf(name)?.attached_count === 1);
   const read = readOn(1, name);
   await waitFor("the read waits", () => infoOf(name)!.waiting_count === 1);
-  await pause(2.5 * timeoutMs);
+  await pause(1.5 * timeoutMs);
   assertEquals(infoOf(name)!.error_count, 0);
   assertEquals(second.attach(takeOver), 0);
   assertEquals((await serveUntil([first, second], "the read is answered", read)).status, 0);

@@ -80,7 +80,7 @@ Deno.test("what waits for a late answer that never comes times out, and the end 
 });
 
 Deno.test("who waits is told when a slot comes free for what waited for another queue's late answer", async () => {
-  const timeoutMs = slowed(3_000);
+  const timeoutMs = slowed(5_000);
   await using disk = await TestDisk.start({ name: "late7", timeout_ms: timeoutMs, queue_count: 2, queue_depth: 2 });
   const readOn1 = (block: number) =>
     sh(`taskset -c 1 dd if=${disk.path} of=/dev/null bs=4k count=1 skip=${block} iflag=direct status=none`, {
