@@ -212,9 +212,8 @@ function configure(
   const settings: [string, string][] = [
     ["client_mount_timeout", String(Math.max(1, Math.ceil(timeoutMs / 1000)))],
     ["rbd_cache", String(cache)],
-    // librbd copies what is to be written, lest it change on its way. Nobody changes the memory of an open request; and a
-    // write is not done before librbd has let go of its memory. With its cache librbd copies in any case.
-    ["rbd_disable_zero_copy_writes", "false"],
+    // Not rbd_disable_zero_copy_writes=false: a server that another one has shut out then waits for some of its writes for
+    // ever, as librbd (16.2.15) does not let go of their memory.
     // Errors of a call are in what it returns, and in the log file that the configuration names.
     ["log_to_stderr", "false"],
     ["err_to_stderr", "false"],
