@@ -252,7 +252,13 @@ export class MirrorBackend implements Backend {
   #return(half: Half): Promise<void> {
     const before = this.#returning.get(half);
     if (before !== undefined) return before;
-    const returned = this.#inBackground(this.#comeBack(half).finally(() => this.#returning.delete(half)));
+    const returned = this.#inBackground(
+      this.#comeBack(half).finally(() => {
+        this.#returning.delete(half);
+        // It may have left again while it was copied to, and its time to be opened have come and gone before this.
+        if (half.state === "left" && !this.#timers.has(half)) this.#retryLater(half);
+      }),
+    );
     this.#returning.set(half, returned);
     return returned;
   }

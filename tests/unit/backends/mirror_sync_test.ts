@@ -4,7 +4,17 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { DblockError } from "../../../src/disk/errors.ts";
 import { heldSyncs } from "./held_syncs.ts";
 import { BreakableDisk } from "./mirror_disk.ts";
-import { filled, MirrorUnderTest, plain, regionBytes, sizeBytes, states, until, untilInSync } from "./mirrored.ts";
+import {
+  filled,
+  mirrored,
+  MirrorUnderTest,
+  plain,
+  regionBytes,
+  sizeBytes,
+  states,
+  until,
+  untilInSync,
+} from "./mirrored.ts";
 
 const last = sizeBytes - regionBytes;
 
@@ -49,6 +59,7 @@ Deno.test("the same, while it is being recorded that everything is copied", asyn
   await untilInSync(mirror);
   assertEquals(a.content, b.content);
 });
+
 Deno.test("a half that has left and come back while it was copied to is not whole when the first copying ends", async () => {
   await using test = unequal();
   const { a, b } = test;
@@ -72,4 +83,24 @@ Deno.test("a half that has left and come back while it was copied to is not whol
   await rejoined;
   assertEquals(before, ["working", "syncing"]);
   assertEquals([states(mirror), a.content], [["working", "working"], b.content]);
+});
+
+Deno.test("a half that leaves again while it is copied to is opened again, however long that copy hangs", async () => {
+  const retryMs = 20;
+  await using test = await mirrored({ retryMs });
+  const { a, b, mirror } = test;
+  const held = Promise.withResolvers<void>();
+  b.failure = ({ operation }) => operation === "write" ? "EIO" : undefined;
+  await mirror.write(filled(9), 0, plain);
+  b.failure = ({ operation, offsetBytes }) => operation === "write" && offsetBytes === last ? "EIO" : undefined;
+  b.delay = ({ operation, offsetBytes }) => operation === "write" && offsetBytes === 0 ? held.promise : undefined;
+  b.asked = [];
+  await until(() => b.asked.some(({ operation }) => operation === "write"), "b is copied to");
+  await mirror.write(filled(8), last, plain);
+  assertEquals(states(mirror), ["working", "left"]);
+  b.failure = () => undefined;
+  await new Promise((resolve) => setTimeout(resolve, 5 * retryMs));
+  held.resolve();
+  await untilInSync(mirror);
+  assertEquals(a.content, b.content);
 });
