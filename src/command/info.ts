@@ -44,7 +44,7 @@ async function infoOf(name: string): Promise<DeviceInfo> {
   }
 }
 
-/** What its server says; nothing if it is stopped, or stuck. */
+/** What its server says, or that it says nothing. */
 export async function ownLines({ name, server }: Pick<DeviceInfo, "name" | "server">): Promise<string[]> {
   if (server === undefined) {
     return readStarted(name) === undefined ? [] : [`  to go on with it: dblock recover ${name}`];
@@ -53,8 +53,9 @@ export async function ownLines({ name, server }: Pick<DeviceInfo, "name" | "serv
     const { spec, filters, lines } = await ask(name, { ask: "describe" }, "", ANSWER_MS) as Description;
     const front = filters.length === 0 ? "" : `; in front of it: ${filters.join(", ")}`;
     return [`  content: ${spec}${front}`, ...lines.map((line) => `  ${line}`)];
-  } catch {
-    return []; // another program serves it, or it does not answer
+  } catch (error) {
+    if (!(error instanceof DblockError && error.code === "ETIMEDOUT")) return []; // another program serves it
+    return [`  its server does not answer: it is stopped (kill -CONT ${server.pid} wakes it) or stuck`];
   }
 }
 

@@ -186,7 +186,7 @@ async function answerOne(conn: Deno.UnixConn, answer: Answerer): Promise<void> {
  * Asks the server of a disk.
  *
  * @param limitMs how long it may take to answer
- * @throws {DblockError} ENOTCONN: it cannot be asked; or what it answers.
+ * @throws {DblockError} ENOTCONN: it cannot be asked; ETIMEDOUT: it has not answered; or what it answers.
  */
 export async function ask(
   name: string,
@@ -213,8 +213,8 @@ export async function ask(
     return reply.answer;
   } catch (error) {
     if (error instanceof DblockError) throw error;
-    const wrong = isLate ? `its server does not answer within ${limitMs} ms` : "its server has ended meanwhile";
-    throw new DblockError("ENOTCONN", attempted, wrong, { cause: error });
+    if (isLate) throw new DblockError("ETIMEDOUT", attempted, `its server does not answer within ${limitMs} ms`);
+    throw new DblockError("ENOTCONN", attempted, "its server has ended meanwhile", { cause: error });
   } finally {
     clearTimeout(timer);
     if (!isLate) conn.close();

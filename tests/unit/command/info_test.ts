@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertMatch } from "@std/assert";
 import { ownLines } from "../../../src/command/info.ts";
 import { RUN_FOLDER } from "../../../src/command/run_folder.ts";
 
 Deno.test({
-  name: "dblock info does not wait for a server that is stopped: the kernel takes the connection, and nobody answers",
+  name:
+    "dblock info does not wait for a server that is stopped, and says so: the kernel takes the connection, and nobody answers",
   ignore: Deno.uid() !== 0, // the folder is root's
   async fn() {
     const name = `info-test-${Deno.pid}`;
@@ -15,7 +16,9 @@ Deno.test({
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<string[]>((resolve) => timer = setTimeout(() => resolve(["it still waits"]), 10_000));
     try {
-      assertEquals(await Promise.race([ownLines({ name, server: { pid: Deno.pid } }), late]), []);
+      const lines = await Promise.race([ownLines({ name, server: { pid: 77 } }), late]);
+      assertEquals(lines.length, 1);
+      assertMatch(lines[0]!, /does not answer: it is stopped \(kill -CONT 77 wakes it\) or stuck/);
     } finally {
       clearTimeout(timer);
       await Deno.remove(path);
