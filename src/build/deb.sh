@@ -4,25 +4,21 @@
 #
 #   src/build/deb.sh dblock-ramdisk            make deb
 #
-# Of the environment: VERSION, another one than that of deno.json; OUTPUT, another folder; COMPRESSION, options of dpkg-deb;
-# LINTIAN=no. The tests upgrade from one version to another.
+# Of the environment: VERSION, another one than that of deno.json; OUTPUT, another folder; COMPRESSION, options of dpkg-deb.
+# The tests upgrade from one version to another.
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
 program=${1:?Usage: src/build/deb.sh PROGRAM}
-"$root/src/build/toolchain.sh" package
-[ -x "$program" ] || { echo "Cannot make the packages: no ./$program; type: make deb" >&2; exit 1; }
-
-case $(od -An -tu2 -j18 -N2 "$program" | tr -d ' ') in
+. src/build/package.sh
+package_begins "$program" package deb
+case $machine in
 62) arch=amd64 ;;
 183) arch=arm64 ;;
-*) echo "Cannot make the packages: ./$program is for a machine that is not known here" >&2; exit 1 ;;
+*) machine_unknown "$program" ;;
 esac
 
-version=${VERSION:-$(sed -n 's/^ *"version": *"\(.*\)".*/\1/p' deno.json)}
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 1)
-export SOURCE_DATE_EPOCH
 deb=${OUTPUT:-$root/.build/deb}
 stage="$deb/dblock-$version"
 rm -rf "$deb"
@@ -45,9 +41,8 @@ chmod -R u=rwX,go=rX "$stage"
 rm -rf "$stage"
 for file in "$deb"/*.deb; do echo "deb: ${file#"$root/"} ($(du -m "$file" | cut -f1) MiB)"; done
 # It is quiet unless something is wrong; what it may say otherwise stands in debian/*.lintian-overrides, with the reason.
-[ "${LINTIAN:-yes}" = yes ] || exit 0
 lintian -EvIL +pedantic "$deb"/*.changes >"$deb/lintian.log" 2>&1 || true
 if grep -E '^[EWIPXC]: ' "$deb/lintian.log"; then
-    echo "lintian has something to say: .build/deb/lintian.log" >&2
+    echo "lintian has something to say: $deb/lintian.log" >&2
     exit 1
 fi

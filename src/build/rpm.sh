@@ -8,18 +8,14 @@ set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
 program=${1:?Usage: src/build/rpm.sh PROGRAM}
-"$root/src/build/toolchain.sh" rpm
-[ -x "$program" ] || { echo "Cannot make the packages: no ./$program; type: make rpm" >&2; exit 1; }
-
-case $(od -An -tu2 -j18 -N2 "$program" | tr -d ' ') in
+. src/build/package.sh
+package_begins "$program" rpm rpm
+case $machine in
 62) arch=x86_64 ;;
 183) arch=aarch64 ;;
-*) echo "Cannot make the packages: ./$program is for a machine that is not known here" >&2; exit 1 ;;
+*) machine_unknown "$program" ;;
 esac
 
-version=${VERSION:-$(sed -n 's/^ *"version": *"\(.*\)".*/\1/p' deno.json)}
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 1)
-export SOURCE_DATE_EPOCH
 out="$root/.build/rpm"
 stage="$out/stage"
 rm -rf "$out"

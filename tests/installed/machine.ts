@@ -97,6 +97,7 @@ export class Machine implements AsyncDisposable {
 /** What the packages are made of, beside the program. */
 const packageSources = [
   "src/build/deb.sh",
+  "src/build/package.sh",
   "src/build/stage.sh",
   "src/build/debian",
   "src/build/systemd",
@@ -113,7 +114,7 @@ export async function packagesOf(version: string): Promise<{ readonly dblock: st
   if (exists(dir) && Deno.readTextFileSync(join(dir, "key")) !== key) await Deno.remove(dir, { recursive: true });
   await makeDirOnce(dir, async (temporaryDir) => {
     console.log(`packing dblock ${version}`);
-    const env = { VERSION: version, OUTPUT: temporaryDir, COMPRESSION: "-Znone", LINTIAN: "no" };
+    const env = { VERSION: version, OUTPUT: temporaryDir, COMPRESSION: "-Znone" };
     await run([join(projectDir, "src/build/deb.sh"), program], { env });
     await Deno.writeTextFile(join(temporaryDir, "key"), key);
   });
