@@ -15,7 +15,7 @@ import { metricsUrl, serveMetrics } from "./metrics.ts";
 import { closeUnused, openDisk, type StartOptions } from "./opened_disk.ts";
 import { answerQuestions, type Description, keepStarted, type Question, serverName } from "./run_folder.ts";
 import { endAtSignals, greetingOfKernelDisk, type ServedKernelDisk, startKernelDisks } from "./serve_kernel_disk.ts";
-import { closeAtSignals, type Exporter, startServers } from "./serve_nbd.ts";
+import { closeAtSignals, type Exporter, Sockets, startServers } from "./serve_nbd.ts";
 import { type DeviceEnd, ServedDisk, undoDevice } from "./served_disk.ts";
 import { Service } from "./service.ts";
 import { abortOnSignals, heedSignals, outliveTerminal } from "./signals.ts";
@@ -39,12 +39,18 @@ export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan)
   const stop = new AbortController();
   const signal = AbortSignal.any([interrupted.signal, stop.signal]);
   await using undo = new AsyncDisposableStack();
+  // Before any disk is touched: one that is taken over has no other server to go back to.
+  using sockets = await Sockets.open(plans);
+  let measured: () => readonly Measured[] = () => [];
+  await using asked = metrics === undefined
+    ? undefined
+    : await serveMetrics(metrics, () => figuresOf(measured().map((one) => one.figures())));
   using shared = sharedWorkers(plans);
   const disks = await startAll(await nameAll(plans), stop, { signal, shared });
   undo.defer(async () => {
     await Promise.all(disks.flatMap((disk) => disk.devices.map(undoDevice)));
   });
-  const servers = await startServers(disks, signal);
+  const servers = await startServers(disks, sockets, signal);
   undo.defer(async () => {
     await Promise.all(servers.map(({ server }) => server.close()));
   });
@@ -52,10 +58,7 @@ export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan)
   undo.defer(async () => {
     await Promise.all(kernelDisks.map(({ device }) => device.close({ force: true })));
   });
-  const measured = measure(disks, servers, kernelDisks);
-  await using asked = metrics === undefined
-    ? undefined
-    : await serveMetrics(metrics, () => figuresOf(measured().map((one) => one.figures())));
+  measured = measure(disks, servers, kernelDisks);
   if (asked !== undefined) { for (const one of measured()) one.figures(); }
   signal.throwIfAborted(); // what has been started by now does not heed it
   undo.move();

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /** Disks of `dblock serve --nbd`: one server for each address. */
-import { formatNbdUri } from "../nbd/address.ts";
-import { type NbdServer, serveNbd } from "../nbd/server.ts";
-import { exportNames } from "./disk_plan.ts";
+import { formatNbdUri, type NbdAddress } from "../nbd/address.ts";
+import { closeListener, listen } from "../nbd/listener.ts";
+import { type NbdServer, serveNbdOn } from "../nbd/server.ts";
+import { type DiskPlan, exportNames } from "./disk_plan.ts";
 import { logOptionsOf } from "./log.ts";
 import type { NbdPart, ServedDisk } from "./served_disk.ts";
 
@@ -13,15 +14,63 @@ export interface Exporter {
   readonly parts: readonly { readonly disk: ServedDisk; readonly part: NbdPart; readonly name: string }[];
 }
 
+/** Sockets where clients wait until their server begins. */
+export class Sockets implements Disposable {
+  readonly #listeners = new Map<string, Deno.Listener>();
+
+  /**
+   * Listens at every address of these disks.
+   *
+   * @throws {DblockError} one cannot be had
+   */
+  static async open(plans: readonly DiskPlan[]): Promise<Sockets> {
+    using undo = new DisposableStack();
+    const sockets = undo.use(new Sockets());
+    for (const { exits } of plans) {
+      for (const exit of exits) if (exit.kind === "nbd") await sockets.#open(exit.address);
+    }
+    undo.move();
+    return sockets;
+  }
+
+  async #open(address: NbdAddress): Promise<void> {
+    const key = keyOf(address);
+    if (!this.#listeners.has(key)) this.#listeners.set(key, await listen(address));
+  }
+
+  /** The socket of an address, which is whoever takes it's to close. Once. */
+  take(address: NbdAddress): Deno.Listener {
+    const key = keyOf(address);
+    const listener = this.#listeners.get(key)!;
+    this.#listeners.delete(key);
+    return listener;
+  }
+
+  /** Closes those that nobody has taken. */
+  [Symbol.dispose](): void {
+    for (const listener of this.#listeners.values()) closeListener(listener);
+    this.#listeners.clear();
+  }
+}
+
+function keyOf(address: NbdAddress): string {
+  return JSON.stringify(address);
+}
+
 /** One NBD server for each address, with all disks that go there. */
-export async function startServers(disks: readonly ServedDisk[], signal: AbortSignal): Promise<Exporter[]> {
+export async function startServers(
+  disks: readonly ServedDisk[],
+  sockets: Sockets,
+  signal: AbortSignal,
+): Promise<Exporter[]> {
   const names = exportNames(disks.map(({ plan }) => plan));
   const parts = disks.flatMap((disk) => disk.nbdParts.map((part) => ({ disk, part, name: names.get(part.exit)! })));
-  const groups = Map.groupBy(parts, ({ part }) => JSON.stringify(part.exit.address));
+  const groups = Map.groupBy(parts, ({ part }) => keyOf(part.exit.address));
   const servers: Exporter[] = [];
   for (const group of groups.values()) {
     const exports = Object.fromEntries(group.map(({ part, name }) => [name, part.backend]));
-    const server = await serveNbd(exports, { address: group[0]!.part.exit.address, signal, ...logOptionsOf() });
+    const { address } = group[0]!.part.exit;
+    const server = await serveNbdOn(() => sockets.take(address), exports, { address, signal, ...logOptionsOf() });
     const uris = server.exportNames.map((exportName) =>
       formatNbdUri({ address: server.address, exportName, tls: false })
     );

@@ -111,10 +111,20 @@ export async function serveNbd(
   exports: Readonly<Record<string, Servable>>,
   options: NbdServerOptions = {},
 ): Promise<NbdServer> {
-  const log = logFrom(options);
   const address = typeof options.address === "object"
     ? options.address
     : parseNbdAddress(options.address ?? DEFAULT_ADDRESS);
+  return await serveNbdOn(() => listen(address), exports, { ...options, address });
+}
+
+/** {@linkcode serveNbd} on a socket that is owned from here on, too; it is asked for when all else is well. */
+export async function serveNbdOn(
+  listening: () => Deno.Listener | Promise<Deno.Listener>,
+  exports: Readonly<Record<string, Servable>>,
+  options: NbdServerOptions & { readonly address: NbdAddress },
+): Promise<NbdServer> {
+  const log = logFrom(options);
+  const { address } = options;
   await using undo = new AsyncDisposableStack();
   const table = new Map<string, Export>();
   const backends: Backend[] = [];
@@ -131,7 +141,7 @@ export async function serveNbd(
     throw new DblockError("EINVAL", `Cannot serve ${formatNbdAddress(address)}`, "there is no disk");
   }
   options.signal?.throwIfAborted();
-  const listener = await listen(address);
+  const listener = await listening();
   undo.defer(() => closeListener(listener));
   return new Server(table, listener, undo.move(), deaf, options, log);
 }
