@@ -69,7 +69,7 @@ kernel-debug: toolchain ## build that kernel from Debian's source; 15 to 30 minu
 	@$(RUN) tests/vm/debug_kernel.ts $(KERNEL)
 
 bench: toolchain ## measure the disk beside others; QUICK=1 looks for a regression since BASE=COMMIT, ARGS=--help
-	@$(RUN) tests/bench/main.ts $(if $(KERNEL),--kernel=$(KERNEL)) $(if $(QUICK),--quick) $(if $(COUNT),--count) $(if $(BASE),--base=$(BASE)) $(if $(SCALING),--scaling) \
+	@$(RUN) tests/bench/main.ts $(if $(KERNEL),--kernel=$(KERNEL)) $(if $(QUICK),--quick) $(if $(COUNT),--count) $(if $(BASE),--base=$(BASE)) $(if $(SCALING),--scaling=$(SCALING)) \
 		$(if $(ROUNDS),--rounds=$(ROUNDS)) $(if $(SECONDS),--seconds=$(SECONDS)) $(if $(FROM),--from="$(FROM)") \
 		$(if $(DISKS),--disks="$(DISKS)") $(if $(JOBS),--jobs="$(JOBS)") $(ARGS)
 

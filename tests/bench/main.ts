@@ -22,7 +22,7 @@ import {
   type ScalingResult,
   summarize,
 } from "./results.ts";
-import { allPoints, formatPoints, processorCounts, scalingSeries } from "./scaling.ts";
+import { allPoints, formatPoints, processorCounts, scalingSeries, scalingTitles } from "./scaling.ts";
 import { formatFigures, formatFootprint, formatLedgers, formatRatios } from "./table.ts";
 
 const help =
@@ -33,7 +33,7 @@ const help =
   COUNT=1     counts the guest's instructions instead of time, on one processor, so that the machine may have other work:
               what a request costs, all that runs included; printed and not kept. With QUICK=1 it fails for 5% where that
               alone fails for a quarter; 15 minutes
-  SCALING=1   cost by queues, depth, request size and devices, with 2 and 4 processors
+  SCALING=1   cost by queues, depth, request size and devices, with 2 and 4 processors; SCALING=disks: that part, not kept
   FROM=FILE   tables from the measurements of an earlier run (.build/bench/lines.jsonl has the last one's)
   DISKS, JOBS only these; the figures are then printed and not kept
   disks       ${disks.map(({ name }) => name).join(" ")}
@@ -69,7 +69,7 @@ async function main(): Promise<number> {
       quick: { type: "boolean", default: false },
       base: { type: "string", default: "" },
       count: { type: "boolean", default: false },
-      scaling: { type: "boolean", default: false },
+      scaling: { type: "string", default: "" },
       from: { type: "string", default: "" },
       help: { type: "boolean", default: false },
     },
@@ -81,7 +81,9 @@ async function main(): Promise<number> {
   if (values.base !== "" && !values.quick) {
     throw new UserError(`Cannot take BASE=${values.base} alone: it is what QUICK=1 compares with`);
   }
-  if (values.count && values.scaling) throw new UserError("Cannot take COUNT=1 with SCALING=1: it has one processor");
+  if (values.count && values.scaling !== "") {
+    throw new UserError("Cannot take COUNT=1 with SCALING=1: it has one processor");
+  }
   const options: Options = {
     kernel: values.kernel || defaultKernel,
     rounds: positive(values.rounds || (values.count ? "1" : "3"), "ROUNDS"),
@@ -100,7 +102,7 @@ async function main(): Promise<number> {
     );
     return await quick(subject, { ...options, base, disks: ownDisks, rampMs, onLine: printProgress });
   }
-  if (values.scaling) return await scale(subject, options);
+  if (values.scaling !== "") return await scale(subject, options, values.scaling);
   return await full(subject, options);
 }
 
@@ -169,8 +171,12 @@ async function measureLedgers(subject: Subject, onLine: (line: Line) => void): P
   }, { onLine });
 }
 
-/** The second table, beside the first that is recorded. */
-async function scale(subject: Subject, options: Options): Promise<number> {
+/** The second table, beside the first that is recorded; or a part of it, to be seen. */
+async function scale(subject: Subject, options: Options, part: string): Promise<number> {
+  const parts = part === "1" ? Object.keys(scalingTitles) : [part];
+  if (scalingTitles[parts[0]!] === undefined) {
+    throw new UserError(`Cannot take SCALING=${part}: it is 1 or one of ${Object.keys(scalingTitles).join(" ")}`);
+  }
   const recorded = readResults();
   if (recorded === undefined) {
     throw new UserError(`Cannot keep the figures: "make bench" has to write ${resultsFile} first`);
@@ -180,7 +186,7 @@ async function scale(subject: Subject, options: Options): Promise<number> {
   const onLine = keepLines();
   for (const processors of processorCounts) {
     console.log(`${processors} processors`);
-    const series = scalingSeries(options.rounds);
+    const series = scalingSeries(options.rounds).filter(({ name }) => parts.includes(name));
     const plan: Plan = { series, runtimeMs: options.runtimeMs, rampMs, footprint: false, ledger: false };
     const { lines, problem } = await measure(subject, plan, { processors, onLine });
     if (problem !== undefined) problems.push(problem);
@@ -191,6 +197,7 @@ async function scale(subject: Subject, options: Options): Promise<number> {
   }
   const results = { ...recorded, scaling };
   console.log(`\n${formatPoints(allPoints(results))}`);
+  if (part !== "1" && problems.length === 0) return 0;
   if (problems.length > 0) {
     for (const problem of problems) console.log(`\n${problem}`);
     console.log(`\nnothing is recorded: something was not measured (the measurements: ${shortName(linesFile)})`);

@@ -1,15 +1,38 @@
 /** Our own disks, each served by a process of its own. Runs inside the VM. */
 import { Ramdisk } from "../device/ramdisk.ts";
+import { Serving } from "../device/serving.ts";
 import { TextLineStream } from "../device/lines.ts";
 import { exists, waitFor } from "../device/harness.ts";
 import type { DiskSpec, OwnKind } from "./disks.ts";
 import type { RunningDisk } from "./running.ts";
 import type { ServerOptions } from "./server.ts";
 
-/** Makes the disk. */
+/** Makes the disk, or disks. */
 export async function startOwn(spec: DiskSpec & { readonly kind: OwnKind }): Promise<RunningDisk> {
-  const isProgram = (spec.kind === "direct" || spec.kind === "file") && spec.count === undefined;
+  if (spec.count !== undefined) return await startMany(spec, spec.count);
+  const isProgram = spec.kind === "direct" || spec.kind === "file";
   return isProgram ? await startProgram(spec) : await startServer(spec);
+}
+
+/** Several disks in memory, of one process: `dblock serve` has a few Workers for all. */
+async function startMany({ name, kind, sizeMiB, queues }: DiskSpec, count: number): Promise<RunningDisk> {
+  if (kind !== "direct") throw new Error(`${name}: only disks in memory are made in numbers`);
+  const names = Array.from({ length: count }, (_, i) => `bench-${name}-${i}`);
+  const own = queues === undefined ? [] : ["--queues", String(queues)];
+  const words = names.flatMap((disk) => [`memory:${sizeMiB}MiB`, "--name", disk, ...own]);
+  const serving = await Serving.start(["serve", ...words]);
+  return {
+    paths: names.map((disk) => `/dev/${disk}`),
+    dblockNames: names,
+    async [Symbol.asyncDispose]() {
+      await serving[Symbol.asyncDispose]();
+      await untilGone(names);
+    },
+  };
+}
+
+async function untilGone(names: readonly string[]): Promise<void> {
+  await waitFor("the server's disks are gone", () => names.every((name) => !exists(`/dev/${name}-ctl`)));
 }
 
 async function startProgram(spec: DiskSpec): Promise<RunningDisk> {
@@ -29,10 +52,10 @@ async function startProgram(spec: DiskSpec): Promise<RunningDisk> {
 }
 
 async function startServer(spec: DiskSpec & { readonly kind: OwnKind }): Promise<RunningDisk> {
-  const names = Array.from({ length: spec.count ?? 1 }, (_, i) => `bench-${spec.name}-${i}`);
+  const name = `bench-${spec.name}`;
   const options: ServerOptions = {
     kind: spec.kind,
-    names,
+    name,
     sizeBytes: spec.sizeMiB * 2 ** 20,
     ...(spec.queues === undefined ? {} : { queues: spec.queues }),
   };
@@ -43,15 +66,15 @@ async function startServer(spec: DiskSpec & { readonly kind: OwnKind }): Promise
     stdout: "piped",
   }).spawn();
   const lines = child.stdout.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream()).getReader();
-  if ((await lines.read()).done) throw new Error(`the server of ${names[0]} ended with ${(await child.status).code}`);
+  if ((await lines.read()).done) throw new Error(`the server of ${name} ended with ${(await child.status).code}`);
   return {
-    paths: names.map((name) => `/dev/${name}`),
-    dblockNames: names,
+    paths: [`/dev/${name}`],
+    dblockNames: [name],
     async [Symbol.asyncDispose]() {
       child.kill("SIGKILL");
       await child.status;
       await lines.cancel();
-      await waitFor("the server's disks are gone", () => names.every((name) => !exists(`/dev/${name}-ctl`)));
+      await untilGone([name]);
     },
   };
 }

@@ -1,24 +1,21 @@
 /**
- * A program that serves disks for the bench, as a user of the SDK would write it. Its argument is a ServerOptions as
- * JSON; it prints a line when the disks are there.
+ * A program that serves a disk for the bench, as a user of the SDK would write it. Its argument is a ServerOptions as
+ * JSON; it prints a line when the disk is there.
  */
-import { MemoryBackend, type Servable, serve } from "../../src/mod.ts";
+import { type Servable, serve } from "../../src/mod.ts";
 import type { OwnKind } from "./disks.ts";
 import type { MemoryModuleData } from "./memory_module.ts";
 
 /** What to serve. */
 export interface ServerOptions {
   readonly kind: OwnKind;
-  readonly names: readonly string[];
-  /** Of each disk. */
+  readonly name: string;
   readonly sizeBytes: number;
   readonly queues?: number;
 }
 
 function makeBackend({ kind, sizeBytes }: ServerOptions): Servable {
   switch (kind) {
-    case "direct":
-      return new MemoryBackend({ sizeBytes });
     case "delivered": {
       const data: MemoryModuleData = { store: new SharedArrayBuffer(sizeBytes) };
       return { module: new URL("./memory_module.ts", import.meta.url), data };
@@ -37,18 +34,18 @@ function makeBackend({ kind, sizeBytes }: ServerOptions): Servable {
         },
       };
     }
+    case "direct":
     case "file":
-      throw new Error("dblock-ramdisk --store serves files");
+      throw new Error("dblock-ramdisk serves these");
   }
 }
 
 async function main(): Promise<void> {
   const options = JSON.parse(Deno.args[0]!) as ServerOptions;
-  const queues = options.queues === undefined ? {} : { queues: options.queues };
-  const devices = [];
-  for (const name of options.names) devices.push(await serve(makeBackend(options), { name, ...queues }));
+  const { name, queues } = options;
+  await using device = await serve(makeBackend(options), { name, ...(queues === undefined ? {} : { queues }) });
   console.log("ready");
-  await Promise.all(devices.map((device) => device.closed));
+  await device.closed;
 }
 
 if (import.meta.main) await main();
