@@ -66,13 +66,14 @@ export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan)
   const left = new Set<string>();
   const running = new Set(disks);
   const inUse = () => [...running].flatMap((disk) => disk.devices);
-  const ended = Promise.all(disks.map((disk) => disk.ended));
   using _words = leaveWords(disks, left, async (gone) => {
     if (service === undefined) throw new DblockError("EOPNOTSUPP", "Cannot reload", NO_SERVICE);
     if (servers.length + kernelDisks.length > 0 || asked !== undefined) {
       throw new DblockError("EOPNOTSUPP", "Cannot reload", NOT_IN_DEV);
     }
-    await service.reload(ended, gone);
+    const outcome = service.reload(Promise.all(disks.map((disk) => disk.given())), gone);
+    await Promise.all(disks.map((disk) => disk.give(outcome)));
+    await outcome;
   });
   using _heard = heedSignals(inUse, { stopping: () => service?.stopping(inUse) ?? Promise.resolve() });
   interrupted[Symbol.dispose]();

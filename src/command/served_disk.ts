@@ -4,11 +4,12 @@
  * opened_disk.ts, what a process with several of them does in serve_disks.ts.
  */
 import type { Backend } from "../disk/backend.ts";
-import { DblockError } from "../disk/errors.ts";
+import { DblockError, describe } from "../disk/errors.ts";
 import { type Meter, putMeter } from "../disk/meter.ts";
 import { isMapped } from "../disk/servable.ts";
 import type { Device, Ending } from "../module/device.ts";
-import { serveOn } from "../module/serve.ts";
+import { devicePath } from "../module/control.ts";
+import { serveOn, type ServeOptions } from "../module/serve.ts";
 import { linux } from "../system/libc.ts";
 import type { DiskPlan, Exit } from "./disk_plan.ts";
 import type { OpenOptions } from "./disk_source.ts";
@@ -21,6 +22,7 @@ import {
   serveOptions,
   type StartOptions,
 } from "./opened_disk.ts";
+import { complain } from "./log.ts";
 import { shareBackend } from "./shared_backend.ts";
 import { isKept } from "./signals.ts";
 
@@ -215,19 +217,59 @@ export class ServedDisk {
       const attempted = `Cannot resize ${this.devices.map(({ path }) => path).join(", ")} to ${open.growToBytes} bytes`;
       throw new DblockError("EOPNOTSUPP", attempted, `the size of ${this.plan.source.text} stays`);
     }
+    const grow = open.growToBytes !== undefined;
+    await this.#put(backend, [...this.#devices.keys()], { existing: "take-over", grow });
+  }
+
+  /** Serves devices with another backend. */
+  async #put(
+    backend: Backend,
+    exits: readonly DeviceExit[],
+    changes: Pick<ServeOptions, "existing" | "grow">,
+  ): Promise<void> {
     const { kernel = linux, signal: startSignal } = this.#options;
-    const exits = [...this.#devices.keys()];
     const parts = shareBackend(backend, exits.length);
     for (const [i, exit] of exits.entries()) {
       const options = serveOptions(this.plan, exit.name, this.#options);
       putMeter(parts[i]!, this.#meters.get(exit)!);
-      const grow = open.growToBytes !== undefined;
-      const device = await serveOn(kernel, parts[i]!, { ...options, existing: "take-over", grow }, { startSignal });
+      const device = await serveOn(kernel, parts[i]!, { ...options, ...changes }, { startSignal });
       const old = this.#devices.get(exit);
       this.#devices.set(exit, device);
       await old?.closed;
     }
     this.#backend = backend;
+  }
+
+  /** Resolves when none of its devices is this process's any more, as they are now. */
+  async given(): Promise<void> {
+    await this.#replaced;
+    await Promise.all(this.devices.map(({ closed }) => closed));
+  }
+
+  /**
+   * Another process is to take its devices over. Those that it has taken and left again, when it turns out that it cannot
+   * take all of them, are taken back: those who use them wait meanwhile, and lose nothing. Never rejects.
+   *
+   * @param outcome of the whole; rejects if it has failed
+   */
+  async give(outcome: Promise<unknown>): Promise<void> {
+    const given = this.#replaced.then(() => outcome).then(() => {}, () => this.#takeBack());
+    this.#replaced = given;
+    await given;
+  }
+
+  async #takeBack(): Promise<void> {
+    const lost: DeviceExit[] = [];
+    for (const [exit, device] of this.#devices) if (await hasNoServer(device)) lost.push(exit);
+    if (lost.length === 0) return;
+    try {
+      for (const exit of lost) await this.#devices.get(exit)!.closed;
+      const shared = lost.length < this.#devices.size;
+      const backend = await openContent(this.plan, { readOnly: this.plan.readOnly, shared });
+      await this.#put(backend, lost, { existing: "recover" });
+    } catch (error) {
+      for (const { name } of lost) complain(`Cannot take ${devicePath(name)} back: ${describe(error)}`, name);
+    }
   }
 
   async #end(exit: DeviceExit): Promise<DeviceEnd> {
@@ -238,6 +280,14 @@ export class ServedDisk {
       if (ending.reason === "replaced") await this.#replaced;
       if (this.#devices.get(exit) === device) return { device, ending };
     }
+  }
+}
+
+async function hasNoServer(device: Device): Promise<boolean> {
+  try {
+    return (await device.info()).server === undefined;
+  } catch {
+    return false; // it is gone
   }
 }
 

@@ -16,6 +16,8 @@ const WATCHDOG_SHARE = 3;
 const POLL_MS = 50;
 /** The unit's TimeoutStopSec=: from each word on that it still waits for a disk, systemd gives it so much longer. */
 const STOP_MS = 20_000;
+/** How long a new server that is given up may take to leave what it has. A guess. */
+const SUCCESSOR_STOP_MS = 10_000;
 /** Three words are lost before systemd kills it. */
 const STOP_WORD_MS = STOP_MS / 4;
 
@@ -105,11 +107,11 @@ export class Service implements Disposable {
    * Starts the program that has this one's name now, with the words that this one was started with, and lets it take the
    * disks over. Those who use them notice nothing.
    *
-   * @param ended settles when this process serves nothing any more
+   * @param given settles when this process serves nothing any more
    * @param gone nobody waits for the new server any more: it is given up. systemd waits for TimeoutStartSec=
    * @throws {DblockError} why that failed; this process goes on with its disks.
    */
-  async reload(ended: Promise<unknown>, gone: AbortSignal): Promise<void> {
+  async reload(given: Promise<unknown>, gone: AbortSignal): Promise<void> {
     const attempted = "Cannot reload";
     if (this.#successor !== undefined) throw new DblockError("EBUSY", attempted, "another reload is going on");
     this.#manager.tell({ RELOADING: 1, MONOTONIC_USEC: monotonicUs(), STATUS: "new code is about to take over" });
@@ -119,11 +121,11 @@ export class Service implements Disposable {
     try {
       const pid = this.#successor = await startDetached(this.#program, args, { ...env, [CALLED_AS]: "dblock" });
       let isReplaced = false;
-      void ended.then(() => isReplaced = true);
+      void given.then(() => isReplaced = true);
       while (!isReplaced && exists(`/proc/${pid}`) && !gone.aborted) await delay(POLL_MS);
       if (isReplaced) return;
       const isThere = exists(`/proc/${pid}`);
-      if (isThere) Deno.kill(pid, "SIGTERM");
+      if (isThere) await end(pid);
       const wrong = isThere
         ? "the new server had not taken over when nobody waited any more"
         : "the new server has ended";
@@ -148,6 +150,21 @@ export class Service implements Disposable {
 /** CLOCK_MONOTONIC, which systemd compares: /proc/uptime has the same clock, but for sleeps of the machine. */
 function monotonicUs(): number {
   return Math.round(parseFloat(Deno.readTextFileSync("/proc/uptime")) * 1e6);
+}
+
+/** What it has taken it leaves at SIGTERM; one that does not is killed, which leaves it, too. */
+async function end(pid: number): Promise<void> {
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    try {
+      Deno.kill(pid, signal);
+    } catch {
+      return; // it has just ended
+    }
+    for (let waitedMs = 0; waitedMs < SUCCESSOR_STOP_MS; waitedMs += POLL_MS) {
+      if (!exists(`/proc/${pid}`)) return;
+      await delay(POLL_MS);
+    }
+  }
 }
 
 async function delay(ms: number): Promise<void> {

@@ -7,7 +7,12 @@ import { startAll } from "../../../src/command/serve_disks.ts";
 import { ServedDisk } from "../../../src/command/served_disk.ts";
 import { DblockError, ERRNO } from "../../../src/disk/errors.ts";
 import { profileOf } from "../../../src/disk/profile.ts";
-import { DBLOCK_STATE_HELD, DBLOCK_STATE_LIVE, DBLOCK_STATE_REMOVING } from "../../../src/module/abi.ts";
+import {
+  DBLOCK_OPERATION_READ,
+  DBLOCK_STATE_HELD,
+  DBLOCK_STATE_LIVE,
+  DBLOCK_STATE_REMOVING,
+} from "../../../src/module/abi.ts";
 import { Control } from "../../../src/module/control.ts";
 import { BUSY_WAIT_MS } from "../../../src/module/destroy.ts";
 import { planDevice } from "../../../src/module/plan.ts";
@@ -21,6 +26,8 @@ function planOf(words: string): DiskPlan {
   const [plan] = readDisks(readItems([`${folder}/disk.img?raw&size=64KiB`, ...words.split(" ")], DISK_OPTIONS));
   return plan!;
 }
+
+const READ = { operation: DBLOCK_OPERATION_READ, flags: 0, offsetBytes: 0, lengthBytes: 512 };
 
 /** Makes a device as a server that is dead by now left it, and mounts it. */
 async function leaveMounted(kernel: FakeKernel, name: string, plan: DiskPlan) {
@@ -111,4 +118,35 @@ Deno.test("no disk is taken over when one of the same start does not fit the dis
   assertEquals([error.code, error.message.includes("it has 131072 bytes, not 65536")], ["EINVAL", true]);
   await Promise.all(before.devices.map((device) => device.close()));
   assertEquals((await before.ended).map(({ ending }) => ending.reason), ["closed", "closed"]);
+});
+
+Deno.test("a disk that a new server has taken and left again is taken back when that one has failed", async () => {
+  const kernel = new FakeKernel();
+  const options = { kernel, signal: new AbortController().signal };
+  const before = await ServedDisk.start(planOf("--name a --name b --on-death hold"), options);
+  const { promise: outcome, reject } = Promise.withResolvers<void>();
+  const given = before.give(outcome);
+  const heir = await ServedDisk.start(planOf("--name a --on-death hold --take-over"), options);
+  await heir.devices[0]!.leave();
+  assertEquals(kernel.devices.get("a")!.state, DBLOCK_STATE_HELD);
+  const waiting = kernel.submit("a", { ...READ, data: new Uint8Array(512) });
+  reject(new Error("b could not be taken"));
+  await given;
+  assertEquals([await waiting, kernel.devices.get("a")!.state], [0, DBLOCK_STATE_LIVE]);
+  await Promise.all(before.devices.map((device) => device.close()));
+  assertEquals((await before.ended).map(({ ending }) => ending.reason), ["closed", "closed"]);
+});
+
+Deno.test("a disk that a new server has taken is given when that one goes on, and is not looked for when it is gone", async () => {
+  const kernel = new FakeKernel();
+  const options = { kernel, signal: new AbortController().signal };
+  const before = await ServedDisk.start(planOf("--name a --on-death hold"), options);
+  const given = before.given();
+  const heir = await ServedDisk.start(planOf("--name a --on-death hold --take-over"), options);
+  await given;
+  await before.give(Promise.resolve());
+  assertEquals((await before.ended)[0]!.ending.reason, "replaced");
+  await heir.devices[0]!.close();
+  await before.give(Promise.reject(new Error("too late")));
+  assertEquals(kernel.files.size, 0);
 });
