@@ -201,6 +201,32 @@ async function keepsItsServer(): Promise<void> {
   assert(!exists("/dev/memory0"));
 }
 
+/** Of two disks of one server the new one gets the first, and waits for the second, whose server has a write to answer. */
+async function takesBack(): Promise<void> {
+  await configure(
+    "pair0",
+    "/srv/pair0.img?size=16MiB&raw --name pair0 /srv/pair1.img?size=16MiB&raw --name pair1 --timeout 0 --with delay=write=600s",
+  );
+  await systemctl("start", "pair0");
+  const before = infoOf("pair0")!.server_pid;
+  await using _writer = new Running("dd", ["dd", "if=/dev/zero", "of=/dev/pair1", "bs=4k", "count=1", "oflag=direct"]);
+  await waitFor("the write is at the server", () => infoOf("pair1")!.handed_count > 0);
+  const asker = new Running("dblock reload", ["/usr/bin/dblock", "reload", "pair0"]);
+  await waitFor("the new server has the first disk", () => ![0, before].includes(infoOf("pair0")!.server_pid), 60_000);
+  const written = sh("dd if=/dev/urandom of=/dev/pair0 bs=64k count=16 oflag=direct status=none", {
+    timeoutMs: 60_000,
+  });
+  asker.child.kill("SIGKILL");
+  await asker.end();
+  await waitFor("the one before has it again", () => infoOf("pair0")!.server_pid === before, 30_000);
+  await written;
+  assertEquals([infoOf("pair0")!.state, infoOf("pair1")!.state], [DBLOCK_STATE_LIVE, DBLOCK_STATE_LIVE]);
+  assertEquals(infoOf("pair1")!.server_pid, before);
+  assertStringIncludes((await dblock("info pair0")).stdout, "content: /srv/pair0.img");
+  await systemctl("stop", "pair0");
+  for (const name of ["pair0", "pair1"]) assertEquals((await dblock(`destroy ${name} --force`)).status, 0);
+}
+
 Deno.test({
   name: "dblock@NAME as it is packaged",
   ignore,
@@ -219,5 +245,6 @@ Deno.test({
       tellsTheJournal,
     );
     await t.step("a reload that cannot be leaves the disk to the server that has it", keepsItsServer);
+    await t.step("a reload that is given up amid two disks gives the first one back", takesBack);
   },
 });
