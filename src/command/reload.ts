@@ -27,10 +27,10 @@ export const RELOAD: Command = {
   ],
   notes: () =>
     "The server of the disk starts a new one, which takes over all of its disks;\n" +
-    "I/O waits for some milliseconds. If the new one does not start, the one before\n" +
-    "goes on. Only a service of systemd can be reloaded, and only disks whose\n" +
-    "content outlives the program, without a write-back cache. Restart others:\n" +
-    "I/O waits for that, too.",
+    "I/O waits for some milliseconds. If the new one cannot have all of them, the\n" +
+    "one before goes on with all. Only a service of systemd can be reloaded, and only\n" +
+    "disks whose content outlives the program, without a write-back cache. Restart\n" +
+    "others: I/O waits for that, too.",
   parse(words) {
     const typed = readTyped(words, this, 1);
     const [name] = typed.words.map(checkName);

@@ -71,9 +71,7 @@ export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan)
     if (servers.length + kernelDisks.length > 0 || asked !== undefined) {
       throw new DblockError("EOPNOTSUPP", "Cannot reload", NOT_IN_DEV);
     }
-    const outcome = service.reload(Promise.all(disks.map((disk) => disk.given())), gone);
-    await Promise.all(disks.map((disk) => disk.give(outcome)));
-    await outcome;
+    await service.reload(disks, gone);
   });
   using _heard = heedSignals(inUse, { stopping: () => service?.stopping(inUse) ?? Promise.resolve() });
   interrupted[Symbol.dispose]();

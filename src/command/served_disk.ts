@@ -7,12 +7,13 @@ import type { Backend } from "../disk/backend.ts";
 import { DblockError, describe } from "../disk/errors.ts";
 import { type Meter, putMeter } from "../disk/meter.ts";
 import { isMapped } from "../disk/servable.ts";
-import type { Device, Ending } from "../module/device.ts";
 import { devicePath } from "../module/control.ts";
+import type { Device, Ending } from "../module/device.ts";
 import { serveOn, type ServeOptions } from "../module/serve.ts";
 import { linux } from "../system/libc.ts";
 import type { DiskPlan, Exit } from "./disk_plan.ts";
 import type { OpenOptions } from "./disk_source.ts";
+import { complain } from "./log.ts";
 import {
   type DeviceExit,
   explain,
@@ -22,7 +23,6 @@ import {
   serveOptions,
   type StartOptions,
 } from "./opened_disk.ts";
-import { complain } from "./log.ts";
 import { shareBackend } from "./shared_backend.ts";
 import { isKept } from "./signals.ts";
 
@@ -221,7 +221,7 @@ export class ServedDisk {
     await this.#put(backend, [...this.#devices.keys()], { existing: "take-over", grow });
   }
 
-  /** Serves devices with another backend. */
+  /** Serves devices with another backend, which is owned from here on. */
   async #put(
     backend: Backend,
     exits: readonly DeviceExit[],
@@ -232,9 +232,13 @@ export class ServedDisk {
     for (const [i, exit] of exits.entries()) {
       const options = serveOptions(this.plan, exit.name, this.#options);
       putMeter(parts[i]!, this.#meters.get(exit)!);
-      const device = await serveOn(kernel, parts[i]!, { ...options, ...changes }, { startSignal });
       const old = this.#devices.get(exit);
-      this.#devices.set(exit, device);
+      try {
+        this.#devices.set(exit, await serveOn(kernel, parts[i]!, { ...options, ...changes }, { startSignal }));
+      } catch (error) {
+        for (const part of parts.slice(i + 1)) await part.close?.("unused");
+        throw error;
+      }
       await old?.closed;
     }
     this.#backend = backend;
@@ -253,17 +257,22 @@ export class ServedDisk {
    * @param outcome of the whole; rejects if it has failed
    */
   async give(outcome: Promise<unknown>): Promise<void> {
-    const given = this.#replaced.then(() => outcome).then(() => {}, () => this.#takeBack());
-    this.#replaced = given;
-    await given;
+    const isGiven = outcome.then(() => true, () => false);
+    const done = this.#replaced.then(async () => {
+      if (!await isGiven) await this.#takeBack();
+    });
+    this.#replaced = done;
+    await done;
   }
 
   async #takeBack(): Promise<void> {
     const lost: DeviceExit[] = [];
-    for (const [exit, device] of this.#devices) if (await hasNoServer(device)) lost.push(exit);
+    for (const [exit, device] of this.#devices) {
+      // One that was without a server before has been said to be.
+      if (await hasNoServer(device) && (await device.closed).reason === "replaced") lost.push(exit);
+    }
     if (lost.length === 0) return;
     try {
-      for (const exit of lost) await this.#devices.get(exit)!.closed;
       const shared = lost.length < this.#devices.size;
       const backend = await openContent(this.plan, { readOnly: this.plan.readOnly, shared });
       await this.#put(backend, lost, { existing: "recover" });

@@ -16,10 +16,10 @@ const WATCHDOG_SHARE = 3;
 const POLL_MS = 50;
 /** The unit's TimeoutStopSec=: from each word on that it still waits for a disk, systemd gives it so much longer. */
 const STOP_MS = 20_000;
-/** How long a new server that is given up may take to leave what it has. A guess. */
-const SUCCESSOR_STOP_MS = 10_000;
 /** Three words are lost before systemd kills it. */
 const STOP_WORD_MS = STOP_MS / 4;
+/** How long a new server that is given up may take to leave what it has. A guess. */
+const SUCCESSOR_STOP_MS = 10_000;
 
 /**
  * Without a request for so long, no more time is asked for: what has the disk open is not being unmounted, such as a volume
@@ -37,6 +37,14 @@ export interface StoppingOptions {
   readonly idleMs?: number;
 }
 
+/** A disk that this process can give to another one. */
+export interface Giver {
+  /** Resolves when it is this process's no more. */
+  given(): Promise<void>;
+  /** Takes back what was given, if the outcome is a failure. Never rejects. */
+  give(outcome: Promise<unknown>): Promise<void>;
+}
+
 /** This process, as its service manager sees it. */
 export class Service implements Disposable {
   readonly #manager: ServiceManager;
@@ -46,6 +54,8 @@ export class Service implements Disposable {
   #timer: ReturnType<typeof setInterval> | undefined;
   /** The process that is to take over. */
   #successor: number | undefined;
+  /** New code is to take over, or has done so. */
+  #isReloading = false;
 
   private constructor(manager: ServiceManager) {
     this.#manager = manager;
@@ -107,34 +117,45 @@ export class Service implements Disposable {
    * Starts the program that has this one's name now, with the words that this one was started with, and lets it take the
    * disks over. Those who use them notice nothing.
    *
-   * @param given settles when this process serves nothing any more
    * @param gone nobody waits for the new server any more: it is given up. systemd waits for TimeoutStartSec=
    * @throws {DblockError} why that failed; this process goes on with its disks.
    */
-  async reload(given: Promise<unknown>, gone: AbortSignal): Promise<void> {
-    const attempted = "Cannot reload";
-    if (this.#successor !== undefined) throw new DblockError("EBUSY", attempted, "another reload is going on");
+  async reload(disks: readonly Giver[], gone: AbortSignal): Promise<void> {
+    if (this.#isReloading) throw new DblockError("EBUSY", "Cannot reload", "another reload is going on");
+    this.#isReloading = true;
+    const outcome = this.#replace(Promise.all(disks.map((disk) => disk.given())), gone);
+    await Promise.all(disks.map((disk) => disk.give(outcome)));
+    try {
+      await outcome;
+    } catch (error) {
+      this.#successor = undefined;
+      this.#isReloading = false;
+      this.#manager.tell({ READY: 1, MAINPID: Deno.pid, STATUS: describe(error) });
+      throw error instanceof DblockError
+        ? error
+        : new DblockError("EIO", "Cannot reload", describe(error), { cause: error });
+    }
+  }
+
+  /** Resolves when all is `given` to the new server, rejects when that has ended without. */
+  async #replace(given: Promise<unknown>, gone: AbortSignal): Promise<void> {
     this.#manager.tell({ RELOADING: 1, MONOTONIC_USEC: monotonicUs(), STATUS: "new code is about to take over" });
     const { WATCHDOG_PID: _ofThisProcess, ...env } = Deno.env.toObject();
     const words = this.#words.slice(this.#words.indexOf("serve"));
     const args = words.at(-1) === "--take-over" ? words : [...words, "--take-over"];
-    try {
-      const pid = this.#successor = await startDetached(this.#program, args, { ...env, [CALLED_AS]: "dblock" });
-      let isReplaced = false;
-      void given.then(() => isReplaced = true);
-      while (!isReplaced && exists(`/proc/${pid}`) && !gone.aborted) await delay(POLL_MS);
-      if (isReplaced) return;
-      const isThere = exists(`/proc/${pid}`);
-      if (isThere) await end(pid);
-      const wrong = isThere
-        ? "the new server had not taken over when nobody waited any more"
-        : "the new server has ended";
-      throw new DblockError("EIO", attempted, wrong, { hint: "the one before goes on; the journal has the reason" });
-    } catch (error) {
-      this.#successor = undefined;
-      this.#manager.tell({ READY: 1, STATUS: describe(error) });
-      throw error instanceof DblockError ? error : new DblockError("EIO", attempted, describe(error), { cause: error });
-    }
+    const pid = this.#successor = await startDetached(this.#program, args, { ...env, [CALLED_AS]: "dblock" });
+    let isReplaced = false;
+    void given.then(() => isReplaced = true);
+    while (!isReplaced && exists(`/proc/${pid}`) && !gone.aborted) await delay(POLL_MS);
+    if (isReplaced) return;
+    const isThere = exists(`/proc/${pid}`);
+    if (isThere) await end(pid);
+    const wrong = isThere
+      ? "the new server had not taken over when nobody waited any more"
+      : "the new server has ended";
+    throw new DblockError("EIO", "Cannot reload", wrong, {
+      hint: "the one before goes on; the journal has the reason",
+    });
   }
 
   /** All disks have ended. If new code has them, the service goes on with that: this is said before this process ends. */

@@ -2,6 +2,7 @@
  * The part of the bench that runs in the VM: makes the disks of the plan, runs its jobs on them in rounds, and reports
  * every measurement as a line of JSON. Decides nothing; main.ts does.
  */
+import { sh } from "../device/harness.ts";
 import { costsBetween, CounterLog, within } from "./counters.ts";
 import { type DiskSpec, isOwn } from "./disks.ts";
 import { runFio } from "./fio.ts";
@@ -12,7 +13,6 @@ import { takeLedger } from "./ledger.ts";
 import { startOwn } from "./own.ts";
 import { type Line, type Measurement, type Plan, planPath, type Series } from "./plan.ts";
 import { Absent, factsOf, fill, type RunningDisk } from "./running.ts";
-import { sh } from "../device/harness.ts";
 
 /** Longer than takeLedger() counts. */
 const ledgerRunMs = 3000;
@@ -82,11 +82,11 @@ async function measure(job: Job, spec: DiskSpec, disk: RunningDisk, plan: Plan):
     using log = new CounterLog(disk.dblockNames[0]);
     const { iops, p50Us, p99Us, beginMs, endMs } = await runFio(job, disk.paths, { ...plan, sizeBytes });
     const window = within(log.readings, beginMs, endMs);
+    if (window === undefined) continue;
+    const { first, last } = window;
     // Not one request in all that time: the host kept it from running.
-    if (window !== undefined && window.first.handed !== undefined && window.first.handed === window.last.handed) {
-      continue;
-    }
-    if (window !== undefined) return { iops, p50Us, p99Us, ...costsBetween(window.first, window.last, iops) };
+    if (first.handed !== undefined && first.handed === last.handed) continue;
+    return { iops, p50Us, p99Us, ...costsBetween(first, last, iops) };
   }
   throw new Error(`${job.name} on ${spec.name}: there was nothing to count in its run`);
 }

@@ -197,13 +197,12 @@ async function scale(subject: Subject, options: Options, part: string): Promise<
   }
   const results = { ...recorded, scaling };
   console.log(`\n${formatPoints(allPoints(results))}`);
-  if (part !== "1" && problems.length === 0) return 0;
   if (problems.length > 0) {
     for (const problem of problems) console.log(`\n${problem}`);
     console.log(`\nnothing is recorded: something was not measured (the measurements: ${shortName(linesFile)})`);
     return 1;
   }
-  await keep(results);
+  if (part === "1") await keep(results);
   return 0;
 }
 
