@@ -184,6 +184,7 @@ async function keepsItsServer(): Promise<void> {
   await write("reload0", `nbd://127.0.0.1:${silent.addr.port}/none`);
   const asker = new Running("dblock reload", ["/usr/bin/dblock", "reload", "reload0"]);
   using _accepted = await silent.accept();
+  assertMatch((await dblock("reload reload0")).stderr, /another reload is going on/);
   asker.child.kill("SIGKILL");
   await asker.end();
   await waitFor("the new server is given up", async () => {

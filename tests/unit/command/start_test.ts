@@ -150,3 +150,14 @@ Deno.test("a disk that a new server has taken is given when that one goes on, an
   await before.give(Promise.reject(new Error("too late")));
   assertEquals(kernel.files.size, 0);
 });
+
+Deno.test("a disk that had no server before new code was to take over is not taken back", async () => {
+  const kernel = new FakeKernel();
+  const options = { kernel, signal: new AbortController().signal };
+  const before = await ServedDisk.start(planOf("--name a --name b --on-death hold"), options);
+  await before.devices[0]!.leave();
+  await before.give(Promise.reject(new Error("b could not be taken")));
+  assertEquals(["a", "b"].map((name) => kernel.devices.get(name)!.state), [DBLOCK_STATE_HELD, DBLOCK_STATE_LIVE]);
+  await before.devices[1]!.close();
+  assertEquals((await before.ended).map(({ ending }) => ending.reason), ["left", "closed"]);
+});
