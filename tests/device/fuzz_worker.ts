@@ -251,7 +251,8 @@ class Fuzzer {
         return {
           ...params(name, { size_bytes: MIB, max_io_bytes: PAGE_BYTES * this.#pick([1, 4]), queue_depth: depth }),
           queue_count: 1 + this.#below(2),
-          flags: direct ? abi.DBLOCK_DEVICE_DIRECT : 0,
+          // A scan reads as many blocks as a kernel has parsers of tables: few disks would be live where there are many.
+          flags: (direct ? abi.DBLOCK_DEVICE_DIRECT : 0) | (this.#chance(50) ? abi.DBLOCK_DEVICE_NO_PART_SCAN : 0),
           timeout_ms: this.#pick([0, 1000]),
           on_death: this.#below(3),
         };
