@@ -19,6 +19,8 @@ export interface RamdiskOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** The folder of the control group that it runs in. @default the test's */
   readonly cgroup?: string;
+  /** What it is run by, such as chrt and its arguments. */
+  readonly prefix?: readonly string[];
 }
 
 /** A running dblock-ramdisk. */
@@ -26,10 +28,10 @@ export class Ramdisk extends Running {
   readonly name: string;
   readonly path: string;
 
-  private constructor(name: string, args: readonly string[], { env = {}, cgroup }: RamdiskOptions) {
+  private constructor(name: string, args: readonly string[], { env = {}, cgroup, prefix = [] }: RamdiskOptions) {
     // In the group before it is itself: what a process has is charged where it was when it took it.
-    const prefix = cgroup === undefined ? [] : ["bash", "-c", `echo $$ >${cgroup}/cgroup.procs && exec "$@"`, "bash"];
-    super(`dblock-ramdisk (${name})`, [...prefix, program, ...args], { env });
+    const inGroup = cgroup === undefined ? [] : ["bash", "-c", `echo $$ >${cgroup}/cgroup.procs && exec "$@"`, "bash"];
+    super(`dblock-ramdisk (${name})`, [...inGroup, ...prefix, program, ...args], { env });
     this.name = name;
     this.path = `/dev/${name}`;
   }
