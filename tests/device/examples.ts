@@ -239,7 +239,8 @@ export const LEFT_OUT: Readonly<Record<string, string>> = {
   "deno bundle --watch ./disk.ts -o disk.js": "it has esbuild from the network",
   "dblock serve ./disk.js --watch": "the file is what deno bundle makes",
   "deno run -A disk.ts": "the program above it runs, from where mod.ts is",
-  "systemd-run -p MemorySwapMax=0 -p OOMScoreAdjust=-1000 -p CPUSchedulingPolicy=rr $PWD/dblock-ramdisk --name swap0 --size 2GiB": SWAP,
+  "systemd-run -p MemorySwapMax=0 -p OOMScoreAdjust=-1000 -p CPUSchedulingPolicy=rr $PWD/dblock-ramdisk --name swap0 --size 2GiB":
+    SWAP,
   "dd if=/dev/zero of=/dev/swap0 bs=1M oflag=direct": SWAP,
   "dblock help serve": HELP_TEXT,
   "dblock serve --help": HELP_TEXT,
