@@ -36,21 +36,33 @@ export class MemoryBackend implements MappedBackend, Disposable {
   readonly sizeBytes: number;
   /** Where the memory is. */
   readonly mapping: Mapping;
+  readonly #isOwner: boolean;
   #closed = false;
   /** What `bytes()` has given out. */
   readonly #windows: ArrayBuffer[] = [];
 
   /**
-   * Takes the addresses of the disk; memory comes as it is written.
+   * Takes the addresses of the disk; memory comes as it is written. Or, of another one's `mapping`, the same disk seen from
+   * another Worker: what the Workers of a `BackendModule` share, and V8 copies it up to three times as fast as a
+   * SharedArrayBuffer. Its `close()` leaves the memory to the first one, which has to be there for as long.
    *
-   * @param options how large
-   * @throws {RangeError} if the size is not a positive multiple of 4096.
+   * @param options how large, or what is shared
+   * @throws {RangeError} if the size is not a positive multiple of 4096, or the mapping one of a file.
    * @throws {DblockError} ENOMEM if the address space has no room for it.
    */
-  constructor(options: MemoryBackendOptions) {
-    const { sizeBytes, hugePages = false } = options;
+  constructor(options: MemoryBackendOptions | Mapping) {
+    const { sizeBytes } = options;
     if (!(sizeBytes > 0 && sizeBytes <= SIZE_BYTES_MAX) || sizeBytes % PAGE_BYTES !== 0) {
       throw new RangeError(`a disk's size is a positive multiple of ${PAGE_BYTES}, not ${sizeBytes}`);
+    }
+    this.sizeBytes = sizeBytes;
+    this.#isOwner = !("address" in options);
+    if ("address" in options) {
+      if (options.kind !== "anonymous") {
+        throw new RangeError("a MemoryBackend shares memory, not the mapping of a file");
+      }
+      this.mapping = options;
+      return;
     }
     const address = mapMemory(sizeBytes);
     if (address === undefined) {
@@ -60,8 +72,7 @@ export class MemoryBackend implements MappedBackend, Disposable {
     }
     // A child could keep every page alive, or make the first write after fork() copy it.
     adviseMemory(address, sizeBytes, MADV_DONTFORK);
-    if (hugePages) adviseMemory(address, sizeBytes, MADV_HUGEPAGE);
-    this.sizeBytes = sizeBytes;
+    if (options.hugePages === true) adviseMemory(address, sizeBytes, MADV_HUGEPAGE);
     this.mapping = { address, sizeBytes, kind: "anonymous" };
   }
 
@@ -144,12 +155,12 @@ export class MemoryBackend implements MappedBackend, Disposable {
     this.close();
   }
 
-  /** Gives the memory back. Nothing may serve it any more. */
+  /** Gives the memory back, if it is its own. Nothing may serve it any more. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     // An array that leads to memory which is given back would be a trap: these lead to nothing.
     for (const buffer of this.#windows) buffer.transfer();
-    unmapMemory(this.mapping.address, this.mapping.sizeBytes);
+    if (this.#isOwner) unmapMemory(this.mapping.address, this.mapping.sizeBytes);
   }
 }

@@ -41,8 +41,8 @@ export interface MappedBackend extends Backend {
 
 /**
  * A `Backend` in a module of its own, served by one Worker per queue. The module's default export is a `BackendFactory`.
- * Each Worker calls the factory and has a backend of its own: what they share goes through `data` (a SharedArrayBuffer, a
- * path).
+ * Each Worker calls the factory and has a backend of its own: what they share goes through `data` (the `mapping` of a
+ * `MemoryBackend`, a path).
  *
  * - What the module throws outside of a callback ends its Worker, and so do `self.close()` and `Deno.exit()`: that is the
  *   disk's death (`onDeath`). The backends of the other Workers are closed; that of the dead one cannot be.

@@ -1,14 +1,14 @@
 /** A disk in shared memory as a module for Workers: the data is delivered to TypeScript, which copies it. */
-import type { Backend } from "../../src/mod.ts";
+import { type Backend, type Mapping, MemoryBackend } from "../../src/mod.ts";
 
 /** What its Workers share. */
 export interface MemoryModuleData {
-  readonly store: SharedArrayBuffer;
+  readonly mapping: Mapping;
 }
 
 /** A BackendFactory. */
 export default function memoryModule(data: unknown): Backend {
-  const store = new Uint8Array((data as MemoryModuleData).store);
+  const store = new MemoryBackend((data as MemoryModuleData).mapping).bytes();
   return {
     sizeBytes: store.length,
     read: (buffer, offset) => buffer.set(store.subarray(offset, offset + buffer.length)),

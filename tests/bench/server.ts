@@ -2,7 +2,7 @@
  * A program that serves a disk for the bench, as a user of the SDK would write it. Its argument is a ServerOptions as
  * JSON; it prints a line when the disk is there.
  */
-import { type Servable, serve } from "../../src/mod.ts";
+import { MemoryBackend, type Servable, serve } from "../../src/mod.ts";
 import type { OwnKind } from "./disks.ts";
 import type { MemoryModuleData } from "./memory_module.ts";
 
@@ -17,7 +17,7 @@ export interface ServerOptions {
 function makeBackend({ kind, sizeBytes }: ServerOptions): Servable {
   switch (kind) {
     case "delivered": {
-      const data: MemoryModuleData = { store: new SharedArrayBuffer(sizeBytes) };
+      const data: MemoryModuleData = { mapping: new MemoryBackend({ sizeBytes }).mapping };
       return { module: new URL("./memory_module.ts", import.meta.url), data };
     }
     case "async": {

@@ -60,6 +60,37 @@ Deno.test("MemoryBackend.bytes() is the memory itself, and nothing once the disk
   assertThrows(() => disk.read(new Uint8Array(1), 0), RangeError, "the disk is closed");
 });
 
+Deno.test("MemoryBackend of another's mapping is the same disk, in another Worker too, and leaves the memory to it", async () => {
+  using disk = new MemoryBackend({ sizeBytes: 65536 });
+  const module = new URL("../../../src/backends/memory.ts", import.meta.url).href;
+  const source = `
+    import { MemoryBackend } from "${module}";
+    self.onmessage = ({ data }) => {
+      const seen = new MemoryBackend(data);
+      const bytes = seen.bytes();
+      seen.write(bytes.subarray(0, 3), 4096);
+      bytes[100] = 5;
+      seen.close();
+      postMessage(bytes.length);
+    };`;
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  const worker = new Worker(url, { type: "module" });
+  try {
+    disk.write(new Uint8Array([1, 2, 3]), 0);
+    const length = await new Promise((resolve, reject) => {
+      worker.onmessage = ({ data }) => resolve(data);
+      worker.onerror = reject;
+      worker.postMessage(disk.mapping);
+    });
+    assertEquals([length, disk.bytes()[100], ...disk.bytes(4096, 3)], [0, 5, 1, 2, 3]);
+  } finally {
+    worker.terminate();
+    URL.revokeObjectURL(url);
+  }
+  assertThrows(() => new MemoryBackend({ ...disk.mapping, sizeBytes: 5 }), RangeError, "positive multiple");
+  assertThrows(() => new MemoryBackend({ ...disk.mapping, kind: "file" }), RangeError, "not the mapping of a file");
+});
+
 Deno.test("MemoryBackend.load() takes a file, and no memory for its zeroes", async () => {
   const path = await Deno.makeTempFile();
   try {
