@@ -28,8 +28,11 @@ export interface Geometry {
 
 /** Who brings requests and takes their answers: a queue of dblock.ko, a connection of NBD. */
 export interface Transport {
-  /** The first `lengthBytes` of the memory where a request's data is: its slot, of `maxIoBytes`. */
-  view(slot: number, lengthBytes: number): Uint8Array<ArrayBuffer>;
+  /**
+   * The first `lengthBytes` of the memory where a request's data is: its slot, of `maxIoBytes`. Undefined for a read or a write
+   * whose data is in the disk's own memory: there is nothing left to do.
+   */
+  view(slot: number, lengthBytes: number): Uint8Array<ArrayBuffer> | undefined;
   /** Takes the answer to a request for which `dispatch()` has returned `LATER`: 0 or an errno. Must not throw. */
   answer(slot: number, errno: number): void;
 }
@@ -238,10 +241,14 @@ export class Dispatcher {
   #call(request: OpenRequest, offsetBytes: number, lengthBytes: number): Completed | Promise<Completed> {
     const backend = this.#backend;
     switch (request.operation) {
-      case "read":
-        return backend.read(this.#transport.view(request.slot, lengthBytes), offsetBytes, request);
-      case "write":
-        return backend.write(this.#transport.view(request.slot, lengthBytes), offsetBytes, request);
+      case "read": {
+        const data = this.#transport.view(request.slot, lengthBytes);
+        return data === undefined ? undefined : backend.read(data, offsetBytes, request);
+      }
+      case "write": {
+        const data = this.#transport.view(request.slot, lengthBytes);
+        return data === undefined ? undefined : backend.write(data, offsetBytes, request);
+      }
       case "flush":
         return backend.flush?.(request);
       case "discard":
@@ -262,7 +269,7 @@ export class Dispatcher {
     const next = (): Completed | Promise<Completed> => {
       while (done < lengthBytes) {
         const chunk = Math.min(lengthBytes - done, this.#geometry.maxIoBytes);
-        const zeroes = this.#transport.view(request.slot, chunk).fill(0);
+        const zeroes = this.#transport.view(request.slot, chunk)!.fill(0);
         const at = offsetBytes + done;
         done += chunk;
         const written = this.#backend.write(zeroes, at, request);

@@ -26,7 +26,8 @@ export interface Mapping {
 
 /**
  * A disk that is memory. dblock.ko copies between a request's pages and `mapping` by itself, and one Worker a queue only
- * names addresses. Everybody else (a filter, NBD) uses its callbacks, as of any backend.
+ * names addresses. To NBD clients, anonymous memory is sent and received where it is. Everybody else (a filter, NBD with TLS)
+ * uses its callbacks, as of any backend.
  */
 export interface MappedBackend extends Backend {
   /** Where the content is. */

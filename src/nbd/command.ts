@@ -18,11 +18,35 @@ import {
   PAYLOAD_BYTES_MAX,
 } from "./protocol.ts";
 import { statusBytes } from "./reply.ts";
+import { isMapped } from "../disk/servable.ts";
 import type { WireRequest } from "./request.ts";
 import type { Slot } from "./slot.ts";
 
 /** A structured reply with more extents than this is worth nobody's memory. */
 export const EXTENTS_MAX = 8_192;
+
+/** Where the content of a disk that is memory begins; 0 if payloads cannot go there by themselves. */
+export function contentAddressOf(backend: Backend, { sizeBytes }: Geometry): number {
+  // A file has no room for a page, perhaps, and says so only to a call of its own. Zeroes are written where nobody can zero.
+  if (!isMapped(backend) || backend.mapping.kind !== "anonymous" || backend.writeZeroes === undefined) return 0;
+  return backend.mapping.sizeBytes >= sizeBytes ? backend.mapping.address : 0;
+}
+
+/**
+ * Where in a disk's memory the payload of a request belongs that the protocol has nothing against; 0 if nowhere: only whole
+ * blocks may reach it, and dispatch, which says so, is asked when the payload is there.
+ *
+ * @param beginAddress what `contentAddressOf()` has said, not 0
+ */
+export function placeOf(
+  { command, offsetBytes, lengthBytes }: WireRequest,
+  { blockBytes }: Geometry,
+  beginAddress: number,
+): number {
+  if (command !== NBD_CMD_READ && command !== NBD_CMD_WRITE) return 0;
+  const isWhole = lengthBytes > 0 && ((offsetBytes | lengthBytes) & (blockBytes - 1)) === 0;
+  return isWhole ? beginAddress + offsetBytes : 0;
+}
 
 /** How much of the pool a request takes, in bytes. */
 export function memoryOf(

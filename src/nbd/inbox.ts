@@ -3,7 +3,7 @@
  * What one connection has received and nobody has taken yet: headers and small payloads of many requests at a time. The rest
  * of a large payload goes past it, to where it belongs.
  */
-import { addressOf } from "../system/memory.ts";
+import { addressOf, copyToMemory } from "../system/memory.ts";
 import { Pieces, receive } from "../system/socket.ts";
 import type { Wire } from "./wire.ts";
 
@@ -50,6 +50,11 @@ export class Inbox {
   /** The first so many bytes, at a place of other memory. */
   copyTo(target: Uint8Array, at: number, count: number): void {
     target.set(this.#bytes.subarray(this.#begin, this.#begin + count), at);
+  }
+
+  /** The same, at an address. */
+  copyToAddress(address: number, count: number): void {
+    copyToMemory(address, this.#bytes.subarray(this.#begin, this.#begin + count));
   }
 
   /** A request has a payload of that size; so may the next one have. */

@@ -3,12 +3,16 @@
  * The replies of one connection on their way out. On a plain socket one system call gathers many of them where they are; with
  * TLS, small ones are copied together and each large one goes by itself.
  */
+import { copyFromMemory } from "../system/memory.ts";
 import { Pieces, send } from "../system/socket.ts";
 import { HEADROOM_BYTES } from "./pool.ts";
 import type { Slot } from "./slot.ts";
 import type { Wire } from "./wire.ts";
 
-/** What is written at once, if the replies are small; a reply with more data is written by itself, without a copy. */
+/**
+ * What is written at once, if the replies are small or their data is the disk's own; a reply with more data is written by
+ * itself, without a copy.
+ */
 const OUT_BYTES = 128 * 1024;
 const COPIED_BYTES_MAX = 16 * 1024;
 
@@ -81,16 +85,21 @@ export class Outbox {
 
   /** Writes what is ready, as far as the socket takes it at once. */
   sendNow(): void {
+    if (!this.#isWriting) this.#gather();
+  }
+
+  #gather(): void {
     const { fd } = this.#wire;
-    if (fd === undefined || this.#isWriting || this.#isBroken) return;
+    if (fd === undefined || this.#isBroken) return;
     pieces ??= new Pieces();
     while (this.waitingCount > 0) {
       pieces.clear();
       let bytes = 0;
-      for (let i = this.#first; i < this.#ready.length && !pieces.isFull; i++) {
+      for (let i = this.#first; i < this.#ready.length && pieces.room > 1; i++) {
         const slot = this.#ready[i]!;
-        pieces.add(slot.replyAddress + slot.from, slot.to - slot.from);
-        bytes += slot.to - slot.from;
+        if (slot.to > slot.from) pieces.add(slot.replyAddress + slot.from, slot.to - slot.from);
+        if (slot.tailBytes > 0) pieces.add(slot.tailAddress, slot.tailBytes);
+        bytes += slot.replyBytes;
       }
       const count = send(fd, pieces);
       if (count < 0) return; // no room, or an error, which `#write()` finds out
@@ -109,9 +118,9 @@ export class Outbox {
     let rest = bytes;
     while (this.#first < this.#ready.length) {
       const slot = this.#ready[this.#first]!;
-      const size = slot.to - slot.from;
+      const size = slot.replyBytes;
       if (size > rest) {
-        slot.from += rest;
+        slot.advance(rest);
         break;
       }
       rest -= size;
@@ -126,8 +135,13 @@ export class Outbox {
   async #write(): Promise<void> {
     this.#isWriting = true;
     while (this.waitingCount > 0) {
+      if (this.#isBroken) {
+        this.#sent(Infinity); // nothing looks at their memory any more
+        break;
+      }
       try {
         await this.#writeSome();
+        this.#gather(); // there may be room again, for much more
       } catch {
         this.#isBroken = true;
         this.#owner.broken();
@@ -141,13 +155,16 @@ export class Outbox {
     const out = this.#out ??= new Uint8Array(OUT_BYTES);
     let bytes = 0;
     for (let i = this.#first; i < this.#ready.length; i++) {
-      const { reply, from, to } = this.#ready[i]!;
-      const size = to - from;
-      if (size > COPIED_BYTES_MAX || bytes + size > OUT_BYTES) break;
+      const { reply, from, to, tailAddress, tailBytes } = this.#ready[i]!;
+      if (to - from > COPIED_BYTES_MAX || bytes + to - from > OUT_BYTES) break;
       // A loop is faster than a view for a few bytes.
       if (reply.length === HEADROOM_BYTES) { for (let i = from; i < to; i++) out[bytes + i - from] = reply[i]!; }
       else out.set(reply.subarray(from, to), bytes);
-      bytes += size;
+      bytes += to - from;
+      const copied = Math.min(tailBytes, OUT_BYTES - bytes);
+      if (copied > 0) copyFromMemory(out.subarray(bytes, bytes + copied), tailAddress);
+      bytes += copied;
+      if (copied < tailBytes) break;
     }
     if (bytes > 0) {
       // Copied: the slots are free before the write has ended.

@@ -7,11 +7,11 @@ import type { Backend } from "../disk/backend.ts";
 import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispatch.ts";
 import { DblockError } from "../disk/errors.ts";
 import type { DiskLog } from "../disk/log.ts";
-import { EXTENTS_MAX, memoryOf, translate } from "./command.ts";
+import { contentAddressOf, EXTENTS_MAX, memoryOf, placeOf, translate } from "./command.ts";
 import type { Negotiated } from "./handshake.ts";
 import { Inbox } from "./inbox.ts";
 import { Outbox, type OutboxOwner } from "./outbox.ts";
-import { type BufferPool, HEADROOM_BYTES, type PooledBuffer } from "./pool.ts";
+import type { BufferPool, PooledBuffer } from "./pool.ts";
 import {
   NBD_CMD_BLOCK_STATUS,
   NBD_CMD_CACHE,
@@ -53,6 +53,8 @@ export class Session implements Transport, OutboxOwner, Member {
   readonly backend: Backend;
   readonly #wire: Wire;
   readonly #pool: BufferPool;
+  /** Where the disk's own memory is, if payloads go there and come from there; 0: it has none, or TLS is between. */
+  readonly #contentAddress: number;
   readonly #geometry: Geometry;
   readonly #dispatcher: Dispatcher;
   readonly #extended: boolean;
@@ -84,6 +86,7 @@ export class Session implements Transport, OutboxOwner, Member {
     this.#wire = wire;
     this.#pool = pool;
     this.backend = backend;
+    this.#contentAddress = wire.fd === undefined ? 0 : contentAddressOf(backend, geometry);
     this.#geometry = geometry;
     this.#extended = negotiated.extended;
     this.#rules = {
@@ -171,8 +174,9 @@ export class Session implements Transport, OutboxOwner, Member {
     this.#break();
   }
 
-  view(index: number, lengthBytes: number): Uint8Array<ArrayBuffer> {
+  view(index: number, lengthBytes: number): Uint8Array<ArrayBuffer> | undefined {
     const slot = this.#slots[index]!;
+    if (slot.contentAddress !== 0) return undefined;
     const isScratch = slot.command === NBD_CMD_WRITE_ZEROES || slot.command === NBD_CMD_CACHE;
     return slot.buffer!.window(isScratch ? 0 : slot.doneBytes, lengthBytes);
   }
@@ -199,28 +203,32 @@ export class Session implements Transport, OutboxOwner, Member {
     const request = this.#request;
     const inbox = this.#inbox;
     for (;;) {
+      if (this.#isBroken) return "nothing"; // the disk may be closed
       if (this.#taking !== undefined && !this.#takePayload(this.#taking)) return "input";
       if (this.#isStopping) return "nothing";
       if (inbox.length < headerBytes) return "input";
       if (!request.parse(inbox.view, inbox.begin, this.#extended)) return "nothing";
       if (request.command === NBD_CMD_DISC) return "nothing";
       const errno = judge(request, this.#rules);
-      const memoryBytes = errno === 0 ? memoryOf(request, this.#geometry, this.backend, this.#extended) : 0;
+      const begin = errno === 0 ? this.#contentAddress : 0;
+      const place = begin === 0 ? 0 : placeOf(request, this.#geometry, begin);
+      const takes = errno === 0 && place === 0;
+      const memoryBytes = takes ? memoryOf(request, this.#geometry, this.backend, this.#extended) : 0;
       if (this.#openCount >= SLOTS_MAX) return "room";
       if (this.#openBytes > 0 && this.#openBytes + memoryBytes > OPEN_BYTES_MAX) return "room";
       let buffer: PooledBuffer | undefined;
       if (memoryBytes > 0 && (buffer = this.#pool.acquire(memoryBytes)) === undefined) return "memory";
       inbox.skip(headerBytes);
-      this.#taking = this.#open(buffer, errno);
+      this.#taking = this.#open(buffer, place, errno);
     }
   }
 
-  #open(buffer: PooledBuffer | undefined, refusedWith: number): Slot {
+  #open(buffer: PooledBuffer | undefined, contentAddress: number, refusedWith: number): Slot {
     let slot = this.#free.pop();
     if (slot === undefined) this.#slots.push(slot = new Slot(this.#slots.length));
     this.#openCount++;
     this.#openBytes += buffer?.sizeBytes ?? 0;
-    slot.begin(this.#request, buffer, refusedWith);
+    slot.begin(this.#request, buffer, contentAddress, refusedWith);
     if (slot.payloadBytes > 0) this.#inbox.expects(slot.payloadBytes);
     return slot;
   }
@@ -228,11 +236,7 @@ export class Session implements Transport, OutboxOwner, Member {
   /** What follows a header, into the slot's memory or nowhere; then the request begins. False: not all of it is there. */
   #takePayload(slot: Slot): boolean {
     const count = Math.min(slot.payloadBytes - slot.payloadDoneBytes, this.#inbox.length);
-    if (count > 0) {
-      if (slot.refusedWith === 0) this.#inbox.copyTo(slot.buffer!.bytes, HEADROOM_BYTES + slot.payloadDoneBytes, count);
-      this.#inbox.skip(count);
-      slot.payloadDoneBytes += count;
-    }
+    if (count > 0) slot.take(this.#inbox, count);
     if (slot.payloadDoneBytes < slot.payloadBytes) return false;
     this.#taking = undefined;
     if (slot.refusedWith === 0) this.#start(slot);
@@ -240,19 +244,13 @@ export class Session implements Transport, OutboxOwner, Member {
     return true;
   }
 
-  /** How much of a payload is to go past the inbox, which is empty then, to the memory of its slot. */
-  #directBytes(): number {
-    const slot = this.#taking;
-    return slot === undefined || slot.refusedWith !== 0 ? 0 : slot.payloadBytes - slot.payloadDoneBytes;
-  }
-
   /** Waits for bytes. False at the connection's end. */
   async #read(): Promise<boolean> {
-    const directBytes = this.#directBytes();
-    const slot = directBytes > 0 ? this.#taking : undefined;
+    // Past the inbox, which is empty then, where there is an array for it.
+    const slot = this.#taking?.buffer === undefined || this.#taking.missingBytes === 0 ? undefined : this.#taking;
     this.#waitingSinceMs = this.#inbox.length > 0 || this.#taking !== undefined ? performance.now() : 0;
     try {
-      const direct = slot === undefined ? undefined : slot.buffer!.window(slot.payloadDoneBytes, directBytes);
+      const direct = slot === undefined ? undefined : slot.buffer!.window(slot.payloadDoneBytes, slot.missingBytes);
       const count = await this.#inbox.read(this.#wire, direct);
       if (slot !== undefined) slot.payloadDoneBytes += count;
       return count > 0;
@@ -274,10 +272,9 @@ export class Session implements Transport, OutboxOwner, Member {
     if (fd === undefined) return false;
     this.#isQuick = true;
     if (isReadable) {
-      const directBytes = this.#directBytes();
+      const directBytes = this.#taking?.missingBytes ?? 0;
       const slot = directBytes > 0 ? this.#taking : undefined;
-      const address = slot === undefined ? 0 : slot.buffer!.address + HEADROOM_BYTES + slot.payloadDoneBytes;
-      const count = this.#inbox.receive(fd, address, directBytes);
+      const count = this.#inbox.receive(fd, slot?.payloadAddress ?? 0, directBytes);
       if (count <= 0) return false; // the end, or an error: who waits for the socket finds out
       if (slot !== undefined) slot.payloadDoneBytes += Math.min(count, directBytes);
     }

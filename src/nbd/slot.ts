@@ -3,6 +3,7 @@
 import type { Extent } from "../disk/backend.ts";
 import type { Operation } from "../disk/operation.ts";
 import { addressOf } from "../system/memory.ts";
+import type { Inbox } from "./inbox.ts";
 import { HEADROOM_BYTES, type PooledBuffer } from "./pool.ts";
 import {
   EXTENDED_REPLY_BYTES,
@@ -34,6 +35,8 @@ export class Slot {
   #headAddress = 0;
   /** Memory for a payload, of the server's pool. */
   buffer: PooledBuffer | undefined;
+  /** Where the payload belongs in the disk's own memory: it is received to there and sent from there. 0: it is not. */
+  contentAddress = 0;
   command = 0;
   wireFlags = 0;
   cookieHigh = 0;
@@ -52,17 +55,24 @@ export class Slot {
   payloadDoneBytes = 0;
   /** What is wrong with the request itself; its payload is skipped then. */
   refusedWith = 0;
-  /** What is to be sent: `reply[from]` to `reply[to]`. */
+  /** What is to be sent: `reply[from]` to `reply[to]`, then so many bytes of memory that is known by its address. */
   reply: Uint8Array<ArrayBuffer> = this.#head;
   from = 0;
   to = 0;
+  tailAddress = 0;
+  tailBytes = 0;
 
   constructor(index: number) {
     this.index = index;
   }
 
-  /** The next request of the slot. */
-  begin(request: WireRequest, buffer: PooledBuffer | undefined, refusedWith: number): void {
+  /** The next request of the slot. Its payload has a buffer, or is at `contentAddress`, or there is none. */
+  begin(
+    request: WireRequest,
+    buffer: PooledBuffer | undefined,
+    contentAddress: number,
+    refusedWith: number,
+  ): void {
     this.command = request.command;
     this.wireFlags = request.flags;
     this.cookieHigh = request.cookieHigh;
@@ -74,6 +84,39 @@ export class Slot {
     this.refusedWith = refusedWith;
     this.doneBytes = 0;
     this.buffer = buffer;
+    this.contentAddress = contentAddress;
+    this.tailBytes = 0;
+  }
+
+  /** What of a payload has not come and is not skipped. */
+  get missingBytes(): number {
+    return this.refusedWith !== 0 ? 0 : this.payloadBytes - this.payloadDoneBytes;
+  }
+
+  /** Takes so much of its payload. */
+  take(inbox: Inbox, count: number): void {
+    if (this.contentAddress !== 0) inbox.copyToAddress(this.payloadAddress, count);
+    else if (this.refusedWith === 0) inbox.copyTo(this.buffer!.bytes, HEADROOM_BYTES + this.payloadDoneBytes, count);
+    inbox.skip(count);
+    this.payloadDoneBytes += count;
+  }
+
+  /** Where the next byte of a payload that comes belongs. */
+  get payloadAddress(): number {
+    return (this.contentAddress || this.buffer!.address + HEADROOM_BYTES) + this.payloadDoneBytes;
+  }
+
+  /** What is to be sent still. */
+  get replyBytes(): number {
+    return this.to - this.from + this.tailBytes;
+  }
+
+  /** So much of the reply has been sent. */
+  advance(bytes: number): void {
+    const inReply = Math.min(bytes, this.to - this.from);
+    this.from += inReply;
+    this.tailAddress += bytes - inReply;
+    this.tailBytes -= bytes - inReply;
   }
 
   /** Where `reply` is, for calls of the system. */
@@ -81,11 +124,16 @@ export class Slot {
     return this.reply === this.#head ? this.#headAddress ||= addressOf(this.#head) : this.buffer!.address;
   }
 
-  /** The reply to a READ: what is in the buffer, and before it a header. */
+  /** The reply to a READ: what is in the buffer or on the disk itself, and before it a header. */
   replyData({ chunked, extended }: ReplyForm): void {
-    const { view, bytes } = this.buffer!;
-    this.reply = bytes;
-    this.to = HEADROOM_BYTES + this.lengthBytes;
+    const { buffer } = this;
+    const view = buffer?.view ?? this.#headView;
+    this.reply = buffer?.bytes ?? this.#head;
+    this.to = HEADROOM_BYTES + (buffer === undefined ? 0 : this.lengthBytes);
+    if (buffer === undefined) {
+      this.tailAddress = this.contentAddress;
+      this.tailBytes = this.lengthBytes;
+    }
     if (!chunked) {
       this.from = HEADROOM_BYTES - SIMPLE_REPLY_BYTES;
       putSimple(view, this.from, this, 0);

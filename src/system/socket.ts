@@ -32,7 +32,7 @@ const IOVEC_WORDS = 4;
 const WORD = 2 ** 32;
 /** Sockets that a `SocketSet` has room for. */
 export const SOCKETS_MAX = 64;
-const PIECES_MAX = 64;
+const PIECES_MAX = 128;
 /** A number for each count of sockets: one that is made for a call costs more than the call. */
 const COUNTS: readonly bigint[] = Array.from({ length: SOCKETS_MAX + 1 }, (_, count) => BigInt(count));
 
@@ -172,9 +172,9 @@ export class Pieces {
     this.#put(MSGHDR_IOV, own + 4 * MSGHDR_WORDS);
   }
 
-  /** Nothing can be added until `clear()`. */
-  get isFull(): boolean {
-    return this.#count === PIECES_MAX;
+  /** How many can be added until `clear()`. */
+  get room(): number {
+    return PIECES_MAX - this.#count;
   }
 
   clear(): void {
