@@ -87,5 +87,15 @@ Deno.test("explainLoss() names the cause of a panic, not the panic", () => {
   assertEquals(explainLoss(boot + oops), "Oops: int3: 0000 [#1] PREEMPT SMP NOPTI");
   assertEquals([isEmulatorFault(boot + oops), isEmulatorFault(log)], [true, false]);
   assertEquals(explainLoss("[2] Kernel panic - not syncing: sysrq\n"), "Kernel panic - not syncing: sysrq");
+  const init = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b";
+  const before =
+    "[4] Out of memory: Killed process 1 (of the test before)\n[5] dblock-test: tests/device/swap_test.ts\n";
+  const killed =
+    "[6] Out of memory: Killed process 223 (swapoff)\n[7] dblock: swap0: the server (process 206) is gone\n";
+  assertEquals(
+    explainLoss(`${before}${killed}[8] ${init}\n`),
+    `${init}, after "Out of memory: Killed process 223 (swapoff)"`,
+  );
+  assertEquals(explainLoss(`${before}[8] ${init}\n`), init);
   assertEquals(explainLoss("[3] reboot: Restarting system\n"), undefined);
 });

@@ -234,6 +234,13 @@ export function explainLoss(consoleLog: string): string | undefined {
   const panicAt = consoleLog.lastIndexOf("Kernel panic - not syncing: ");
   if (panicAt < 0) return undefined;
   const panic = consoleLog.slice(panicAt).split("\n", 1)[0]!.trim();
+  // The first process dies of memory that it cannot have back. What took that was logged before, hundreds of lines ago.
+  if (panic.includes("Attempted to kill init")) {
+    const ofThisTest = consoleLog.slice(Math.max(0, consoleLog.lastIndexOf("dblock-test: ", panicAt)), panicAt);
+    const [cause] = /(?:Out of memory: |dblock: .* (?:ends in|is gone)|I\/O error, |Read-error ).*/.exec(ofThisTest) ??
+      [];
+    return cause === undefined ? panic : `${panic}, after "${cause.trim()}"`;
+  }
   // These panics are only the consequence of what was logged just before.
   if (!/panic_on_warn|Fatal exception|hung_task|softlockup|RCU Stall/.test(panic)) return panic;
   const causes = /(?:WARNING: |kernel BUG at |BUG: |INFO: task |INFO: rcu|Oops: |general protection).*/g;
