@@ -62,10 +62,10 @@ Deno.test("buffers that are written to after their requests' timeout are no othe
     assertEquals([info.timeout_count, info.quarantined_count, info.stale_count], [5, 5, 0]);
 
     await ask(program, "scribble");
-    await verify("/dev/late2");
+    // Requests go before timers: on a slow machine one round is too short for them.
+    do await verify("/dev/late2"); while ((await ask(program, "look")).scribbles <= 50);
     const said = await ask(program, "answer");
     assertEquals([said.kept, said.changed, said.damaged], [5, 0, 0]);
-    assert(said.scribbles > 50, `the buffers were written to only ${said.scribbles} times`);
     await waitFor("the late answers are counted", () => infoOf("late2")!.stale_count === 5);
     assertEquals([infoOf("late2")!.quarantined_count, infoOf("late2")!.error_count], [0, 5]);
     // All slots are in use again.
