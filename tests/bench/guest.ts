@@ -30,7 +30,9 @@ function report(line: Line): void {
 async function main(): Promise<void> {
   const plan = JSON.parse(Deno.readTextFileSync(planPath)) as Plan;
   // Whoever reads a page of its program amid a measurement waits for the host; where instructions are counted, for seconds.
-  await sh(`cat ${Deno.execPath()} ./dblock ./dblock-ramdisk "$(command -v fio)" >/dev/null`);
+  await sh(`cat ${Deno.execPath()} ./dblock ./dblock-ramdisk "$(command -v fio)" >/dev/null`, {
+    timeoutMs: 600_000,
+  });
   // First: nothing else is there yet that could use the processors.
   if (plan.footprint) report({ type: "footprint", footprint: await measureFootprint() });
   for (const series of plan.series) await runSeries(series, plan);
