@@ -226,6 +226,7 @@ struct dblock_channel {
 	struct dblock_queue *queue;
 	unsigned long exchanging;	/* bit 0: a thread is in EXCHANGE */
 	struct dblock_poll poll;	/* whose thread is in EXCHANGE */
+	u32 linger_misses;		/* likewise: in a row, see poll.c */
 	struct dblock_bell bell;	/* likewise, or in ATTACH */
 	wait_queue_head_t wait;
 	bool polled_early;
@@ -389,6 +390,7 @@ int dblock_queue_complete(struct dblock_channel *channel,
 
 /* poll.c */
 void dblock_poll_wait(struct dblock_channel *channel, bool nonblock);
+int dblock_poll_linger(struct dblock_channel *channel);
 void dblock_poll_learn(struct dblock_channel *channel, unsigned int count);
 
 /* bell.c */

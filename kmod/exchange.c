@@ -147,12 +147,13 @@ static int dblock_give(struct dblock_channel *channel)
 /* Waits for requests and hands them out. What ends the wait without one is no
  * error of the call: @why says it.
  */
-static int dblock_await(struct dblock_channel *channel, bool nonblock, bool arm,
-			u32 *why)
+static int dblock_await(struct dblock_channel *channel, bool nonblock,
+			u32 flags, u32 *why)
 {
 	struct dblock_queue *queue = channel->queue;
+	bool lingers = nonblock && flags & DBLOCK_EXCHANGE_LINGER;
 	bool waited = false;
-	int given;
+	int given, err;
 
 	for (;;) {
 		given = dblock_give(channel);
@@ -166,18 +167,24 @@ static int dblock_await(struct dblock_channel *channel, bool nonblock, bool arm,
 			if (dblock_queue_ready(queue, channel))
 				continue;
 		}
-		if (nonblock) {
-			if (arm && !dblock_bell_arm(channel))
-				continue;
-			*why = EAGAIN;
-			return 0;
-		}
-		if (wait_event_interruptible(queue->wait,
-					     dblock_queue_ready(queue,
-								channel))) {
+		err = -ETIME;
+		if (lingers)
+			err = dblock_poll_linger(channel);
+		else if (!nonblock)
+			err = wait_event_interruptible(queue->wait,
+						       dblock_queue_ready(queue,
+									  channel));
+		lingers = false;
+		if (!err)
+			continue;
+		if (err == -ERESTARTSYS) {
 			*why = EINTR;
 			return 0;
 		}
+		if (flags & DBLOCK_EXCHANGE_ARM && !dblock_bell_arm(channel))
+			continue;
+		*why = EAGAIN;
+		return 0;
 	}
 }
 
@@ -187,19 +194,20 @@ static int dblock_await(struct dblock_channel *channel, bool nonblock, bool arm,
 static int dblock_exchange_ring(struct dblock_channel *channel, bool nonblock,
 				unsigned long argument)
 {
-	unsigned long count = argument & ~(unsigned long)DBLOCK_EXCHANGE_ARM;
-	bool arm = argument & DBLOCK_EXCHANGE_ARM;
+	u32 flags = argument & (DBLOCK_EXCHANGE_ARM | DBLOCK_EXCHANGE_LINGER);
+	unsigned long count = argument & ~(unsigned long)flags;
 	struct dblock_device *device = channel->device;
 	struct dblock_ring_header header = { };
 	int ret = -EINVAL;
 
 	if (count <= device->params.queue_depth &&
-	    (!arm || channel->bell.eventfd))
+	    (!(flags & DBLOCK_EXCHANGE_ARM) || channel->bell.eventfd))
 		ret = dblock_take(channel, channel->completions, count,
 				  &header.completion_count,
 				  &header.refused_count);
 	if (!ret)
-		ret = dblock_await(channel, nonblock, arm, &header.error);
+		ret = dblock_await(channel, nonblock, flags,
+				   &header.error);
 	if (ret < 0)
 		header.error = -ret;
 	else

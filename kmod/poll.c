@@ -12,6 +12,7 @@
 #include <linux/sched/clock.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/stat.h>
+#include <linux/wait.h>
 
 #include "dblock.h"
 
@@ -31,6 +32,12 @@ MODULE_PARM_DESC(poll_us, "How long a server may look for the next request befor
  */
 #define DBLOCK_POLL_SETTLED_MIN	(16 * DBLOCK_POLL_TRIAL)
 #define DBLOCK_POLL_SETTLED_MAX	(128 * DBLOCK_POLL_TRIAL)
+
+/* After so many moments in which nothing came, in a row, only one in so many is
+ * waited for; both are guesses.
+ */
+#define DBLOCK_LINGER_MISSES	4
+#define DBLOCK_LINGER_AGAIN	16
 
 static u64 dblock_poll_limit(void)
 {
@@ -98,6 +105,37 @@ void dblock_poll_wait(struct dblock_channel *channel, bool nonblock)
 	       single_task_running() && !need_resched() &&
 	       !signal_pending(current) && local_clock() < limit)
 		cpu_relax();
+}
+
+/**
+ * dblock_poll_linger() - sleep a moment for a request, where EAGAIN would be next
+ * @channel: in EXCHANGE, with O_NONBLOCK
+ *
+ * To sleep among all else that a program waits for takes a server several calls
+ * and its event loop's turn. Who asks again at once is there before that.
+ *
+ * Return: 0 if something is there, -ETIME if not, -ERESTARTSYS for a signal
+ */
+int dblock_poll_linger(struct dblock_channel *channel)
+{
+	struct dblock_queue *queue = channel->queue;
+	u64 limit = dblock_poll_limit();
+	int err;
+
+	if (!limit || READ_ONCE(queue->handed_count))
+		return -ETIME;
+	if (channel->linger_misses >= DBLOCK_LINGER_MISSES &&
+	    channel->linger_misses++ % DBLOCK_LINGER_AGAIN)
+		return -ETIME;
+	err = wait_event_interruptible_hrtimeout(queue->wait,
+						 dblock_queue_ready(queue,
+								    channel),
+						 ns_to_ktime(limit));
+	if (!err)
+		channel->linger_misses = 0;
+	else if (channel->linger_misses < DBLOCK_LINGER_MISSES)
+		channel->linger_misses++;
+	return err;
 }
 
 /**

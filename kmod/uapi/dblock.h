@@ -72,6 +72,7 @@
 #define DBLOCK_FEATURE_TAKE_OVER	(1ULL << 34)
 #define DBLOCK_FEATURE_COMMIT_FLUSHED	(1ULL << 35)
 #define DBLOCK_FEATURE_EVENTFD		(1ULL << 36)
+#define DBLOCK_FEATURE_LINGER		(1ULL << 37)
 
 /**
  * struct dblock_version - what this module speaks (DBLOCK_IOC_VERSION)
@@ -657,14 +658,18 @@ struct dblock_resize {
 /*
  * DBLOCK_IOC_EXCHANGE: "here are n completions; give me what is next".
  *
- * The argument is n itself, 0 to queue_depth, or that and DBLOCK_EXCHANGE_ARM,
- * which is for files with an eventfd: completions[0..n) of the ring are taken, then the call waits until a request is there, writes as many as
+ * The argument is n, 0 to queue_depth, with flags: completions[0..n) of the ring
+ * are taken, then the call waits until a request is there, writes as many as
  * there are to requests[] and the outcome to the header, and returns how many
  * requests that is. It never restarts by itself; interrupted or (O_NONBLOCK)
  * out of work it returns 0 with EINTR or EAGAIN in the header. O_NONBLOCK does
  * not sleep, but where that pays, and no request is in the server's hands, it
- * looks for one for up to the module parameter poll_us (200 by default). A
- * request that could not be written out is handed out by the next call.
+ * looks for one for up to the module parameter poll_us (200 by default). With
+ * DBLOCK_EXCHANGE_LINGER it also sleeps for up to that time, unless requests have
+ * lately come later: for a thread with nothing else to do that cannot wait so
+ * long. Without O_NONBLOCK that flag says nothing. DBLOCK_EXCHANGE_ARM is for
+ * files with an eventfd. A request that could not be written out is handed out
+ * by the next call.
  *
  * Errors: ENODEV (the device is gone: stop serving), ENOTCONN (this file
  * serves its queue no more: another has taken it over), EINVAL (n, or ARM without
@@ -688,6 +693,7 @@ struct dblock_resize {
  */
 #define DBLOCK_IOC_EXCHANGE	_IO(DBLOCK_IOC_TYPE, 0x12)
 #define DBLOCK_EXCHANGE_ARM	(1U << 31)	/* EAGAIN: the eventfd tells when to come again */
+#define DBLOCK_EXCHANGE_LINGER	(1U << 30)	/* sleep for a moment before EAGAIN */
 
 #define DBLOCK_RING_BYTES(queue_depth) \
 	(sizeof(struct dblock_ring_header) + \

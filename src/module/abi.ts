@@ -37,6 +37,7 @@ export const DBLOCK_FEATURE_RESIZE = 2 ** 33;
 export const DBLOCK_FEATURE_TAKE_OVER = 2 ** 34;
 export const DBLOCK_FEATURE_COMMIT_FLUSHED = 2 ** 35;
 export const DBLOCK_FEATURE_EVENTFD = 2 ** 36;
+export const DBLOCK_FEATURE_LINGER = 2 ** 37;
 
 export const dblock_version = struct("dblock_version", 56, {
   error: u32(0),
@@ -298,6 +299,7 @@ export const DBLOCK_IOC_ATTACH = _IOWR(DBLOCK_IOC_TYPE, 0x10, dblock_attach);
 export const DBLOCK_IOC_START = _IOWR(DBLOCK_IOC_TYPE, 0x11, dblock_start);
 export const DBLOCK_IOC_EXCHANGE = _IO(DBLOCK_IOC_TYPE, 0x12);
 export const DBLOCK_EXCHANGE_ARM = 2 ** 31;
+export const DBLOCK_EXCHANGE_LINGER = 2 ** 30;
 export const DBLOCK_IOC_COMMIT = _IOWR(DBLOCK_IOC_TYPE, 0x13, dblock_commit);
 export const DBLOCK_IOC_RESIZE = _IOWR(DBLOCK_IOC_TYPE, 0x14, dblock_resize);
 

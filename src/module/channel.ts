@@ -10,6 +10,7 @@ import {
   dblock_commit,
   DBLOCK_COMMIT_FLUSHED,
   DBLOCK_EXCHANGE_ARM,
+  DBLOCK_EXCHANGE_LINGER,
   DBLOCK_IOC_ATTACH,
   DBLOCK_IOC_COMMIT,
   DBLOCK_IOC_EXCHANGE,
@@ -30,12 +31,11 @@ import { blockingTurn } from "../system/waiting.ts";
 /** `exchange()` and `commit()`: the device is gone, stop serving. */
 export const GONE = -1;
 
-/** The arguments of EXCHANGE as bigints: made once, none per call. */
-const COUNTS = Array.from(
-  { length: DBLOCK_QUEUE_DEPTH_MAX + 1 },
-  (_, count) => BigInt(count),
+/** The arguments of EXCHANGE as bigints, for each combination of the flags: made once, none per call. */
+const COUNTS = [0, DBLOCK_EXCHANGE_ARM, DBLOCK_EXCHANGE_LINGER, DBLOCK_EXCHANGE_ARM + DBLOCK_EXCHANGE_LINGER].map(
+  (flags) => Array.from({ length: DBLOCK_QUEUE_DEPTH_MAX + 1 }, (_, count) => BigInt(flags + count)),
 );
-const ARMED_COUNTS = COUNTS.map((count) => count | BigInt(DBLOCK_EXCHANGE_ARM));
+const [ARMED, LINGERS] = [1, 2];
 const COMMIT = dblock_commit.fields;
 
 /** Which queue to serve, and how. */
@@ -83,6 +83,8 @@ export class Channel implements Disposable {
   #event: WaitedEvent | undefined;
   /** The last EXCHANGE found nothing, and the kernel will write to the event. */
   #isArmed = false;
+  /** The module knows it; until it has said otherwise. */
+  #canLinger = true;
 
   /**
    * Opens the device's server node. Nothing is served before `attach()`.
@@ -178,22 +180,28 @@ export class Channel implements Disposable {
    * Commits the ring's pending completions and takes what is next.
    *
    * @param sleeps `wait()` follows if nothing is there. Who does not sleep need not be woken, which costs
+   * @param lingers a moment is waited for requests, as this thread has nothing else to do; not where EXCHANGE waits anyway
    * @returns how many requests are in the ring; 0 if none are there or a signal
    * came; `GONE` when there is nothing left to serve, or this channel is closed
    * @throws {DblockError} for what no retry will mend.
    */
-  exchange(sleeps = false): number {
+  exchange(sleeps = false, lingers = false): number {
     if (this.#closed) return GONE; // a closed file's number is given to the next file that is opened
     if (this.#buffer.byteLength !== this.#bufferBytes) throw this.#transferred();
     const ring = this.ring;
     ring.clearHeader();
     const arm = sleeps && this.#event !== undefined;
-    const count = this.#ioctl(this.#fd, DBLOCK_IOC_EXCHANGE, (arm ? ARMED_COUNTS : COUNTS)[ring.pending]);
+    const counts = COUNTS[(arm ? ARMED : 0) + (lingers && this.#canLinger ? LINGERS : 0)]!;
+    const count = this.#ioctl(this.#fd, DBLOCK_IOC_EXCHANGE, counts[ring.pending]);
     if (ring.takenCount > 0) {
       this.#taken(ring.takenCount, ring.refusedCount);
     }
     this.#isArmed = arm && count === 0 && ring.error === ERRNO.EAGAIN;
     if (count >= 0) return count;
+    if (lingers && this.#canLinger && ring.error === ERRNO.EINVAL) {
+      this.#canLinger = false; // a module from before it: nothing was taken
+      return this.exchange(sleeps);
+    }
     return this.#failed(ring.error, "exchange requests with");
   }
 

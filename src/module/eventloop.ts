@@ -3,8 +3,9 @@
  * Serves one queue of a `Backend`: channel → dispatch → backend → dispatch → channel. Only this thread touches the ring.
  *
  * Requests are taken and answered in turns: a turn exchanges until nothing is left or its time is over; answers that come
- * later are committed together, a microtask after the first. After a turn that brought requests comes another, with all
- * else that is due between them; after one that brought none, the event loop sleeps until a request is there.
+ * later are committed together, a microtask after the first. An exchange that finds nothing, while nothing is in hand,
+ * waits for a moment: who has just got an answer asks again. After a turn that brought requests comes another, with all else
+ * that is due between them; after one that brought none, the event loop sleeps until a request is there.
  */
 import { type Channel, GONE } from "./channel.ts";
 import type { Backend } from "../disk/backend.ts";
@@ -15,6 +16,9 @@ import { UNKNOWN } from "./request.ts";
 
 /** How long a turn may keep timers, signals and other promises waiting. */
 const TURN_MS = 2;
+
+/** Event loops that this thread serves queues with. Only one can wait for its requests at a time, and several must not. */
+let loopCount = 0;
 
 /** After timers, I/O and microtasks that are due. */
 function immediate(): Promise<void> {
@@ -62,6 +66,15 @@ export class EventLoop implements Transport {
       }
       this.#channel.setNonblocking();
     }
+    loopCount++;
+    try {
+      await this.#serve();
+    } finally {
+      loopCount--;
+    }
+  }
+
+  async #serve(): Promise<void> {
     for (;;) {
       this.#turnEndsMs = this.#channel.now() + TURN_MS;
       this.#isBusy = false;
@@ -98,7 +111,7 @@ export class EventLoop implements Transport {
 
   #exchangeOrEnd(sleeps: boolean): number {
     try {
-      const count = this.#channel.exchange(sleeps);
+      const count = this.#channel.exchange(sleeps, this.#openCount === 0 && loopCount === 1);
       if (count === GONE) this.#stop();
       else this.#answerAll(count);
       return count;

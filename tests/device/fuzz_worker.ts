@@ -176,7 +176,8 @@ class Fuzzer {
     // Whichever ring it is, completions and the slots and generations of real requests are in this arena.
     if (this.#chance(50)) this.#scribble();
     const arm = count >= 0 && this.#chance(30) ? abi.DBLOCK_EXCHANGE_ARM : 0;
-    this.#call("EXCHANGE", this.#pick(this.#fds), abi.DBLOCK_IOC_EXCHANGE, count + arm);
+    const linger = count >= 0 && count < 2 ** 30 && this.#chance(30) ? abi.DBLOCK_EXCHANGE_LINGER : 0;
+    this.#call("EXCHANGE", this.#pick(this.#fds), abi.DBLOCK_IOC_EXCHANGE, count + arm + linger);
   }
 
   /** Writes completions to a ring: most are likely, some are nonsense. */

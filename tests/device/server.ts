@@ -148,6 +148,18 @@ export interface Request {
 /** struct dblock_completion; what is left out is 0. */
 export type Completion = Partial<Decoded<typeof abi.dblock_completion>>;
 
+/** Flags of EXCHANGE. */
+export interface ExchangeOptions {
+  /** The eventfd tells when to come again. */
+  readonly arm?: boolean;
+  /** It sleeps for a moment before it says EAGAIN. */
+  readonly linger?: boolean;
+}
+
+function flagsOf({ arm = false, linger = false }: ExchangeOptions): number {
+  return (arm ? abi.DBLOCK_EXCHANGE_ARM : 0) + (linger ? abi.DBLOCK_EXCHANGE_LINGER : 0);
+}
+
 /** What an EXCHANGE did: `result` is the call's, and the header is there unless that is EFAULT. */
 export interface Exchanged {
   readonly result: number;
@@ -218,10 +230,9 @@ export class Queue implements Disposable {
   }
 
   /** EXCHANGE, on this thread: for a queue that does not block. */
-  exchange(completions: readonly Completion[] = [], options: { readonly arm?: boolean } = {}): Exchanged {
+  exchange(completions: readonly Completion[] = [], options: ExchangeOptions = {}): Exchanged {
     this.#write(this.#completionsAt, this.ring, completions);
-    const arm = options.arm ? abi.DBLOCK_EXCHANGE_ARM : 0;
-    const result = ioctl(this.fd, abi.DBLOCK_IOC_EXCHANGE, completions.length + arm);
+    const result = ioctl(this.fd, abi.DBLOCK_IOC_EXCHANGE, completions.length + flagsOf(options));
     return this.read(result, completions.length);
   }
 
@@ -231,9 +242,10 @@ export class Queue implements Disposable {
   }
 
   /** EXCHANGE on another thread: it may wait. */
-  async exchangeAsync(completions: readonly Completion[] = []): Promise<Exchanged> {
+  async exchangeAsync(completions: readonly Completion[] = [], options: ExchangeOptions = {}): Promise<Exchanged> {
     this.#write(this.#completionsAt, this.ring, completions);
-    const result = await syscallAsync(NR.ioctl, this.fd, abi.DBLOCK_IOC_EXCHANGE, completions.length);
+    const argument = completions.length + flagsOf(options);
+    const result = await syscallAsync(NR.ioctl, this.fd, abi.DBLOCK_IOC_EXCHANGE, argument);
     return this.read(result, completions.length);
   }
 

@@ -14,6 +14,7 @@ import {
   DBLOCK_COMMIT_FLUSHED,
   DBLOCK_CONTROL_PATH,
   DBLOCK_EXCHANGE_ARM,
+  DBLOCK_EXCHANGE_LINGER,
   DBLOCK_IOC_ATTACH,
   DBLOCK_IOC_COMMIT,
   DBLOCK_IOC_EXCHANGE,
@@ -205,7 +206,9 @@ export class FakeKernel implements Kernel {
   readonly ioctlNumber = (fd: number, request: number, argument: bigint): number => {
     if (request !== DBLOCK_IOC_EXCHANGE) return -1;
     const arm = (argument & BigInt(DBLOCK_EXCHANGE_ARM)) !== 0n;
-    return this.#exchange(this.#file(fd), Number(argument) - (arm ? DBLOCK_EXCHANGE_ARM : 0), arm);
+    // Nothing comes while a call is made here, so whoever lingers misses nothing.
+    const count = argument & ~BigInt(DBLOCK_EXCHANGE_ARM + (this.isOlder ? 0 : DBLOCK_EXCHANGE_LINGER));
+    return this.#exchange(this.#file(fd), Number(count), arm);
   };
 
   #exchange(file: FakeFile, count: number, arm: boolean): number {
