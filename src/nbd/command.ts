@@ -36,14 +36,14 @@ export function contentAddressOf(backend: Backend, { sizeBytes }: Geometry): num
  * Where in a disk's memory the payload of a request belongs that the protocol has nothing against; 0 if nowhere: only whole
  * blocks may reach it, and dispatch, which says so, is asked when the payload is there.
  *
- * @param beginAddress what `contentAddressOf()` has said, not 0
+ * @param beginAddress what `contentAddressOf()` has said
  */
 export function placeOf(
   { command, offsetBytes, lengthBytes }: WireRequest,
   { blockBytes }: Geometry,
   beginAddress: number,
 ): number {
-  if (command !== NBD_CMD_READ && command !== NBD_CMD_WRITE) return 0;
+  if (beginAddress === 0 || command !== NBD_CMD_READ && command !== NBD_CMD_WRITE) return 0;
   const isWhole = lengthBytes > 0 && ((offsetBytes | lengthBytes) & (blockBytes - 1)) === 0;
   return isWhole ? beginAddress + offsetBytes : 0;
 }

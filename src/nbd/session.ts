@@ -210,10 +210,9 @@ export class Session implements Transport, OutboxOwner, Member {
       if (!request.parse(inbox.view, inbox.begin, this.#extended)) return "nothing";
       if (request.command === NBD_CMD_DISC) return "nothing";
       const errno = judge(request, this.#rules);
-      const begin = errno === 0 ? this.#contentAddress : 0;
-      const place = begin === 0 ? 0 : placeOf(request, this.#geometry, begin);
-      const takes = errno === 0 && place === 0;
-      const memoryBytes = takes ? memoryOf(request, this.#geometry, this.backend, this.#extended) : 0;
+      const place = errno === 0 ? placeOf(request, this.#geometry, this.#contentAddress) : 0;
+      const isBuffered = errno === 0 && place === 0;
+      const memoryBytes = isBuffered ? memoryOf(request, this.#geometry, this.backend, this.#extended) : 0;
       if (this.#openCount >= SLOTS_MAX) return "room";
       if (this.#openBytes > 0 && this.#openBytes + memoryBytes > OPEN_BYTES_MAX) return "room";
       let buffer: PooledBuffer | undefined;
