@@ -82,6 +82,8 @@ export class FakeKernel implements Kernel {
   hasEvents = true;
   /** The module is one that knows no eventfd. */
   isOlder = false;
+  /** Calls that may sleep a moment, of a device that is live. */
+  lingerCount = 0;
   /** Eventfds that were opened. */
   readonly events = new Map<number, FakeEvent>();
   /** Errnos that open() gives for a path. */
@@ -206,6 +208,9 @@ export class FakeKernel implements Kernel {
   readonly ioctlNumber = (fd: number, request: number, argument: bigint): number => {
     if (request !== DBLOCK_IOC_EXCHANGE) return -1;
     const arm = (argument & BigInt(DBLOCK_EXCHANGE_ARM)) !== 0n;
+    if ((argument & BigInt(DBLOCK_EXCHANGE_LINGER)) !== 0n && this.#file(fd).device?.state === DBLOCK_STATE_LIVE) {
+      this.lingerCount++;
+    }
     // Nothing comes while a call is made here, so whoever lingers misses nothing.
     const count = argument & ~BigInt(DBLOCK_EXCHANGE_ARM + (this.isOlder ? 0 : DBLOCK_EXCHANGE_LINGER));
     return this.#exchange(this.#file(fd), Number(count), arm);
