@@ -1,5 +1,5 @@
-/** What the tests on a whole Debian share: units of systemd, and waiting for what systemd and udev do by themselves. */
-import { exists, requires, sh, waitFor } from "./harness.ts";
+/** What the tests on a whole Debian share: units of systemd and what they say. */
+import { exists, requires, sh } from "./harness.ts";
 
 /** True on a machine with systemd, which a file asks for by `// machine: debian`. */
 export function isDebian(): boolean {
@@ -46,9 +46,3 @@ export async function journalOf(unit: string): Promise<string> {
 
 /** The UUID of every file system that these tests make; none is there beside another. */
 export const uuid = "5d2f6a1e-3c8b-4b0e-9a67-0f1e2d3c4b5a";
-
-/** Waits until a link that udev makes leads to a disk or partition. */
-export async function waitForLink(path: string, target: string): Promise<number> {
-  const leadsThere = async () => exists(path) && await Deno.realPath(path) === target;
-  return await waitFor(`${path} leads to ${target}`, leadsThere, 30_000);
-}

@@ -3,8 +3,8 @@
 // machine: debian
 // time limit: 240 s
 import { assertEquals } from "@std/assert";
-import { isDebian, stateOf, uuid, waitForLink } from "./debian.ts";
-import { exists, sh, waitFor } from "./harness.ts";
+import { isDebian, stateOf, uuid } from "./debian.ts";
+import { exists, sh, waitFor, waitForLink } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
 
 const ignore = !isDebian();

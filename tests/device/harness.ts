@@ -219,3 +219,21 @@ export function exists(path: string): boolean {
     throw error;
   }
 }
+
+/**
+ * Waits until a link that udev makes leads to a disk or partition; returns the milliseconds it took. Whoever writes a table
+ * of partitions has the kernel make them anew, so that for a moment a link leads nowhere.
+ */
+export async function waitForLink(path: string, target: string): Promise<number> {
+  return await waitFor(`${path} leads to ${target}`, () => leadsTo(path) === target, 30_000);
+}
+
+/** Where a path leads in the end, or null if it leads to nothing. */
+function leadsTo(path: string): string | null {
+  try {
+    return Deno.realPathSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return null;
+    throw error;
+  }
+}

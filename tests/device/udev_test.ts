@@ -4,7 +4,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { DBLOCK_ON_DEATH_HOLD, DBLOCK_STATE_HELD } from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
-import { assertWithin, exists, requires, sh, waitFor } from "./harness.ts";
+import { assertWithin, exists, requires, sh, waitFor, waitForLink } from "./harness.ts";
 import { Ramdisk, runRamdisk } from "./ramdisk.ts";
 import { MIB } from "./server.ts";
 
@@ -60,14 +60,12 @@ Deno.test({
   async fn() {
     await using udev = await Udev.start();
     await using disk = await Ramdisk.start({ name: "udev0", args: ["--size", "64M"] });
-    await waitFor("the disk's link", () => exists(link("udev0")));
-    assertEquals(await Deno.realPath(link("udev0")), disk.path);
+    await waitForLink(link("udev0"), disk.path);
 
     await sh(`printf ',16M\\n,16M\\n' | sfdisk --quiet --label gpt ${disk.path}`);
     await udev.settle();
     for (const part of [1, 2]) {
-      await waitFor("the partition's link", () => exists(`${link("udev0")}-part${part}`));
-      assertEquals(await Deno.realPath(`${link("udev0")}-part${part}`), `${disk.path}p${part}`);
+      await waitForLink(`${link("udev0")}-part${part}`, `${disk.path}p${part}`);
     }
     await sh(`mkfs.ext4 -q ${link("udev0")}-part2 && mount ${link("udev0")}-part2 /mnt && umount /mnt`);
 
@@ -82,11 +80,6 @@ Deno.test({
     assertEquals((await sh("ls /dev/disk/by-id", { check: false })).stdout.match(/dblock/), null);
   },
 });
-
-/** Waits until a link leads to a disk or partition. */
-async function waitForLink(path: string, target: string): Promise<void> {
-  await waitFor(`${path} leads to ${target}`, async () => exists(path) && await Deno.realPath(path) === target);
-}
 
 const uuids = ["6e0d9f4c-5a0e-4d57-9a54-6a3c1f0b7e11", "0b0f7c2e-93f2-4c0f-8f0a-2d6f3f4c8a22"] as const;
 
@@ -182,9 +175,8 @@ Deno.test({
     for (let round = 0; round < 3; round++) {
       const started = performance.now();
       await using disk = await TestDisk.start({ name: "udev1", size_bytes: 16 * MIB });
-      await waitFor("the disk's link", () => exists(link("udev1")));
+      await waitForLink(link("udev1"), disk.path);
       assertWithin(10_000, performance.now() - started, "created and linked");
-      assertEquals(await Deno.realPath(link("udev1")), disk.path);
       disk.rule = () => ({ error: 5 }); // udev looks at a change that it cannot read.
       await sh(`udevadm trigger --action=change --sysname-match=udev1`);
       await udev.settle();
