@@ -105,14 +105,13 @@ export class ServedDisk {
     await using undo = new AsyncDisposableStack();
     const nbdParts: NbdPart[] = [];
     const kernelParts: KernelNbdPart[] = [];
-    const devices = new Map<DeviceExit, Device>();
     const meters = new Map<DeviceExit, Meter>();
-    const starts: Promise<void>[] = [];
+    const starts: Promise<readonly [DeviceExit, Device]>[] = [];
     const startDevice = async (exit: DeviceExit, part: Backend) => {
       const shared = plan.queues === undefined ? options.shared : undefined;
       const device = await serveOn(kernel, part, serveOptions(plan, exit.name, options), { shared, startSignal });
       undo.defer(() => undoDevice(device));
-      devices.set(exit, device);
+      return [exit, device] as const;
     };
     for (const { exit, backend: part, meter } of parts) {
       if (exit.kind === "device") {
@@ -127,6 +126,8 @@ export class ServedDisk {
     const outcomes = await Promise.allSettled(starts);
     for (const outcome of outcomes) if (outcome.status === "rejected") throw explain(outcome.reason);
     undo.move();
+    // In the order in which they were named, whichever was there first.
+    const devices = new Map(await Promise.all(starts));
     return new ServedDisk(plan, options, { backend, devices, meters, nbdParts, kernelParts });
   }
 

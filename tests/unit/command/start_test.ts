@@ -161,3 +161,18 @@ Deno.test("a disk that had no server before new code was to take over is not tak
   await before.devices[1]!.close();
   assertEquals((await before.ended).map(({ ending }) => ending.reason), ["left", "closed"]);
 });
+
+Deno.test("the devices of a disk are in the order in which they were named, whichever is there first", async () => {
+  const kernel = new class extends FakeKernel {
+    override async ioctlAsync(fd: number, request: number, structure: Uint8Array): Promise<number> {
+      if (this.files.get(fd)?.device === this.devices.get("a")) {
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      return await super.ioctlAsync(fd, request, structure);
+    }
+  }();
+  const disk = await ServedDisk.start(planOf("--name a --name b"), { kernel, signal: new AbortController().signal });
+  assertEquals(disk.devices.map(({ name }) => name), ["a", "b"]);
+  await Promise.all(disk.devices.map((device) => device.close()));
+  await disk.ended;
+});
