@@ -14,16 +14,19 @@ import { resizeOne } from "./resize.ts";
 import { checkName } from "./words.ts";
 import cardText from "./page/card.ts" with { type: "text" };
 import chartsText from "./page/charts.ts" with { type: "text" };
+import coloursStyle from "./page/colours.css" with { type: "text" };
 import controlText from "./page/control.ts" with { type: "text" };
+import darkStyle from "./page/dark.css" with { type: "text" };
+import diskStyle from "./page/disk.css" with { type: "text" };
 import iconText from "./page/icon.svg" with { type: "text" };
 import mapText from "./page/map.ts" with { type: "text" };
 import modelText from "./page/model.ts" with { type: "text" };
 import orderText from "./page/order.ts" with { type: "text" };
+import pageStyle from "./page/page.css" with { type: "text" };
 import pageText from "./page/page.ts" with { type: "text" };
 import plotStyle from "./page/uplot/uPlot.min.css" with { type: "text" };
 import plotText from "./page/uplot/uPlot.iife.min.js" with { type: "text" };
 import plotLicence from "./page/uplot/LICENSE" with { type: "text" };
-import styleText from "./page/page.css" with { type: "text" };
 import termsText from "./page/terms.ts" with { type: "text" };
 import unitsText from "./page/units.ts" with { type: "text" };
 import htmlText from "./page/index.html" with { type: "text" };
@@ -68,7 +71,10 @@ const STYLE = "text/css; charset=utf-8";
 /** By path. A browser knows no types, so they are taken out: V8 does that, and lines stay where they are. */
 const FILES: Readonly<Record<string, readonly [type: string, text: () => string]>> = {
   "/": ["text/html; charset=utf-8", () => htmlText],
-  "/page.css": [STYLE, () => styleText],
+  "/colours.css": [STYLE, () => coloursStyle],
+  "/dark.css": [STYLE, () => darkStyle],
+  "/disk.css": [STYLE, () => diskStyle],
+  "/page.css": [STYLE, () => pageStyle],
   "/icon.svg": ["image/svg+xml", () => iconText],
   "/page.ts": [SCRIPT, () => stripTypeScriptTypes(pageText)],
   "/order.ts": [SCRIPT, () => stripTypeScriptTypes(orderText)],

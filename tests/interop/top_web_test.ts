@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The page of `dblock top --web` in a headless Chromium: what it shows of disks that a real client reads and writes, what it
-// says when one fails and when one dies, on a phone, dark and light; and that a page of somebody else's gets nothing of it.
+// says when one fails and when one dies, on a phone, dark and light.
 // With DBLOCK_PICTURES=PREFIX, pictures are left at PREFIX-NAME.png for a person to look at.
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { DiskFigures } from "../../src/command/figures.ts";
@@ -11,50 +11,11 @@ import { serveWeb } from "../../src/command/web.ts";
 import { DBLOCK_DEVICE_DIRECT, dblock_info } from "../../src/module/abi.ts";
 import { inWords } from "../../src/module/info.ts";
 import { decode, encode } from "../../src/system/struct.ts";
-import { Browser, findChromium, type Page } from "./browser.ts";
-import { Background, run } from "./tools.ts";
+import { Browser, type Page } from "./browser.ts";
+import { run } from "./tools.ts";
+import { cardOf, chromium, dir, ignore, served, textOf, topWeb } from "./top_web.ts";
 
-const chromium = findChromium();
-const ignore = chromium === undefined || Deno.uid() !== 0;
-if (chromium === undefined) console.log("skipped: there is no chromium (apt-get install chromium)");
-else if (Deno.uid() !== 0) console.log("skipped: the servers' figures are root's");
-
-const program = new URL("../../src/command/main.ts", import.meta.url).pathname;
-const deno = Deno.execPath();
 const MIB = 2 ** 20;
-const dir = await Deno.makeTempDir();
-Deno.test.afterAll(() => Deno.remove(dir, { recursive: true }));
-
-/** A server with one export, which has the name of its file if it is not given one. */
-async function served(file: string, { filters = [], name = file }: { filters?: string[]; name?: string } = {}) {
-  const [disk, socket] = [`${dir}/${file}.img`, `${dir}/${file}.nbd`];
-  await Deno.writeFile(disk, new Uint8Array(0));
-  await Deno.truncate(disk, 64 * MIB);
-  const address = `nbd+unix:///${encodeURIComponent(name)}?socket=${socket}`;
-  const words = ["run", "-A", "--no-check", program, "serve", `${disk}?raw`, "--nbd", address, ...filters];
-  const server = new Background(deno, words);
-  await server.listens(socket);
-  return { server, uri: address };
-}
-
-/** `dblock top --web` at a port of its own. */
-async function topWeb(...words: string[]) {
-  const args = ["run", "-A", "--no-check", program, "top", "--web", "127.0.0.1:0", ...words];
-  const child = new Deno.Command(deno, { args, stdout: "piped", stderr: "inherit" }).spawn();
-  const reader = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
-  let said = "";
-  while (!said.includes("\n")) said += (await reader.read()).value ?? "\n";
-  const [, url = ""] = /^(http:\/\/127\.0\.0\.1:\d+\/) shows all disks/.exec(said) ?? [];
-  assertMatch(url, /^http/, said);
-  return {
-    url,
-    async [Symbol.asyncDispose]() {
-      child.kill("SIGINT");
-      while (!(await reader.read()).done);
-      assertEquals((await child.status).code, 0);
-    },
-  };
-}
 
 async function fio(uri: string, ...words: string[]): Promise<{ reads: number; writes: number }> {
   const args = ["--name=load", "--ioengine=nbd", `--uri=${uri}`, "--output-format=json", "--bs=4k", ...words];
@@ -83,9 +44,6 @@ async function* messages(url: string): AsyncGenerator<{ event: string; data: unk
     }
   }
 }
-
-const cardOf = (name: string) => `document.querySelector('[data-disk="${name}"]')`;
-const textOf = (selector: string) => `document.querySelector('${selector}')?.textContent`;
 
 Deno.test({
   name: "each request of a client is in the stream, in its second, and where it was on the disk",
@@ -292,106 +250,6 @@ Deno.test({
     assertEquals(page.complaints, []);
     assertEquals(page.asked.filter((url) => !url.startsWith(top.url)), []);
     assert(page.asked.length >= 10, page.asked.join(" "));
-  },
-});
-
-Deno.test({
-  name: "a disk's name is text; what gets into the page cannot run, and cannot call anybody",
-  ignore,
-  async fn() {
-    const name = '<img src="x" onerror="window.ran = 2"><script>window.ran = 3</script>';
-    await using _disk = (await served("markup", { name })).server;
-    await using top = await topWeb();
-    await using browser = await Browser.start(chromium!);
-    const page = await browser.open();
-    await page.go(top.url);
-    // A name is text, whatever it is made of.
-    await page.until(
-      `[...document.querySelectorAll(".disk h2")].some((one) => one.textContent === ${JSON.stringify(name)})`,
-    );
-    assertEquals(await page.evaluate(`document.querySelectorAll("main img, main script").length`), 0);
-    let called = 0;
-    await using other = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, () => {
-      called++;
-      return new Response("x", { headers: { "access-control-allow-origin": "*" } });
-    });
-    const elsewhere = `http://127.0.0.1:${other.addr.port}/`;
-    const refused = await page.evaluate<string[]>(`(async () => {
-      const refused = [];
-      addEventListener("securitypolicyviolation", ({ effectiveDirective }) => refused.push(effectiveDirective));
-      const attempts = [
-        () => { const script = document.createElement("script"); script.textContent = "window.ran = 1"; document.body.append(script); },
-        () => { document.body.innerHTML += "<i></i>"; },
-        () => { new Image().src = "${elsewhere}image"; },
-        () => { const frame = document.createElement("iframe"); frame.src = "${elsewhere}frame"; document.body.append(frame); },
-        () => fetch("${elsewhere}fetch").catch(() => {}),
-        () => { const link = document.createElement("link"); link.rel = "stylesheet"; link.href = "${elsewhere}style"; document.head.append(link); },
-      ];
-      for (const attempt of attempts) { try { await attempt(); } catch {} }
-      await new Promise((resolve) => setTimeout(resolve, 1000));
-      return refused;
-    })()`);
-    assertEquals(await page.evaluate(`window.ran === undefined`), true);
-    assertEquals(called, 0);
-    for (const what of ["require-trusted-types-for", "img-src", "frame-src", "connect-src", "style-src-elem"]) {
-      assert(refused.includes(what), `${what} is not among ${refused}`);
-    }
-  },
-});
-
-Deno.test({
-  name: "a page of somebody else's cannot read it, frame it, or use the cookie of one that may change disks",
-  ignore,
-  async fn() {
-    const token = `${dir}/token`;
-    await Deno.writeTextFile(token, "0123456789abcdef\n", { mode: 0o600 });
-    await using _disk = (await served("mine")).server;
-    await using top = await topWeb("--control", "--token", token);
-    await using browser = await Browser.start(chromium!);
-    const page = await browser.open();
-    await page.go(top.url);
-    await page.until(`document.body.innerText.includes("the secret is missing")`);
-    await page.go(`${top.url}?token=0123456789abcdef`);
-    await page.until(`document.querySelector("#live")?.textContent === "live"`);
-    assertEquals(await page.evaluate("location.search"), "", "the secret stays in no address");
-    assertEquals(await page.evaluate("document.cookie"), "", "no script reads the cookie");
-    // An export is not destroyed from here; the page's own requests get as far as the disk.
-    await page.until(`${cardOf("mine")} !== null`);
-    assertEquals(await page.evaluate(`${cardOf("mine")}.querySelectorAll("header button").length`), 0);
-    const own = await page.evaluate<string>(
-      `fetch("control/destroy", { method: "POST", headers: { "x-dblock-control": "1" },
-      body: JSON.stringify({ disk: "none" }) }).then(async (response) => response.status + " " + await response.text())`,
-    );
-    assertMatch(own, /^409 Cannot destroy \/dev\/none/);
-
-    // The same browser, with the cookie: another port of this machine is another origin, and not another site.
-    await using other = Deno.serve(
-      { hostname: "127.0.0.1", port: 0, onListen: () => {} },
-      () => new Response("<!DOCTYPE html><title>other</title>", { headers: { "content-type": "text/html" } }),
-    );
-    await page.go(`http://127.0.0.1:${other.addr.port}/`);
-    await page.until(`document.title === "other"`);
-    const said = await page.evaluate<string[]>(`(async () => {
-      const target = ${JSON.stringify(top.url)};
-      const attempt = (path, init) => fetch(target + path, { credentials: "include", ...init })
-        .then(async (response) => response.type + " " + response.status + " " + (await response.text()).length, () => "refused");
-      const frame = document.createElement("iframe");
-      frame.src = target;
-      document.body.append(frame);
-      await new Promise((resolve) => { frame.onload = resolve; setTimeout(resolve, 3000); });
-      let framed = "closed";
-      try { framed = frame.contentDocument === null ? "closed" : "open"; } catch {}
-      return [
-        await attempt("events", {}),
-        await attempt("", { mode: "no-cors" }),
-        await attempt("control/destroy", { method: "POST", headers: { "x-dblock-control": "1" }, body: "{}" }),
-        await attempt("control/destroy", { method: "POST", mode: "no-cors", body: JSON.stringify({ disk: "none" }) }),
-        framed,
-      ];
-    })()`);
-    // What is sent without asking is refused by the server; the browser shows nothing of it.
-    for (const one of said.slice(0, 4)) assertMatch(one, /^(refused|opaque 0 0)$/);
-    assertEquals(said[4], "closed");
   },
 });
 

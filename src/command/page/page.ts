@@ -23,7 +23,12 @@ const COLUMNS: readonly Field[] = [
 ];
 /** Without a word for so long, the numbers are old. */
 const SILENCE_MS = 4_000;
-const THEMES = ["auto", "dark", "light"] as const;
+/** Where dark.css holds, by what the user has chosen. */
+const THEMES: Readonly<Record<string, string>> = {
+  auto: "(prefers-color-scheme: dark)",
+  dark: "all",
+  light: "not all",
+};
 
 const model = new Model();
 const cards = new Map<string, Card>();
@@ -168,30 +173,36 @@ function showLive(): void {
 /** The colours are the system's, or the user's choice, which is kept. */
 function chooseTheme(theme: string): void {
   document.documentElement.dataset.theme = theme;
+  byId("dark").setAttribute("media", THEMES[theme]!);
   setText(byId("theme"), `theme: ${theme}`);
   try {
     localStorage.setItem("theme", theme);
   } catch {
     // It is not kept.
   }
+  recolour();
+}
+
+function recolour(): void {
   for (const card of cards.values()) card.recolour();
 }
 
 function keptTheme(): string {
   try {
-    return localStorage.getItem("theme") ?? "auto";
+    const kept = localStorage.getItem("theme") ?? "auto";
+    return Object.hasOwn(THEMES, kept) ? kept : "auto";
   } catch {
     return "auto";
   }
 }
 
 byId("theme").addEventListener("click", () => {
-  const at = THEMES.findIndex((theme) => theme === document.documentElement.dataset.theme);
-  chooseTheme(THEMES[(at + 1) % THEMES.length]!);
+  const themes = Object.keys(THEMES);
+  const at = themes.findIndex((theme) => theme === document.documentElement.dataset.theme);
+  chooseTheme(themes[(at + 1) % themes.length]!);
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  for (const card of cards.values()) card.recolour();
-});
+matchMedia(THEMES["auto"]!).addEventListener("change", recolour);
+byId("dark").addEventListener("load", recolour); // a browser is in no hurry with a file that does not hold
 chooseTheme(keptTheme());
 setInterval(showLive, 1_000);
 connect();
