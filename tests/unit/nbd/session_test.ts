@@ -4,6 +4,7 @@ import { assert, assertEquals } from "@std/assert";
 import { DblockError } from "../../../src/disk/errors.ts";
 import * as p from "../../../src/nbd/protocol.ts";
 import { type Backend, WriteCache } from "../../../src/mod.ts";
+import { openSession } from "./bare_session.ts";
 import { RawClient, type RawStart } from "./raw_client.ts";
 import { recorder, serveOne, striped } from "./recorder.ts";
 
@@ -326,4 +327,23 @@ Deno.test("NBD: more requests at once than a connection may have open, or has me
     for (let n = 0; n < count; n++) assertEquals((await client.reply(length)).error, 0);
     await said;
   }
+});
+
+Deno.test("NBD: of what a client has sent, nothing reaches a disk after its connection was cut off", async () => {
+  const asked: number[] = [];
+  // The disk may be closed from then on.
+  const disk = recorder(2 ** 20, {
+    write: (_buffer, offset) => {
+      asked.push(offset);
+      if (offset === 512) session.cut();
+    },
+  });
+  const { session, client, ended } = await openSession(disk);
+  const payload = new Uint8Array(512);
+  const requests = [0, 1, 2, 3].map((n) => client.bytesOf(p.NBD_CMD_WRITE, { offset: n * 512, payload }));
+  const bytes = new Uint8Array(requests.flatMap((request) => [...request]));
+  await client.wire.write(bytes);
+  await ended;
+  assertEquals(asked, [0, 512]);
+  client.wire.close();
 });

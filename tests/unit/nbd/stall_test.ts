@@ -1,35 +1,19 @@
 // SPDX-License-Identifier: MIT
 // For how long a client is silent where it may not be: what the server goes by when it cuts a client off.
 import { assert, assertEquals } from "@std/assert";
-import { describeExport, exportOf, geometryOf } from "../../../src/nbd/export.ts";
 import { BufferPool } from "../../../src/nbd/pool.ts";
 import * as p from "../../../src/nbd/protocol.ts";
-import { Session } from "../../../src/nbd/session.ts";
-import { ConnWire } from "../../../src/nbd/wire.ts";
-import { RawClient } from "./raw_client.ts";
+import type { Session } from "../../../src/nbd/session.ts";
+import { openSession } from "./bare_session.ts";
 import { recorder } from "./recorder.ts";
 
 const SOON_MS = 20;
 const later = () => new Promise((resolve) => setTimeout(resolve, SOON_MS));
 
-/** A session without a handshake, and its client. */
-async function open(pool: BufferPool) {
-  const path = `${await Deno.makeTempDir()}/nbd.sock`;
-  using listener = Deno.listen({ transport: "unix", path });
-  const [conn, accepted] = await Promise.all([Deno.connect({ transport: "unix", path }), listener.accept()]);
-  const one = exportOf("disk", recorder(), false);
-  const negotiated = { export: describeExport(one), structured: false, extended: false, hasAllocation: false };
-  const wire = new ConnWire(accepted as unknown as Deno.Conn, { isAccepted: true });
-  const geometry = geometryOf(one, one.sizeBytes);
-  const session = new Session({ wire, negotiated, backend: one.backend, geometry, pool, log: () => {} });
-  const client = new RawClient(new ConnWire(conn as unknown as Deno.Conn));
-  return { session, client, ended: session.run(new Uint8Array(0)) };
-}
-
 const stalledMs = (session: Session) => session.stalledMs(performance.now());
 
 Deno.test("Session: a client stalls amid a header, amid a payload and before its answers, not between requests", async () => {
-  const { session, client, ended } = await open(new BufferPool(2 ** 26));
+  const { session, client, ended } = await openSession(recorder(), new BufferPool(2 ** 26));
   await client.ask(p.NBD_CMD_FLUSH);
   await later();
   assertEquals(stalledMs(session), 0);
@@ -57,7 +41,7 @@ Deno.test("Session: a client stalls amid a header, amid a payload and before its
 Deno.test("Session: a client does not stall while the server waits for memory", async () => {
   const pool = new BufferPool(8192);
   const others = pool.acquire(8192)!;
-  const { session, client, ended } = await open(pool);
+  const { session, client, ended } = await openSession(recorder(), pool);
   const request = client.bytesOf(p.NBD_CMD_READ, { length: 512 });
   await client.wire.write(request.subarray(0, 10));
   await later();
