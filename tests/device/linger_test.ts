@@ -29,7 +29,7 @@ async function started(name: string): Promise<Queue> {
   assertEquals(queue.attach(), 0);
   assertEquals(startDevice(queue.fd, abi.DBLOCK_START_NO_WAIT), 0);
   while (infoOf(name)!.state !== abi.DBLOCK_STATE_LIVE || infoOf(name)!.waiting_count > 0) {
-    queue.exchange(queue.exchange().requests.map((request) => done(request)));
+    queue.answerAll();
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   return queue;

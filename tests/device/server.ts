@@ -236,6 +236,13 @@ export class Queue implements Disposable {
     return this.read(result, completions.length);
   }
 
+  /** Answers what waits, without data, until nothing does. */
+  answerAll(): void {
+    for (let { requests } = this.exchange(); requests.length > 0;) {
+      ({ requests } = this.exchange(requests.map((request) => done(request))));
+    }
+  }
+
   /** EXCHANGE without looking at the ring, which may not be there: the call's result. */
   exchangeOnly(count = 0): number {
     return ioctl(this.fd, abi.DBLOCK_IOC_EXCHANGE, count);
