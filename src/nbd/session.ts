@@ -24,7 +24,7 @@ import {
 import { nbdError } from "./reply.ts";
 import { judge, requestBytes, type Rules, WireRequest } from "./request.ts";
 import { Slot } from "./slot.ts";
-import { type Member, turns } from "./turns.ts";
+import { type Member, type Served, turns } from "./turns.ts";
 import type { Wire } from "./wire.ts";
 
 /** Requests of one connection at once. */
@@ -266,20 +266,21 @@ export class Session implements Transport, OutboxOwner, Member {
     return this.#outbox.waitingCount > 0 && !this.#outbox.isWriting;
   }
 
-  serveNow(isReadable: boolean): boolean {
+  serveNow(reads: boolean): Served {
     const { fd } = this.#wire;
-    if (fd === undefined) return false;
-    this.#isQuick = true;
-    if (isReadable) {
+    if (fd === undefined) return "leaves";
+    if (reads) {
       const directBytes = this.#taking?.missingBytes ?? 0;
       const slot = directBytes > 0 ? this.#taking : undefined;
       const count = this.#inbox.receive(fd, slot?.payloadAddress ?? 0, directBytes);
-      if (count <= 0) return false; // the end, or an error: who waits for the socket finds out
+      if (count < 0) return "nothing"; // or an error
+      if (count === 0) return "leaves"; // the end, which who waits for the socket finds out
       if (slot !== undefined) slot.payloadDoneBytes += Math.min(count, directBytes);
     }
+    this.#isQuick = true;
     const need = this.#takeAll();
     this.#outbox.sendNow();
-    return need === "input" && this.#isIdle;
+    return need === "input" && this.#isIdle ? "busy" : "leaves";
   }
 
   /** The backend has nothing to answer. */

@@ -13,6 +13,17 @@ const TURN_MS = 2;
  * the processor; and nothing else in this program runs meanwhile.
  */
 const WAIT_US = 200;
+/**
+ * A client that has this thread for itself is looked for so long before the thread sleeps: to wake it takes as long, and the
+ * client is who has to.
+ */
+const LOOK_MS = 0.05;
+/** After so many looks in vain, this thread looks once in so many times: the client takes longer, or has no processor. */
+const LOOKS_IN_VAIN_MAX = 4;
+const LOOK_ONCE_IN = 16;
+
+/** What a member did: it had something to do, or nothing had come, or it is no member any more. */
+export type Served = "busy" | "nothing" | "leaves";
 
 /** A connection that can be served in turns. */
 export interface Member {
@@ -22,11 +33,8 @@ export interface Member {
   lastTurn: number;
   /** There are answers that the socket has had no room for. */
   readonly wantsRoom: boolean;
-  /**
-   * Takes what has come, if anything has, and answers, without waiting. False if it has to wait for something else than its
-   * socket: it is no member any more.
-   */
-  serveNow(isReadable: boolean): boolean;
+  /** Takes what has come, if it is asked to read, and answers, without waiting. It leaves if it has to wait for something else than its socket. */
+  serveNow(reads: boolean): Served;
   /** It is no member any more, and has to wait for its socket itself. */
   left(): void;
 }
@@ -36,6 +44,7 @@ class Turns {
   readonly #sockets = new SocketSet();
   #number = 0;
   #isScheduled = false;
+  #looksInVain = 0;
 
   /** False if there are as many as there may be. Else `left()` follows, always after this has returned. */
   join(member: Member): boolean {
@@ -59,12 +68,30 @@ class Turns {
   #turn(): void {
     const endMs = performance.now() + TURN_MS;
     this.#number++;
-    while (this.#members.length > 0 && this.#serveAll()) {
+    while (this.#members.length > 0 && (this.#serveLone() || this.#serveAll())) {
       if (performance.now() < endMs) continue;
       for (const member of this.#members.filter(({ lastTurn }) => lastTurn !== this.#number)) this.#leave(member);
       return;
     }
     for (const member of [...this.#members]) this.#leave(member);
+  }
+
+  /** Where there is one member alone, it reads without a question whether it can. False if it could not, for a moment. */
+  #serveLone(): boolean {
+    const member = this.#members[0]!;
+    if (this.#members.length > 1 || member.wantsRoom) return false;
+    const looks = this.#looksInVain < LOOKS_IN_VAIN_MAX || this.#looksInVain % LOOK_ONCE_IN === 0;
+    const endMs = looks ? performance.now() + LOOK_MS : 0;
+    let served: Served;
+    do served = member.serveNow(true); while (served === "nothing" && performance.now() < endMs);
+    if (served === "nothing") {
+      this.#looksInVain++;
+      return false;
+    }
+    if (looks) this.#looksInVain = 0;
+    member.lastTurn = this.#number;
+    if (served === "leaves") this.#leave(member);
+    return true;
   }
 
   /** False if nobody was ready. */
@@ -78,7 +105,8 @@ class Turns {
       const member = members[i]!;
       if (!sockets.isReady(i)) continue;
       member.lastTurn = this.#number;
-      if (!member.serveNow(sockets.isReadable(i))) this.#leave(member);
+      // One that is ready and has nothing to read has an error, which who waits for it finds out.
+      if (member.serveNow(sockets.isReadable(i)) !== "busy") this.#leave(member);
     }
     return true;
   }
