@@ -33,7 +33,10 @@ export interface Member {
   lastTurn: number;
   /** There are answers that the socket has had no room for. */
   readonly wantsRoom: boolean;
-  /** Takes what has come, if it is asked to read, and answers, without waiting. It leaves if it has to wait for something else than its socket. */
+  /**
+   * Takes what has come, if it is asked to read, and answers, without waiting. It leaves if it has to wait for something else
+   * than its socket.
+   */
   serveNow(reads: boolean): Served;
   /** It is no member any more, and has to wait for its socket itself. */
   left(): void;
