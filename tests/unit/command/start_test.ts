@@ -165,7 +165,7 @@ Deno.test("a disk that had no server before new code was to take over is not tak
 Deno.test("the devices of a disk are in the order in which they were named, whichever is there first", async () => {
   const kernel = new class extends FakeKernel {
     override async ioctlAsync(fd: number, request: number, structure: Uint8Array): Promise<number> {
-      if (this.files.get(fd)?.device === this.devices.get("a")) {
+      if (this.files.get(fd)?.device?.params.name === "a") {
         await new Promise((resolve) => setTimeout(resolve, 100));
       }
       return await super.ioctlAsync(fd, request, structure);
