@@ -198,7 +198,7 @@ function keptTheme(): string {
 
 byId("theme").addEventListener("click", () => {
   const themes = Object.keys(THEMES);
-  const at = themes.findIndex((theme) => theme === document.documentElement.dataset.theme);
+  const at = themes.indexOf(document.documentElement.dataset.theme!);
   chooseTheme(themes[(at + 1) % themes.length]!);
 });
 matchMedia(THEMES["auto"]!).addEventListener("change", recolour);
