@@ -2,7 +2,7 @@
 /*
  * ATTACH: an open file begins to serve a queue, at once or by taking it over from
  * the server that has it. And the end of that, which is a server's death unless
- * somebody is taking the device over.
+ * the server has said that it leaves, or somebody is taking the device over.
  *
  * A take-over is one act of two processes, the heir and its predecessor, though
  * the queues change hands one by one. From the first until the last, or until the
@@ -91,7 +91,7 @@ static void dblock_take_over_check(struct dblock_device *device)
 		/* It has left. What it was to inherit has no server. */
 		dblock_take_over_end(device);
 		if (!dblock_device_complete(device))
-			dblock_device_server_died(device);
+			dblock_device_server_gone(device, false);
 	} else if (dblock_device_complete(device) &&
 		   !dblock_process_takes_part(device, device->predecessor)) {
 		dblock_take_over_end(device);
@@ -123,9 +123,9 @@ void dblock_channel_detach_locked(struct dblock_channel *channel)
 	if (inherited)
 		dblock_cache_lost(device);
 	if (!inherited) {
-		/* Be it the heir: this is the death of a server. */
+		/* Be it the heir: this is the end of a server. */
 		dblock_take_over_end(device);
-		dblock_device_server_died(device);
+		dblock_device_server_gone(device, channel->leaves);
 	}
 }
 
@@ -134,6 +134,31 @@ void dblock_channel_detach(struct dblock_channel *channel)
 	mutex_lock(&channel->device->lock);
 	dblock_channel_detach_locked(channel);
 	mutex_unlock(&channel->device->lock);
+}
+
+/* The server of this file says that it leaves, with all its files of the device:
+ * the first of them to be closed is the end that is counted, whichever it is.
+ *
+ * Return: 0, or -ENOTCONN if the file serves its queue no more.
+ */
+int dblock_channel_leave(struct dblock_channel *channel)
+{
+	struct dblock_device *device = channel->device;
+	struct dblock_channel *other;
+	int err = -ENOTCONN;
+	u32 i;
+
+	mutex_lock(&device->lock);
+	if (channel->queue->channel == channel) {
+		for (i = 0; i < device->params.queue_count; i++) {
+			other = device->queues[i].channel;
+			if (other && other->process == channel->process)
+				other->leaves = true;
+		}
+		err = 0;
+	}
+	mutex_unlock(&device->lock);
+	return err;
 }
 
 static bool dblock_attach_valid(const struct dblock_device *device,
@@ -231,6 +256,7 @@ static int dblock_attach_locked(struct dblock_channel *channel,
 	spin_lock(&queue->lock);	/* a COMMIT may be under way */
 	channel->buffer_address = p->buffer_address;
 	spin_unlock(&queue->lock);
+	channel->leaves = false;
 	device->attached_count += !served;
 	device->server_pid = task_tgid_nr(current);
 	dblock_note(device, "queue %u is served by process %d%s\n", p->queue,
@@ -274,7 +300,7 @@ static int dblock_attach_wait(struct dblock_channel *channel,
 		dblock_queue_give_up(queue);
 		/* If the server before died meanwhile, this was its heir. */
 		if (!queue->channel && !device->heir)
-			dblock_device_server_died(device);
+			dblock_device_server_gone(device, false);
 	}
 	dblock_take_over_check(device);
 	mutex_unlock(&device->lock);

@@ -139,6 +139,8 @@ struct dblock_queue {
 	u16 *free;			/* stack of free slots */
 	struct dblock_slot *slots;	/* queue_depth of them */
 	wait_queue_head_t wait;		/* EXCHANGE and poll */
+	u32 wait_cost_ns[2];		/* as dblock_poll.cost_ns, for sysfs */
+	bool polls;			/* as dblock_poll.pays, likewise */
 	struct dblock_device *device;
 
 	/* Counters for INFO, under @lock. */
@@ -163,6 +165,7 @@ struct dblock_device {
 	unsigned int open_count;
 	unsigned int attached_count;
 	unsigned int death_count;
+	unsigned int leave_count;
 	pid_t server_pid;
 	struct pid *creator;		/* until the first ATTACH, or NULL */
 	struct pid *heir;		/* takes over from @predecessor, */
@@ -220,6 +223,7 @@ struct dblock_bell {
  *	and not changed while one of them does
  * @mm: whose addresses the rest is in; compared, never used. As @process
  * @files: the server's file table; compared, never used
+ * @leaves: the server has said that its end is no death; under the device's lock
  */
 struct dblock_channel {
 	struct dblock_device *device;
@@ -235,6 +239,7 @@ struct dblock_channel {
 	struct mm_struct *mm;
 	fl_owner_t files;
 	bool closed;			/* by the server: it attaches no more */
+	bool leaves;
 	struct dblock_ring_header __user *header;
 	struct dblock_request __user *requests;
 	struct dblock_completion __user *completions;
@@ -282,7 +287,7 @@ int dblock_device_destroy(struct dblock_device *device, bool force,
 			  unsigned int *open_count);
 int dblock_device_start(struct dblock_device *device, bool wait);
 int dblock_device_resize(struct dblock_device *device, u64 size_bytes);
-void dblock_device_server_died(struct dblock_device *device);
+void dblock_device_server_gone(struct dblock_device *device, bool left);
 bool dblock_device_is(const struct dblock_device *device, u64 id);
 
 /* state.c */
@@ -390,6 +395,9 @@ int dblock_queue_complete(struct dblock_channel *channel,
 
 /* poll.c */
 void dblock_poll_wait(struct dblock_channel *channel, bool nonblock);
+void dblock_poll_tell(const struct dblock_poll *poll,
+		      struct dblock_queue *queue);
+bool dblock_poll_pays(const struct dblock_queue *queue);
 int dblock_poll_linger(struct dblock_channel *channel);
 void dblock_poll_learn(struct dblock_channel *channel, unsigned int count);
 
@@ -410,6 +418,7 @@ void dblock_channel_relay(struct dblock_channel *channel);
 /* attach.c */
 void dblock_channel_detach_locked(struct dblock_channel *channel);
 void dblock_channel_detach(struct dblock_channel *channel);
+int dblock_channel_leave(struct dblock_channel *channel);
 int dblock_attach(struct dblock_channel *channel, struct dblock_attach *p);
 
 /* watch.c */

@@ -309,10 +309,15 @@ int dblock_device_resize(struct dblock_device *device, u64 size_bytes)
 	return err;
 }
 
-/* A queue has lost its server. A disk that was never live goes in any case. */
-void dblock_device_server_died(struct dblock_device *device)
+/**
+ * dblock_device_server_gone() - a queue has lost its server
+ * @device: the device; one that was never live goes in any case
+ * @left: the server had said that it leaves; otherwise this is a death
+ */
+void dblock_device_server_gone(struct dblock_device *device, bool left)
 {
 	const char *name = device->params.name;
+	const char *then;
 
 	lockdep_assert_held(&device->lock);
 	if (device->state == DBLOCK_STATE_CREATED ||
@@ -324,23 +329,29 @@ void dblock_device_server_died(struct dblock_device *device)
 	dblock_cache_lost(device);
 	if (device->state != DBLOCK_STATE_LIVE)
 		return;
-	device->death_count++;
+	if (left)
+		device->leave_count++;
+	else
+		device->death_count++;
 	switch (device->params.on_death) {
 	case DBLOCK_ON_DEATH_HOLD:
-		pr_warn_ratelimited("%s: the server (process %d) is gone; I/O waits until another attaches\n",
-				    name, device->server_pid);
+		then = "I/O waits until another attaches";
 		dblock_device_set_state(device, DBLOCK_STATE_HELD);
 		break;
 	case DBLOCK_ON_DEATH_FAIL:
-		pr_warn_ratelimited("%s: the server (process %d) is gone; I/O gets EIO until another attaches\n",
-				    name, device->server_pid);
+		then = "I/O gets EIO until another attaches";
 		dblock_device_set_state(device, DBLOCK_STATE_FAILED);
 		break;
 	default:
-		pr_warn_ratelimited("%s: the server (process %d) is gone; I/O fails and the device is removed\n",
-				    name, device->server_pid);
+		then = "I/O fails and the device is removed";
 		dblock_device_remove(device);
 	}
+	if (left)
+		pr_info_ratelimited("%s: the server (process %d) has left; %s\n",
+				    name, device->server_pid, then);
+	else
+		pr_warn_ratelimited("%s: the server (process %d) is gone; %s\n",
+				    name, device->server_pid, then);
 }
 
 /* Whether a caller who says @id, or 0 for any, means this device. */

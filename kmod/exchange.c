@@ -259,7 +259,7 @@ int dblock_commit(struct dblock_channel *channel, struct dblock_commit *p)
 
 	p->completion_count = 0;
 	p->refused_count = 0;
-	if (p->flags & ~DBLOCK_COMMIT_FLUSHED)
+	if (p->flags & ~(DBLOCK_COMMIT_FLUSHED | DBLOCK_COMMIT_LEAVES))
 		return -EOPNOTSUPP;
 	if (!dblock_is_zero(p->reserved, sizeof(p->reserved)) ||
 	    p->completions_address % 8 ||
@@ -280,5 +280,7 @@ int dblock_commit(struct dblock_channel *channel, struct dblock_commit *p)
 			  p->count, &p->completion_count, &p->refused_count);
 	if (!err && p->flags & DBLOCK_COMMIT_FLUSHED)
 		err = dblock_cache_flushed(channel);
+	if (!err && p->flags & DBLOCK_COMMIT_LEAVES)
+		err = dblock_channel_leave(channel);
 	return err;
 }

@@ -60,6 +60,7 @@ void dblock_device_info(struct dblock_device *device, struct dblock_info *info)
 	info->server_pid = device->attached_count ? device->server_pid : 0;
 	info->attached_count = device->attached_count;
 	info->death_count = device->death_count;
+	info->leave_count = device->leave_count;
 	if (device->state >= DBLOCK_STATE_LIVE && device->disk_added) {
 		info->disk_major = device->disk->major;
 		info->disk_minor = device->disk->first_minor;

@@ -6,6 +6,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/module.h>
+#include <linux/stringify.h>
 
 #include "dblock.h"
 
@@ -72,3 +73,5 @@ MODULE_DESCRIPTION("Block devices answered by a process");
 MODULE_AUTHOR("The dblock developers");
 MODULE_LICENSE("GPL");
 MODULE_VERSION("1");
+/* For modinfo: whoever packs a module and a server together can see that they fit. */
+MODULE_INFO(abi, __stringify(DBLOCK_ABI_VERSION));

@@ -80,6 +80,21 @@ static void dblock_poll_settle(struct dblock_poll *poll)
 	poll->pays = pays;
 }
 
+/* What was decided, and why, for who looks at it in sysfs. */
+void dblock_poll_tell(const struct dblock_poll *poll,
+		      struct dblock_queue *queue)
+{
+	WRITE_ONCE(queue->wait_cost_ns[false], poll->cost_ns[false]);
+	WRITE_ONCE(queue->wait_cost_ns[true], poll->cost_ns[true]);
+	WRITE_ONCE(queue->polls, poll->pays);
+}
+
+/* Whether the queue's server polls: as far as anybody outside EXCHANGE can tell. */
+bool dblock_poll_pays(const struct dblock_queue *queue)
+{
+	return READ_ONCE(queue->polls) && dblock_poll_limit();
+}
+
 /**
  * dblock_poll_wait() - no request is there: look for one a little, where that pays
  * @channel: in EXCHANGE
@@ -172,6 +187,7 @@ void dblock_poll_learn(struct dblock_channel *channel, unsigned int count)
 	if (poll->quiet_count > DBLOCK_POLL_TRIAL / 4 &&
 	    poll->quiet_count > poll->count / 4) {
 		memset(poll, 0, sizeof(*poll));
+		dblock_poll_tell(poll, channel->queue);
 		return;
 	}
 	switch (poll->phase) {
@@ -188,6 +204,7 @@ void dblock_poll_learn(struct dblock_channel *channel, unsigned int count)
 		poll->cost_ns[true] = dblock_poll_cost(poll, now,
 						       poll->cost_ns[true]);
 		dblock_poll_settle(poll);
+		dblock_poll_tell(poll, channel->queue);
 		dblock_poll_begin(poll, DBLOCK_POLL_SETTLED, now);
 		return;
 	case DBLOCK_POLL_SETTLED:

@@ -340,6 +340,7 @@ int dblock_queue_attach(struct dblock_queue *queue,
 	dblock_queue_set_channel(queue, channel);
 	queue->successor = NULL;
 	spin_unlock(&queue->lock);
+	dblock_poll_tell(&channel->poll, queue);
 	wake_up_all(&queue->wait);
 	return 0;
 }

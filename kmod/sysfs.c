@@ -40,6 +40,27 @@ static ssize_t dblock_show(struct device *dev, struct device_attribute *attr,
 	return sysfs_emit(buf, "%u\n", *(const u32 *)field);
 }
 
+/* A line a queue: how its server waits, and what a request took either way. */
+static ssize_t queue_waits_show(struct device *dev,
+				struct device_attribute *attr, char *buf)
+{
+	struct dblock_device *device = dev_to_disk(dev)->private_data;
+	const struct dblock_queue *queue;
+	ssize_t length = 0;
+	u32 i;
+
+	for (i = 0; i < device->params.queue_count; i++) {
+		queue = &device->queues[i];
+		length += sysfs_emit_at(buf, length, "%u %s %u %u\n", i,
+					dblock_poll_pays(queue) ? "polls"
+								: "sleeps",
+					READ_ONCE(queue->wait_cost_ns[false]),
+					READ_ONCE(queue->wait_cost_ns[true]));
+	}
+	return length;
+}
+static DEVICE_ATTR_RO(queue_waits);
+
 #define DBLOCK_ATTRIBUTE_NAMED(file, field, value_names)		\
 	static struct dblock_attribute dblock_attr_##file = {		\
 		.attr = __ATTR(file, 0444, dblock_show, NULL),		\
@@ -63,6 +84,7 @@ DBLOCK_ATTRIBUTE(server_pid);
 DBLOCK_ATTRIBUTE(attached_count);
 DBLOCK_ATTRIBUTE(open_count);
 DBLOCK_ATTRIBUTE(death_count);
+DBLOCK_ATTRIBUTE(leave_count);
 DBLOCK_ATTRIBUTE(waiting_count);
 DBLOCK_ATTRIBUTE(handed_count);
 DBLOCK_ATTRIBUTE(quarantined_count);
@@ -91,6 +113,7 @@ static struct attribute *dblock_attributes[] = {
 	&dblock_attr_attached_count.attr.attr,
 	&dblock_attr_open_count.attr.attr,
 	&dblock_attr_death_count.attr.attr,
+	&dblock_attr_leave_count.attr.attr,
 	&dblock_attr_waiting_count.attr.attr,
 	&dblock_attr_handed_count.attr.attr,
 	&dblock_attr_quarantined_count.attr.attr,
@@ -111,6 +134,7 @@ static struct attribute *dblock_attributes[] = {
 	&dblock_attr_replayed_count.attr.attr,
 	&dblock_attr_batch_count.attr.attr,
 	&dblock_attr_handed_total.attr.attr,
+	&dev_attr_queue_waits.attr,
 	NULL
 };
 

@@ -73,6 +73,7 @@
 #define DBLOCK_FEATURE_COMMIT_FLUSHED	(1ULL << 35)
 #define DBLOCK_FEATURE_EVENTFD		(1ULL << 36)
 #define DBLOCK_FEATURE_LINGER		(1ULL << 37)
+#define DBLOCK_FEATURE_COMMIT_LEAVES	(1ULL << 38)	/* and @leave_count of INFO */
 
 /**
  * struct dblock_version - what this module speaks (DBLOCK_IOC_VERSION)
@@ -302,7 +303,7 @@ enum dblock_operation {
  * @quarantined_count: out: slots whose request timed out with its answer due
  * @disk_major: out: device number of the disk; 0 before START
  * @disk_minor: out
- * @death_count: out: servers that died
+ * @death_count: out: servers that died, or ended without a word
  * @requests: out: answered requests by enum dblock_operation
  * @bytes: out: the bytes of those
  * @error_count: out: requests that ended with an error
@@ -312,6 +313,8 @@ enum dblock_operation {
  * @replayed_count: out: requests handed out again
  * @batch_count: out: EXCHANGEs that handed out at least one request
  * @handed_total: out: requests handed out, replays included
+ * @leave_count: out: servers that left (DBLOCK_COMMIT_LEAVES); they are not in
+ *	@death_count
  * @reserved: 0
  *
  * Errors: EPERM, EINVAL, ENOENT (no such device), ESTALE (it is not the one with
@@ -354,7 +357,8 @@ struct dblock_info {
 	__u64 replayed_count;
 	__u64 batch_count;
 	__u64 handed_total;
-	__u64 reserved[12];
+	__u64 leave_count;
+	__u64 reserved[11];
 };
 
 /**
@@ -585,6 +589,7 @@ struct dblock_start {
 
 /* &struct dblock_commit.flags */
 #define DBLOCK_COMMIT_FLUSHED		(1U << 0)	/* all that was answered is durable */
+#define DBLOCK_COMMIT_LEAVES		(1U << 1)	/* this server is about to end, on purpose */
 
 /**
  * struct dblock_commit - completions only (DBLOCK_IOC_COMMIT)
@@ -601,6 +606,11 @@ struct dblock_start {
  * completions included. So nothing may be answered on another queue meanwhile. A
  * server that leaves says it last: its end is then a death that loses nothing. A
  * call that fails has not said it.
+ *
+ * With DBLOCK_COMMIT_LEAVES the calling process says, for all its files of the device,
+ * that their end is no accident. The device does the same as after a death; but
+ * @leave_count of INFO counts that end, and @death_count does not. ATTACH of a file
+ * takes it back for that file.
  *
  * Errors: as EXCHANGE; EOPNOTSUPP (a flag).
  */
