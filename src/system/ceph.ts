@@ -14,6 +14,8 @@ const RADOS = {
   rados_conf_read_file: { parameters: ["usize", "buffer"], result: "i32" },
   // int rados_conf_set(rados_t, const char *option, const char *value)
   rados_conf_set: { parameters: ["usize", "buffer", "buffer"], result: "i32" },
+  // int rados_conf_get(rados_t, const char *option, char *value, size_t length)
+  rados_conf_get: { parameters: ["usize", "buffer", "buffer", "usize"], result: "i32" },
   // int rados_connect(rados_t)
   rados_connect: { parameters: ["usize"], result: "i32", nonblocking: true },
   // void rados_shutdown(rados_t)
@@ -82,8 +84,8 @@ const RBD = {
   rbd_aio_flush: { parameters: ["usize", "usize"], result: "i32" },
   // int rbd_poll_io_events(rbd_image_t, rbd_completion_t *, int capacity)
   rbd_poll_io_events: { parameters: ["usize", "buffer", "i32"], result: "i32" },
-  // ssize_t rbd_aio_get_return_value(rbd_completion_t)
-  rbd_aio_get_return_value: { parameters: ["usize"], result: "isize" },
+  // ssize_t rbd_aio_get_return_value(rbd_completion_t), of less than 2 GiB: the lower half says all, and is no bigint
+  rbd_aio_get_return_value: { parameters: ["usize"], result: "i32" },
   // void rbd_aio_release(rbd_completion_t)
   rbd_aio_release: { parameters: ["usize"], result: "void" },
 } as const satisfies Deno.ForeignLibraryInterface;

@@ -4,10 +4,13 @@ import type { Extent } from "../disk/backend.ts";
 import { DblockError, describe, errnoOf } from "../disk/errors.ts";
 import { isWritable } from "./libc.ts";
 import { libc } from "./library.ts";
+import { addressOf } from "./memory.ts";
 
 /** Which way the data goes. */
 export type Direction = "read" | "write";
 
+/** Of preadv2(2): what would have to wait is not done. */
+const RWF_NOWAIT = 8;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -25,6 +28,19 @@ export function readAt(fd: number, bytes: Uint8Array<ArrayBuffer>, offsetBytes: 
     const count = Number(libc().pread(fd, rest, BigInt(rest.length), BigInt(offsetBytes + done)));
     done += count < 0 ? again("read", fd, rest, offsetBytes + done) : taken("read", rest, offsetBytes + done, count);
   }
+}
+
+/** struct iovec, in words of 32 bits. */
+const iovec = new Uint32Array(4);
+const WORD = 2 ** 32;
+
+/** Fills `bytes` if the page cache has what the file has there, and says so; else it does not wait. */
+export function readCached(fd: number, bytes: Uint8Array<ArrayBuffer>, offsetBytes: number): boolean {
+  const address = addressOf(bytes);
+  iovec[0] = address % WORD;
+  iovec[1] = address / WORD;
+  iovec[2] = bytes.length;
+  return libc().preadv2(fd, iovec, 1, BigInt(offsetBytes), RWF_NOWAIT) === bytes.length;
 }
 
 /**

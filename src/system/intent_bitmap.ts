@@ -3,7 +3,7 @@
  * Which parts of a disk may be in the middle of a write, in a file: a mark is durable before the write begins. After a
  * crash the marks say what has to be looked at again, instead of the whole disk.
  */
-import { DblockError } from "../disk/errors.ts";
+import { DblockError, describe, errnoOf } from "../disk/errors.ts";
 import {
   type FirstContent,
   type Geometry,
@@ -58,6 +58,8 @@ export class IntentBitmap {
   readonly isOld: boolean;
   readonly #sizeBytes: number;
   readonly #file: Deno.FsFile | undefined;
+  /** Of the file, if it was not there before. */
+  readonly #madePath: string | undefined;
   /** The head, then a bit for each region: the file as it should be. */
   readonly #image: Uint8Array<ArrayBuffer>;
   readonly #noteCount: number;
@@ -76,14 +78,18 @@ export class IntentBitmap {
   private constructor(
     image: Uint8Array<ArrayBuffer>,
     geometry: Geometry,
-    file: Deno.FsFile | undefined,
-    isOld: boolean,
+    { file, isOld, madePath }: {
+      readonly file?: Deno.FsFile;
+      readonly isOld: boolean;
+      readonly madePath?: string | undefined;
+    },
   ) {
     this.#image = image;
     this.#sizeBytes = geometry.sizeBytes;
     this.regionBytes = geometry.regionBytes;
     this.#noteCount = geometry.notes;
     this.#file = file;
+    this.#madePath = madePath;
     this.isOld = isOld;
   }
 
@@ -92,9 +98,9 @@ export class IntentBitmap {
    * still new.
    *
    * @throws {DblockError} EINVAL if the file is none of these, or is that of a disk of another size; EBUSY if another
-   * program has it.
+   * program has it; ENOENT, EACCES and the like if it cannot be opened. A file that was made is removed then.
    * @throws {RangeError} if an option is out of its range.
-   * @throws what `begin()` throws, or opening, reading or writing the file.
+   * @throws what `begin()` throws, or reading or writing the file.
    */
   static async open(options: IntentBitmapOptions): Promise<IntentBitmap> {
     const { path, sizeBytes, notes = 0, regionBytes = defaultRegionBytes(sizeBytes) } = options;
@@ -107,15 +113,20 @@ export class IntentBitmap {
     if (!(notes >= 0 && notes <= NOTES_MAX)) throw new RangeError(`there are 0 to ${NOTES_MAX} notes, not ${notes}`);
     const geometry = { sizeBytes, regionBytes, notes };
     const begin = () => newImage(geometry, options.begin?.());
-    if (path === undefined) return new IntentBitmap(begin(), geometry, undefined, false);
-    const file = await Deno.open(path, { read: true, write: true, create: true, mode: 0o600 });
+    if (path === undefined) return new IntentBitmap(begin(), geometry, { isOld: false });
+    const { file, isMade } = await openOrMake(path);
+    const madePath = isMade ? path : undefined;
+    let isLocked = false;
     try {
       await lock(file, path);
+      isLocked = true;
       const old = await oldImage(file, geometry, path);
-      const bitmap = new IntentBitmap(old ?? begin(), geometry, file, old !== undefined);
+      const bitmap = new IntentBitmap(old ?? begin(), geometry, { file, isOld: old !== undefined, madePath });
       if (old === undefined) await bitmap.#make();
       return bitmap;
     } catch (error) {
+      // Another program may have opened and locked the file between the two.
+      if (isLocked && madePath !== undefined) await remove(madePath);
       file.close();
       throw error;
     }
@@ -247,10 +258,15 @@ export class IntentBitmap {
     if (this.#changedPages.has(0) || this.#pagesInFlight.includes(0)) return this.#sync();
   }
 
-  /** Writes what has changed, and closes the file. */
-  async close(): Promise<void> {
+  /**
+   * Writes what has changed, and closes the file.
+   *
+   * @param options.isUnused its disk was never used: a file that `open()` has made is removed instead
+   */
+  async close({ isUnused = false }: { readonly isUnused?: boolean } = {}): Promise<void> {
     try {
-      await this.#sync();
+      if (isUnused && this.#madePath !== undefined) await remove(this.#madePath);
+      else await this.#sync();
     } finally {
       this.#file?.close();
     }
@@ -331,6 +347,36 @@ export class IntentBitmap {
     }
     for (const region of marks) this.#volatile.delete(region);
   }
+}
+
+async function openOrMake(path: string): Promise<{ readonly file: Deno.FsFile; readonly isMade: boolean }> {
+  const access = { read: true, write: true, mode: 0o600 };
+  try {
+    try {
+      return { file: await Deno.open(path, access), isMade: false };
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+      return { file: await Deno.open(path, { ...access, createNew: true }), isMade: true };
+    }
+  } catch (error) {
+    const wrong = error instanceof Deno.errors.NotFound
+      ? "there is no such folder"
+      : error instanceof Deno.errors.IsADirectory
+      ? "it is a folder"
+      : error instanceof Deno.errors.PermissionDenied
+      ? "it may not be read and written"
+      : describe(error);
+    const hint = "give a file on a file system that is not on the disk itself: /var/lib/dblock/NAME.bitmap";
+    throw new DblockError(errnoOf(error) ?? "EIO", `Cannot use ${path} as a write-intent bitmap`, wrong, {
+      hint,
+      cause: error,
+    });
+  }
+}
+
+/** Removes a file before its lock is let go. Never throws: there is another reason to be told. */
+async function remove(path: string): Promise<void> {
+  await Deno.remove(path).catch(() => {});
 }
 
 /** For this program alone, until the file is closed: a program that was killed keeps its lock for a moment. */

@@ -29,10 +29,15 @@ const LOCK_SH = 1;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const LOCK_UN = 8;
+const F_OFD_SETLK = 37;
+const F_RDLCK = 0;
+const F_WRLCK = 1;
 const SCHED_OTHER = 0;
 const SCHED_BATCH = 3;
 const PR_SET_IO_FLUSHER = 57;
 const PR_GET_IO_FLUSHER = 58;
+export const SIGUSR1 = 10;
+export const SIGUSR2 = 12;
 export const SIGTTIN = 21;
 export const SIGTTOU = 22;
 const SIG_IGN = 1n;
@@ -255,6 +260,22 @@ export function lockFile(fd: number, options: { readonly shared?: boolean } = {}
   return libc().flock(fd, (options.shared ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0;
 }
 
+/**
+ * The same for a block device, in a way that udev does not mind. udev handles no event of a device that somebody has locked for
+ * himself by flock(2): it tries again for three minutes, and all who wait for udev wait as long. So that lock is taken together
+ * with udev, and keeps away those who want it alone (mkfs, and older versions of this program); among servers that open
+ * file's fcntl(2) lock decides.
+ */
+export function lockDevice(fd: number, options: { readonly shared?: boolean } = {}): boolean {
+  if (!lockFile(fd, { shared: true })) return false;
+  // struct flock { short l_type, l_whence; off_t l_start, l_len; pid_t l_pid; }: all of it, from the beginning on
+  const range = new BigInt64Array(4);
+  new Int16Array(range.buffer)[0] = options.shared ? F_RDLCK : F_WRLCK;
+  if (libc().fcntlLock(fd, F_OFD_SETLK, new Uint8Array(range.buffer)) === 0) return true;
+  unlockFile(fd);
+  return false;
+}
+
 /** Gives up that lock, also where a mapping keeps the open file from ending. */
 export function unlockFile(fd: number): void {
   libc().flock(fd, LOCK_UN);
@@ -286,7 +307,8 @@ export function isIoFlusher(): boolean {
 
 /**
  * This thread goes on when it is woken only once nobody else wants the processor (SCHED_BATCH), instead of pushing aside
- * the program that has just sent a request and is about to send more. A policy that was set from outside stays.
+ * the program that has just sent a request and is about to send more. A policy that was set from outside stays. Programs that
+ * this thread starts inherit it, like a nice value.
  */
 export function setBatchScheduling(): void {
   const thisThread = 0;

@@ -17,6 +17,8 @@ const SYMBOLS = {
   close: { parameters: ["i32"], result: "i32" },
   // int fcntl(int fd, int command, int flags)
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  // the same, with a struct flock *
+  fcntlLock: { name: "fcntl", parameters: ["i32", "i32", "buffer"], result: "i32" },
   // int ioctl(int fd, unsigned long request, unsigned long argument)
   ioctlNumber: { name: "ioctl", parameters: ["i32", "u32", "usize"], result: "i32" },
   // int ioctl(int fd, unsigned long request, void *argument)
@@ -83,7 +85,9 @@ const SYMBOLS = {
   pread: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
   // ssize_t pwrite(int fd, const void *buffer, size_t length, off_t offset)
   pwrite: { parameters: ["i32", "buffer", "usize", "i64"], result: "isize" },
-  // both, on a thread of their own
+  // ssize_t preadv2(int fd, const struct iovec *, int count, off_t offset, int flags), of less than 2 GiB
+  preadv2: { parameters: ["i32", "buffer", "i32", "i64", "i32"], result: "i32" },
+  // pread and pwrite, on a thread of their own
   preadAsync: { name: "pread", parameters: ["i32", "buffer", "usize", "i64"], result: "isize", nonblocking: true },
   pwriteAsync: { name: "pwrite", parameters: ["i32", "buffer", "usize", "i64"], result: "isize", nonblocking: true },
   // void *memcpy(void *to, const void *from, size_t length)
@@ -117,6 +121,14 @@ const SYMBOLS = {
     parameters: ["i64", "buffer", "i32", "i32", "i32", "u64"],
     result: "i64",
   },
+  // the same, as io_setup(unsigned int count, aio_context_t *)
+  io_setup: { name: "syscall", parameters: ["i64", "u32", "buffer"], result: "i32" },
+  // the same, as io_destroy(aio_context_t)
+  io_destroy: { name: "syscall", parameters: ["i64", "u64"], result: "i32" },
+  // the same, as io_submit(aio_context_t, long count, struct iocb **)
+  io_submit: { name: "syscall", parameters: ["i64", "u64", "i64", "buffer"], result: "i32" },
+  // the same, as io_getevents(aio_context_t, long least, long most, struct io_event *, struct timespec *)
+  io_getevents: { name: "syscall", parameters: ["i64", "u64", "i64", "i64", "buffer", "buffer"], result: "i32" },
   // int execv(const char *path, char *const argv[])
   execv: { parameters: ["buffer", "buffer"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
@@ -144,7 +156,7 @@ type CFunction = (...values: (number | bigint | BufferSource)[]) => unknown;
 /** Called so often before a way into C of its own is made for it: a guess, far below what making it takes. */
 const SLOW_CALLS = 64;
 /** Those whose callers keep the function. */
-const FAST_AT_ONCE: readonly string[] = ["ioctlNumber"];
+const FAST_AT_ONCE: readonly string[] = ["ioctlNumber", "clock_gettime"];
 
 /**
  * Functions of libc that are looked up one by one, each when it is first asked for. A fast way into C is machine code that

@@ -10,6 +10,8 @@ const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const POLLIN = 1;
 const POLLOUT = 4;
+const POLLERR = 8;
+const POLLHUP = 16;
 const REVENTS_SHIFT = 16;
 const SOL_SOCKET = 1;
 const SOCK_STREAM = 1;
@@ -235,5 +237,15 @@ export class SocketSet {
   /** After `wait()`: there is something to read, the end or an error included. */
   isReadable(index: number): boolean {
     return (this.#polls[2 * index + 1]! >> REVENTS_SHIFT & ~POLLOUT) !== 0;
+  }
+
+  /** After `wait()`: there is room for more there. */
+  hasRoom(index: number): boolean {
+    return (this.#polls[2 * index + 1]! >> REVENTS_SHIFT & POLLOUT) !== 0;
+  }
+
+  /** After `wait()`: both directions have ended there, or it has failed. */
+  isBroken(index: number): boolean {
+    return (this.#polls[2 * index + 1]! >> REVENTS_SHIFT & (POLLERR | POLLHUP)) !== 0;
   }
 }

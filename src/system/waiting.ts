@@ -6,20 +6,23 @@
  * only resolves promises.
  */
 import { DblockError } from "../disk/errors.ts";
+import {
+  controlEpoll,
+  DATA_OFFSET,
+  EPOLL_CLOEXEC,
+  EPOLL_CTL_ADD,
+  EPOLL_CTL_DEL,
+  EPOLL_CTL_MOD,
+  type EpollControl,
+  EPOLLET,
+  EPOLLIN,
+  EPOLLONESHOT,
+  EVENT_BYTES,
+} from "./epoll.ts";
 
-// Of sys/epoll.h and sys/eventfd.h.
-const EPOLL_CLOEXEC = 0o2000000;
-const EPOLL_CTL_ADD = 1;
-const EPOLL_CTL_DEL = 2;
-const EPOLL_CTL_MOD = 3;
-const EPOLLIN = 0x1;
-const EPOLLONESHOT = 1 << 30;
-const EPOLLET = 2 ** 31;
+// Of sys/eventfd.h.
 const EFD_CLOEXEC = EPOLL_CLOEXEC;
 const EFD_NONBLOCK = 0o4000;
-/** struct epoll_event { u32 events; u64 data; } is packed on x86_64 and nowhere else. */
-const DATA_OFFSET = Deno.build.arch === "x86_64" ? 4 : 8;
-const EVENT_BYTES = DATA_OFFSET + 8;
 /** How many files may be ready at once; the others are next. */
 const EVENTS_MAX = 64;
 const FOR_EVER = -1;
@@ -28,9 +31,8 @@ const FOR_EVER = -1;
 const BLOCKED_MAX = 16;
 
 /** The system calls, as libc.ts has them. */
-export interface EpollCalls {
+export interface EpollCalls extends EpollControl {
   epoll_create1(flags: number): number;
-  epoll_ctl(epoll: number, operation: number, fd: number, event: BufferSource): number;
   epoll_wait(epoll: number, events: BufferSource, capacity: number, timeoutMs: number): Promise<number>;
   eventfd(count: number, flags: number): number;
   eventfd_write(fd: number, count: bigint): number;
@@ -83,17 +85,9 @@ export function closePollFiles(calls: EpollCalls, files: PollFiles): void {
   calls.close(files.epoll);
 }
 
-function control(
-  calls: Pick<EpollCalls, "epoll_ctl">,
-  epoll: number,
-  operation: number,
-  fd: number,
-  events: number,
-): boolean {
-  const event = new DataView(new ArrayBuffer(EVENT_BYTES));
-  event.setUint32(0, events, true);
-  event.setInt32(DATA_OFFSET, fd, true);
-  return calls.epoll_ctl(epoll, operation, fd, event) === 0;
+/** With the file's number as what the event carries. */
+function control(calls: EpollControl, epoll: number, operation: number, fd: number, events: number): boolean {
+  return controlEpoll(calls, epoll, operation, fd, events, BigInt(fd));
 }
 
 /** How a poller waits. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { assertEquals, assertRejects } from "@std/assert";
+import { existsSync } from "@std/fs";
 import { DblockError } from "../../../src/disk/errors.ts";
 import { IntentBitmap } from "../../../src/system/intent_bitmap.ts";
 import { failingSyncs, heldSyncs } from "../backends/held_syncs.ts";
@@ -97,6 +98,27 @@ Deno.test("IntentBitmap keeps its owner's notes, and is one owner's at a time", 
   ) {
     await assertRejects(() => IntentBitmap.open({ path, sizeBytes, ...change }), DblockError, message);
   }
+});
+
+Deno.test("IntentBitmap leaves a file that it has made to another program that was faster to lock it", async () => {
+  using dir = folder();
+  const path = `${dir.path}/bitmap`;
+  const open = Deno.open;
+  const others: Deno.FsFile[] = [];
+  Deno.open = async (...args) => {
+    const file = await open(...args);
+    const other = await open(path, { read: true, write: true });
+    others.push(other);
+    assertEquals(await other.tryLock(true), true);
+    return file;
+  };
+  try {
+    assertEquals((await assertRejects(() => IntentBitmap.open({ path, sizeBytes }), DblockError)).code, "EBUSY");
+  } finally {
+    Deno.open = open;
+    for (const other of others) other.close();
+  }
+  assertEquals([others.length, existsSync(path)], [1, true]);
 });
 
 Deno.test("IntentBitmap asks what a new file says, and that is in it from the beginning; or nothing is, and it stays new", async () => {
