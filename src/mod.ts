@@ -58,6 +58,7 @@ export { Checksum, type ChecksumOptions } from "./filters/checksum.ts";
 export { delay, type DelayOptions } from "./filters/delay.ts";
 export { Fault, type FaultKind, type FaultOptions } from "./filters/fault.ts";
 export { Filter, type FilteredRequest, type Offers } from "./filters/filter.ts";
+export type { Doubling } from "./filters/histogram.ts";
 export { intercept, type InterceptedAnswer, type InterceptedRequest } from "./filters/intercept.ts";
 export { log, type LogOptions } from "./filters/log.ts";
 export { rate, type RateOptions } from "./filters/rate.ts";

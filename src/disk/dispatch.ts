@@ -37,6 +37,8 @@ export interface Transport {
   answer(slot: number, errno: number): void;
 }
 
+/** Of this range the extents are asked for first, where one is wanted. */
+const FIRST_EXTENT_BYTES = 65_536;
 /** What `dispatch()` returns for a request that the backend answers later. */
 export const LATER = -1;
 
@@ -94,9 +96,9 @@ export class Dispatcher {
   #isInBatch = false;
   #batchRequests = 0;
   #batchBeganMs = NaN;
-  /** Requests of the batch that were answered at once, by row of the meter. */
+  /** Requests of the batch that were answered at once, by row of the meter; and a bit for each row that has some. */
   readonly #inBatch = new Uint32Array(ROWS);
-  readonly #rowsInBatch: number[] = [];
+  #rowsInBatch = 0;
   /** Requests that were answered later, and whose time is counted a microtask after the first: one look at the clock for all. */
   #lateCount = 0;
   readonly #lateRows: number[] = [];
@@ -134,7 +136,7 @@ export class Dispatcher {
     } else {
       const row = meter.count(operation, offsetBytes, lengthBytes, errno, this.#geometry.sizeBytes);
       this.#inBatch[row] = this.#inBatch[row]! + 1;
-      if (this.#inBatch[row] === 1) this.#rowsInBatch.push(row);
+      this.#rowsInBatch |= 1 << row;
     }
     if (isAlone) this.batchEnds();
     return errno;
@@ -157,14 +159,15 @@ export class Dispatcher {
     this.#isInBatch = false;
     if (this.#batchRequests > 0) meter.addBatch(this.#batchRequests);
     this.#batchRequests = 0;
-    if (this.#rowsInBatch.length > 0) {
-      const ms = meter.now() - this.#batchBeganMs;
-      for (const row of this.#rowsInBatch) {
-        meter.addTime(row, ms, this.#inBatch[row]!);
-        this.#inBatch[row] = 0;
-      }
-      this.#rowsInBatch.length = 0;
+    if (this.#rowsInBatch === 0) return;
+    const ms = meter.now() - this.#batchBeganMs;
+    for (let rows = this.#rowsInBatch; rows !== 0;) {
+      const row = 31 - Math.clz32(rows);
+      meter.addTime(row, ms, this.#inBatch[row]!);
+      this.#inBatch[row] = 0;
+      rows ^= 1 << row;
     }
+    this.#rowsInBatch = 0;
   }
 
   #dispatch(operation: Operation, flags: number, offsetBytes: number, lengthBytes: number, slot: number): number {
@@ -222,6 +225,18 @@ export class Dispatcher {
       return this.#failed("extents", ERRNO.EIO, `said ${wrong?.lengthBytes ?? "nothing"}`);
     } catch (error) {
       return this.#errnoOf("extents", error);
+    }
+  }
+
+  /**
+   * The same for who wants one extent of all that is left of a disk. A backend would list every extent of that: it is asked
+   * for little, and for more if that is one.
+   */
+  async firstExtent(offsetBytes: number, lengthBytes: number): Promise<readonly Extent[] | number> {
+    for (let ask = FIRST_EXTENT_BYTES;; ask *= 8) {
+      const isAll = ask >= lengthBytes;
+      const found = await this.extents(offsetBytes, Math.min(ask, lengthBytes));
+      if (isAll || typeof found === "number" || found[0]!.lengthBytes < ask) return found;
     }
   }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** What is said of a disk while it is served: lines for people, and what those of failed requests are about. */
 import { errnoName, quietly } from "./errors.ts";
+import { Limiter } from "./limiter.ts";
 import type { Operation } from "./operation.ts";
 
 /** What a line about failed requests is about. */
@@ -44,35 +45,15 @@ export function logOf(log: Log, where: string, disk: string): DiskLog {
   return (message, fields) => log(`${where}: ${message}`, fields === undefined ? undefined : { disk, ...fields });
 }
 
-/** Failures that say other things are of other kinds, as long as there are not more than this. */
-const KINDS_MAX = 64;
-/** After a line of a kind, the next one of it comes no sooner, in ms. A guess: a person can read that. */
-const PAUSE_MS = 10_000;
-
-interface Kind {
-  /** As in what was said last. */
-  readonly operation: Operation | "extents";
-  readonly errno: number;
-  readonly saidMs: number;
-  /** How often it has come since. */
-  unsaid: number;
-}
-
-/** At least one. */
-function seconds(ms: number): number {
-  return Math.max(1, Math.round(ms / 1000));
-}
-
 /** Failed requests in few lines: a disk in trouble fails a thousand times a second. */
 export class FailureLog {
   readonly #log: DiskLog;
-  readonly #now: () => number;
-  readonly #kinds = new Map<string, Kind>();
+  readonly #limiter: Limiter<{ readonly operation: Operation | "extents"; readonly errno: number }>;
 
   /** @param now the time in ms */
-  constructor(log: DiskLog, now: () => number = () => performance.now()) {
+  constructor(log: DiskLog, now?: () => number) {
     this.#log = log;
-    this.#now = now;
+    this.#limiter = new Limiter(now);
   }
 
   /**
@@ -82,29 +63,17 @@ export class FailureLog {
    * @param why what the backend did: "threw Error: no"
    */
   add(operation: Operation | "extents", errno: number, why: string): void {
-    const about = `${operation} ${errno}`;
-    // Offsets and the like do not make another kind.
-    const text = `${about} ${why.replaceAll(/\d+/g, "0")}`;
-    const key = this.#kinds.has(text) || this.#kinds.size < KINDS_MAX ? text : about;
-    const nowMs = this.#now();
-    const kind = this.#kinds.get(key);
-    if (kind !== undefined && nowMs - kind.saidMs < PAUSE_MS) {
-      kind.unsaid++;
-      return;
-    }
-    const unsaid = kind?.unsaid ?? 0;
-    this.#kinds.set(key, { operation, errno, saidMs: nowMs, unsaid: 0 });
-    const more = unsaid === 0 ? "" : `; ${unsaid} more in the ${seconds(nowMs - kind!.saidMs)} s before`;
-    this.#log(`${operation}() of the backend ${why}: answered ${errnoName(errno)}${more}`, { operation, errno });
+    // Two errnos are two kinds although they are numbers.
+    const about = `${operation} ${errnoName(errno)}`;
+    const rest = this.#limiter.take(`${about} ${why}`, about, { operation, errno });
+    if (rest === undefined) return;
+    this.#log(`${operation}() of the backend ${why}: answered ${errnoName(errno)}${rest}`, { operation, errno });
   }
 
   /** No more will come: says what was counted since the last line of each kind. */
   end(): void {
-    for (const { operation, errno, saidMs, unsaid } of this.#kinds.values()) {
-      if (unsaid === 0) continue;
-      const since = `${unsaid} more in the last ${seconds(this.#now() - saidMs)} s`;
-      this.#log(`${operation}() of the backend: answered ${errnoName(errno)}; ${since}`, { operation, errno });
+    for (const { about: { operation, errno }, rest } of this.#limiter.end()) {
+      this.#log(`${operation}() of the backend: answered ${errnoName(errno)}${rest}`, { operation, errno });
     }
-    this.#kinds.clear();
   }
 }

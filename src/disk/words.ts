@@ -39,9 +39,20 @@ export function parseSize(text: string, what = "size"): number {
 /** "4 GiB", "1.5 GiB", "512 bytes": exact where three digits are enough. */
 export function formatSize(bytes: number): string {
   if (bytes < 1024) return `${bytes} bytes`;
+  const { rounded, power } = inUnits(bytes);
+  return `${rounded} ${(POWERS[power] ?? "").toUpperCase()}iB`;
+}
+
+/** The same where that is exact, else all bytes, for sizes that a reader compares: "1 MiB", "1048577 bytes". */
+export function formatSizeExactly(bytes: number): string {
+  const { rounded, power } = inUnits(Math.max(1, bytes));
+  return rounded * 1024 ** power === bytes ? formatSize(bytes) : `${bytes} bytes`;
+}
+
+function inUnits(bytes: number): { readonly rounded: number; readonly power: number } {
   const power = Math.min(POWERS.length - 1, Math.floor(Math.log2(bytes) / 10));
   const value = bytes / 1024 ** power;
-  return `${Number(value.toPrecision(value >= 1000 ? 4 : 3))} ${(POWERS[power] ?? "").toUpperCase()}iB`;
+  return { rounded: Number(value.toPrecision(value >= 1000 ? 4 : 3)), power };
 }
 
 /**
@@ -57,17 +68,20 @@ export function parseCount(text: string, what: string, min: number, max: number)
   throw new UsageError(`"${text}" is not ${noun} (${min} to ${max})`);
 }
 
-const DURATION = /^(?<number>[0-9]+(?:\.[0-9]+)?) ?(?<unit>us|ms|s|min)?$/;
+const DURATION = /^(?<number>[0-9]+(?:\.[0-9]+)?) ?(?<unit>us|ms|s|min|)$/;
 const UNIT_MS: Readonly<Record<string, number>> = { us: 0.001, ms: 1, s: 1_000, min: 60_000 };
 
 /**
- * Milliseconds of a time as people write it: "5ms", "1.5s", "200us", "2min"; a number alone is milliseconds.
+ * Milliseconds of a time as people write it: "5ms", "1.5s", "200us", "2min". A number alone, unless it is 0, could be seconds
+ * (`--timeout`) or milliseconds (`?late=`), and is refused.
  *
  * @throws {UsageError} if it is none.
  */
 export function parseDuration(text: string, what = "time"): number {
-  const { number, unit = "ms" } = DURATION.exec(text.trim())?.groups ?? {};
+  const { number, unit = "" } = DURATION.exec(text.trim())?.groups ?? {};
   if (number === undefined) throw new UsageError(`"${text}" is not a ${what} (write it like 5ms, 1.5s or 200us)`);
+  if (Number(number) === 0) return 0;
+  if (unit === "") throw new UsageError(`"${text}" has no unit (write it like ${number}ms, ${number}s or ${number}us)`);
   return Number(number) * UNIT_MS[unit]!;
 }
 

@@ -38,6 +38,7 @@ export const DBLOCK_FEATURE_TAKE_OVER = 2 ** 34;
 export const DBLOCK_FEATURE_COMMIT_FLUSHED = 2 ** 35;
 export const DBLOCK_FEATURE_EVENTFD = 2 ** 36;
 export const DBLOCK_FEATURE_LINGER = 2 ** 37;
+export const DBLOCK_FEATURE_COMMIT_LEAVES = 2 ** 38;
 
 export const dblock_version = struct("dblock_version", 56, {
   error: u32(0),
@@ -147,7 +148,8 @@ export const dblock_info = struct("dblock_info", 376, {
   replayed_count: u64(256),
   batch_count: u64(264),
   handed_total: u64(272),
-  reserved: u64s(280, 12),
+  leave_count: u64(280),
+  reserved: u64s(288, 11),
 });
 
 export const dblock_list = struct("dblock_list", 56, {
@@ -235,6 +237,7 @@ export const dblock_start = struct("dblock_start", 48, {
 });
 
 export const DBLOCK_COMMIT_FLUSHED = 1 << 0;
+export const DBLOCK_COMMIT_LEAVES = 1 << 1;
 
 export const dblock_commit = struct("dblock_commit", 40, {
   error: u32(0),

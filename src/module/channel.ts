@@ -9,6 +9,7 @@ import {
   DBLOCK_ATTACH_TAKE_OVER,
   dblock_commit,
   DBLOCK_COMMIT_FLUSHED,
+  DBLOCK_COMMIT_LEAVES,
   DBLOCK_EXCHANGE_ARM,
   DBLOCK_EXCHANGE_LINGER,
   DBLOCK_IOC_ATTACH,
@@ -238,9 +239,22 @@ export class Channel implements Disposable {
    * @returns whether the module knows it now; false if this server has the queue no more
    */
   sayFlushed(): boolean {
+    return this.#say(DBLOCK_COMMIT_FLUSHED);
+  }
+
+  /**
+   * Says that this process leaves the device on purpose: the end of its files is not counted as a death.
+   *
+   * @returns whether the module knows it now; false if it is one from before this could be said, or this server has the
+   * queue no more
+   */
+  sayLeaving(): boolean {
+    return this.#say(DBLOCK_COMMIT_LEAVES);
+  }
+
+  #say(flags: number): boolean {
     if (this.#closed) return false;
-    const bytes = encode(dblock_commit, { flags: DBLOCK_COMMIT_FLUSHED });
-    return this.#kernel.ioctl(this.#fd, DBLOCK_IOC_COMMIT, bytes) >= 0;
+    return this.#kernel.ioctl(this.#fd, DBLOCK_IOC_COMMIT, encode(dblock_commit, { flags })) >= 0;
   }
 
   /** The memory of the slots is gone, and the kernel must not copy to its address any more. */

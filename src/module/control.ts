@@ -75,7 +75,7 @@ export function openNode(
           -fd,
           attempted,
           `the dblock module is not loaded, there is no ${path}`,
-          { hint: "sudo make load, or sudo insmod kmod/dblock.ko" },
+          { hint: "dblock doctor says how to load it" },
         )
         : new DblockError(-fd, attempted, `there is no ${path}`);
     case ERRNO.EACCES:
@@ -107,7 +107,7 @@ const MEANINGS = new Map<number, string>([
 export function ioctlError(errno: number, attempted: string): DblockError {
   if (errno === 0) {
     return new DblockError("ENOTTY", attempted, "the module does not know this call", {
-      hint: "load the dblock.ko that came with this program",
+      hint: "dblock doctor says how to load the one of this program",
     });
   }
   if (errno === ERRNO.EPERM) {
@@ -119,6 +119,26 @@ export function ioctlError(errno: number, attempted: string): DblockError {
     attempted,
     meaning === undefined ? errnoName(errno) : `${meaning} (${errnoName(errno)})`,
   );
+}
+
+/** Module and program speak different versions of the ABI. */
+export class AbiError extends DblockError {
+  /** What the loaded module speaks. */
+  readonly moduleAbi: number;
+
+  /**
+   * @param attempted begins the message
+   * @param moduleAbi what the module says
+   */
+  constructor(attempted: string, moduleAbi: number) {
+    const [older, newer] = moduleAbi < DBLOCK_ABI_VERSION
+      ? ["the loaded module", "this program"]
+      : ["this program", "the loaded module"];
+    const wrong =
+      `${older} is older than ${newer}: the module speaks ABI ${moduleAbi}, the program ${DBLOCK_ABI_VERSION}`;
+    super("EPROTO", attempted, wrong, { hint: "dblock doctor says what to type" });
+    this.moduleAbi = moduleAbi;
+  }
 }
 
 /** An open /dev/dblockctl. */
@@ -147,12 +167,7 @@ export class Control implements Disposable {
     try {
       const { abi_version } = await control.version(attempted);
       if (abi_version !== DBLOCK_ABI_VERSION) {
-        throw new DblockError(
-          "EPROTO",
-          attempted,
-          `the loaded module speaks ABI ${abi_version}, this program ${DBLOCK_ABI_VERSION}`,
-          { hint: "load the dblock.ko that came with this program" },
-        );
+        throw new AbiError(attempted, abi_version);
       }
       return control;
     } catch (error) {
@@ -224,7 +239,7 @@ export class Control implements Disposable {
         });
       case ERRNO.EOPNOTSUPP:
         throw new DblockError(errno, attempted, "the loaded module cannot do all that is asked", {
-          hint: "load the dblock.ko that came with this program",
+          hint: "dblock doctor says how to load the one of this program",
         });
       default:
         throw ioctlError(errno, attempted);

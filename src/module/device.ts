@@ -258,7 +258,11 @@ export class ServedDevice implements Device {
     try {
       await this.#undo.disposeAsync();
       // What was answered has to be there for the next server, and nobody answers any more.
-      if (!this.#life.isUnsaved) taken?.first?.sayFlushed();
+      // Two calls: a module from before the second could be said refuses that alone.
+      if (!this.#life.isUnsaved) {
+        taken?.first?.sayFlushed();
+        taken?.first?.sayLeaving();
+      }
     } catch (error) {
       log(`${this.path}: ${describe(error)}`);
     }
@@ -336,6 +340,7 @@ async function takeFromOwnQueues(life: Life, options: ServedDeviceOptions): Prom
     return channel;
   };
   const takeAll = async (): Promise<Channel> => {
+    await life.moved;
     const first = await take(0);
     await Promise.all(life.queues.slice(1).map((_, i) => take(i + 1)));
     return first;

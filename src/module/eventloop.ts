@@ -5,7 +5,8 @@
  * Requests are taken and answered in turns: a turn exchanges until nothing is left or its time is over; answers that come
  * later are committed together, a microtask after the first. An exchange that finds nothing, while nothing is in hand,
  * waits for a moment: who has just got an answer asks again. After a turn that brought requests comes another, with all else
- * that is due between them; after one that brought none, the event loop sleeps until a request is there.
+ * that is due between them; after one that brought none, or a single request that is answered later, the event loop sleeps
+ * until a request is there.
  */
 import { type Channel, GONE } from "./channel.ts";
 import type { Backend } from "../disk/backend.ts";
@@ -13,19 +14,13 @@ import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispat
 import { ERRNO } from "../disk/errors.ts";
 import type { DiskLog } from "../disk/log.ts";
 import { UNKNOWN } from "./request.ts";
+import { immediate, TURN_MS } from "./turn.ts";
 
-/** How long a turn may keep timers, signals and other promises waiting. */
-const TURN_MS = 2;
+/** In so many microtasks a backend answers that has nothing to wait for: a guess. */
+const ANSWER_MICROTASKS = 4;
 
 /** Event loops that this thread serves queues with. Only one can wait for its requests at a time, and several must not. */
 let loopCount = 0;
-
-/** After timers, I/O and microtasks that are due. */
-function immediate(): Promise<void> {
-  return new Promise((resolve) => {
-    setImmediate(resolve);
-  });
-}
 
 /** One queue, served by the thread that calls `run()`. */
 export class EventLoop implements Transport {
@@ -40,6 +35,8 @@ export class EventLoop implements Transport {
   #turnEndsMs = 0;
   /** Whether requests came since the last turn of run(), the microtasks' turns included. */
   #isBusy = false;
+  /** A request was answered later, since `#isAloneAndLater()` began. */
+  #hasAnswered = false;
   #ended = false;
   #failure: unknown;
   /** Ends the wait of run(). */
@@ -79,10 +76,22 @@ export class EventLoop implements Transport {
       this.#turnEndsMs = this.#channel.now() + TURN_MS;
       this.#isBusy = false;
       this.#turn(true);
+      if (this.#isBusy && await this.#isAloneAndLater()) continue;
       if (!this.#ended) await (this.#isBusy ? immediate() : this.#wait());
       if (this.#failure !== undefined) throw this.#failure;
       if (this.#ended) return;
     }
+  }
+
+  /**
+   * Whether a single request is in hand, and is answered later. Whoever asks for one at a time sends no other one before that:
+   * the loop may sleep now. Where several are in hand, a turn of the loop gathers those that come, for one wake. Without an
+   * answer in between this is true once at most: nothing else is kept waiting.
+   */
+  async #isAloneAndLater(): Promise<boolean> {
+    this.#hasAnswered = false;
+    for (let i = 0; i < ANSWER_MICROTASKS && this.#openCount === 1 && !this.#hasAnswered; i++) await undefined;
+    return this.#openCount === 1 && !this.#hasAnswered;
   }
 
   /** Until the channel has something to say, or stop(). Not Promise.race: a promise for the end would keep every loser. */
@@ -159,6 +168,7 @@ export class EventLoop implements Transport {
   /** Completes a request that was dispatched before. */
   answer(slot: number, errno: number): void {
     this.#openCount--;
+    this.#hasAnswered = true;
     if (this.#ended) return;
     this.#channel.ring.complete(slot, this.#generations[slot], this.#lengths[slot], 0, errno);
     if (this.#commitScheduled) return;

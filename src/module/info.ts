@@ -120,8 +120,10 @@ export interface DeviceInfo {
   };
   /** What happened since the device was created: how many. */
   readonly counts: {
-    /** Servers that died. */
+    /** Servers that died. With a module from before it counted `leaves`, those that left as well. */
     readonly deaths: number;
+    /** Servers that ended on purpose and left the disk to the next one. */
+    readonly leaves: number;
     /** Requests that ended with an error. */
     readonly errors: number;
     /** Requests that the timeout ended. */
@@ -267,6 +269,7 @@ export function inWords(raw: RawInfo): DeviceInfo {
     inFlight: { waiting: raw.waiting_count, handedOut: raw.handed_count, quarantined: raw.quarantined_count },
     counts: {
       deaths: raw.death_count,
+      leaves: raw.leave_count,
       errors: raw.error_count,
       timeouts: raw.timeout_count,
       stale: raw.stale_count,

@@ -14,7 +14,7 @@ import { type Log, logOf } from "../disk/log.ts";
 import type { Profile } from "../disk/profile.ts";
 import type { BackendModule, Mapping } from "../disk/servable.ts";
 import { EventLoop } from "./eventloop.ts";
-import type { Kernel } from "../system/libc.ts";
+import { type Kernel, setBatchScheduling } from "../system/libc.ts";
 import type { PollFiles } from "../system/waiting.ts";
 import type { FromWorker, ToWorker } from "./worker.ts";
 
@@ -70,6 +70,7 @@ export class LocalQueue implements ServedQueue {
       if (takeOver) await channel.attachAsync({ takeOver });
       else channel.attach();
       channel.watch(); // before there is I/O: it may fail for lack of descriptors
+      setBatchScheduling();
     })();
     this.left = this.#attached.then(() =>
       new EventLoop(channel, backend, geometry, logOf(log, devicePath(name), name)).run({ mayBlock: false })

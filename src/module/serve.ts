@@ -23,9 +23,11 @@ import {
 import { checkFits, createWhenFree, EXISTING_POLICIES, type ExistingPolicy, findExisting } from "./existing.ts";
 import { Life } from "./life.ts";
 import { type Kernel, linux } from "../system/libc.ts";
+import { MovingQueue } from "./moving_queue.ts";
 import { checkOptions, type DeviceOptions, geometryOf, planDevice } from "./plan.ts";
-import { LocalQueue, type QueuePlan, type QueueServer, QueueWorker } from "./queue.ts";
+import { LocalQueue, type QueuePlan, type QueueServer, QueueWorker, STOP_MS } from "./queue.ts";
 import type { SharedWorkers } from "./shared_workers.ts";
+import { immediate } from "./turn.ts";
 
 const DEFAULT_START_TIMEOUT_MS = 60_000;
 /** A guess: long enough for what a cache has to write, and short enough for who waits for the program to end. */
@@ -152,11 +154,12 @@ async function begin(
   // What a module says is not known yet; all else is checked before Workers are started.
   if (!isModule(backend)) planDevice(profileOf(backend), { ...options, queues });
   const isShared = shared !== undefined && existing === "refuse" && mayShare(backend);
-  const workers = Array.from(
-    { length: workerCount },
-    (): QueueServer => isShared ? shared.queue() : new QueueWorker(name, life.log, kernel),
-  );
+  const newWorker = (): QueueServer => isShared ? shared.queue() : new QueueWorker(name, life.log, kernel);
+  // Somebody waits for the disk already: its Workers come later.
+  const mapped = isMapped(backend) && found?.origin === "recovered" ? backend : undefined;
+  const workers = Array.from({ length: mapped === undefined ? workerCount : 0 }, newWorker);
   undo.defer(async () => {
+    await settleWithin(STOP_MS, [life.moved]);
     const saved = await Promise.all(workers.map((worker) => worker.close(life.may.closeReason, closeTimeoutMs)));
     if (saved.includes(false)) life.isUnsaved = true;
   });
@@ -181,11 +184,17 @@ async function begin(
     { length: device.queue_count },
     (_, queue): QueuePlan => ({ name, id: device.id, queue, depth, geometry, takeOver }),
   );
-  await limit.race(attachAndStart(backend, plans, workers, life));
+  const moving = mapped === undefined ? [] : attachHere(mapped, plans, life);
+  await limit.race(mapped === undefined ? attachAndStart(backend, plans, workers, life) : startDisk(life));
   // Everybody who serves it knows of the new size by now, and nobody else does.
   if (sizeBytes > device.size_bytes) await limit.race(resize(name, sizeBytes, kernel, device.id));
   life.serverPid = (await control.info(name, device.id)).server_pid;
   life.become("serving");
+  life.moved = moveToWorkers(moving, life, () => {
+    const worker = newWorker();
+    workers.push(worker);
+    return worker;
+  });
   return new ServedDevice(life, undo.move(), {
     geometry,
     depth,
@@ -269,7 +278,7 @@ async function attachAndStart(
   workers: readonly QueueServer[],
   life: Life,
 ): Promise<void> {
-  const { name, kernel, log } = life;
+  const { kernel, log } = life;
   if (isMapped(backend) || isModule(backend)) await attachWorkers(backend, plans, workers, life);
   else {
     if (!kernel.ensureIoFlusher()) sayNoIoFlusher(life);
@@ -279,6 +288,39 @@ async function attachAndStart(
       await queue.attached();
     }
   }
+  await startDisk(life);
+}
+
+/** The same for a mapped disk whose users wait for it: this thread serves them until each queue has its Worker. */
+function attachHere({ mapping }: MappedBackend, plans: readonly QueuePlan[], life: Life): MovingQueue[] {
+  if (!life.kernel.ensureIoFlusher()) sayNoIoFlusher(life);
+  return plans.map((plan) => {
+    const queue = new MovingQueue(plan, mapping, life.kernel);
+    life.queues.push(queue);
+    return queue;
+  });
+}
+
+/** One after the other, until the device has ended. Never throws: a queue that cannot move is served where it is. */
+async function moveToWorkers(queues: readonly MovingQueue[], life: Life, newWorker: () => QueueServer): Promise<void> {
+  for (const queue of queues) {
+    await immediate(); // whoever waits for the disk hears first that it is there
+    if (life.state !== "serving") return;
+    // The start of a Worker keeps this thread.
+    for (const one of queues) one.answer();
+    try {
+      await queue.moveTo(newWorker());
+    } catch (error) {
+      if (life.state === "serving") {
+        life.log(`${devicePath(life.name)}: a queue has no thread of its own: ${describe(error)}`);
+      }
+    }
+  }
+}
+
+/** START, unless the device ends before. */
+async function startDisk(life: Life): Promise<void> {
+  const { name, kernel } = life;
   const ended = Promise.all(life.queues.map((queue) => queue.left)).then(() => {
     throw new DblockError("ENODEV", `Cannot start ${devicePath(name)}`, "it was destroyed meanwhile");
   });

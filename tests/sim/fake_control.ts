@@ -88,6 +88,7 @@ export class FakeControl {
       openCount: 0,
       serverPid: 0,
       isFlushed: false,
+      isLeft: false,
     });
     return write(dblock_create, structure, params);
   }

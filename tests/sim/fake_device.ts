@@ -21,6 +21,8 @@ export interface FakeDevice {
   serverPid: number;
   /** Its server has said that all is durable. */
   isFlushed: boolean;
+  /** Its server has said that it leaves. */
+  isLeft: boolean;
 }
 
 /** An open file of one, or of the control node. */

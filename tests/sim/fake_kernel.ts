@@ -12,6 +12,7 @@ import {
   DBLOCK_ATTACH_TAKE_OVER,
   dblock_commit,
   DBLOCK_COMMIT_FLUSHED,
+  DBLOCK_COMMIT_LEAVES,
   DBLOCK_CONTROL_PATH,
   DBLOCK_EXCHANGE_ARM,
   DBLOCK_EXCHANGE_LINGER,
@@ -336,11 +337,14 @@ export class FakeKernel implements Kernel {
     if (file.queue === undefined) return answer(structure, ERRNO.ENOTCONN);
     if (file.queue.gone) return answer(structure, ERRNO.ENODEV);
     if (!serves(file)) return answer(structure, ERRNO.ENOTCONN);
+    const isLeaving = (commit.flags & DBLOCK_COMMIT_LEAVES) !== 0;
+    if (isLeaving && this.isOlder) return answer(structure, ERRNO.EOPNOTSUPP);
     const { taken, refused, interrupted } = file.queue.take(commit.completions_address, commit.count);
     this.#wake();
     const error = interrupted ? ERRNO.EINTR : 0;
     const isFlushed = error === 0 && (commit.flags & DBLOCK_COMMIT_FLUSHED) !== 0;
     if (isFlushed && file.device !== undefined) file.device.isFlushed = true;
+    if (isLeaving && file.device !== undefined) file.device.isLeft = true;
     write(dblock_commit, structure, { ...commit, error, completion_count: taken, refused_count: refused });
     return error === 0 ? 0 : -1;
   }

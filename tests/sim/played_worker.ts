@@ -33,6 +33,8 @@ export class PlayedWorker {
   onmessage: (event: { data: FromWorker }) => void = () => {};
   onerror: (event: { message: string; preventDefault(): void }) => void = () => {};
   fd = -1;
+  /** It has its queue, and has said so. */
+  isServing = false;
   readonly seen: string[] = [];
 
   constructor() {
@@ -79,6 +81,7 @@ export class PlayedWorker {
       channel.setNonblocking();
       await channel.attachAsync({ takeOver });
       await this.say({ kind: "attached", ioFlusher: true });
+      this.isServing = true;
       await new EventLoop(channel, disk, geometry, () => {}).run({ mayBlock: false });
       return undefined;
     } catch (error) {

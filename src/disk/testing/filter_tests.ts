@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** Tests of a filter: what it has to pass on from the backend behind it, and to it. */
-import type { Backend } from "../backend.ts";
+import type { Backend, Figure } from "../backend.ts";
 import { ERRNO, type ErrnoName, errnoName } from "../errors.ts";
 import { OPERATIONS } from "../operation.ts";
 import { Host } from "./host.ts";
@@ -149,11 +149,32 @@ async function closesOnce(wrap: WrapBackend): Promise<void> {
   }
 }
 
+const FIGURE: Figure = { name: "played_total", help: "A figure of the disk behind the filter.", value: 7 };
+
+async function passesOnWhatItIsAsked(wrap: WrapBackend): Promise<void> {
+  const content = { of: "the next version" };
+  for (const extra of [{}, { figures: () => [FIGURE] }, { handOver: () => content }]) {
+    const disk: Backend = Object.assign(new PlayedDisk(), extra);
+    const filter = await wrap(disk, nextContent++);
+    const isTold = filter.figures?.().some(({ name, value }) => name === FIGURE.name && value === FIGURE.value) ??
+      false;
+    require(isTold || disk.figures === undefined, "its backend has figures(), and they are not among its own");
+    const [has, should] = [filter.handOver !== undefined, disk.handOver !== undefined];
+    require(
+      has === should,
+      `its backend has ${should ? "a" : "no"} handOver(), and it has ${has ? "one" : "none"}`,
+    );
+    require(!should || await filter.handOver?.() === content, "its handOver() does not give what its backend's gives");
+    await filter.close?.("unused");
+  }
+}
+
 /** Tests of a filter that those of a backend do not cover. */
 export function tests(wrap: WrapBackend, options: TestFilterOptions): BackendTest[] {
   return [
     { name: "passes on what its backend is: size, limits, read only", run: () => passesOnWhatItIs(wrap) },
     { name: "has the callbacks that its backend has", run: () => offersWhatIsThere(wrap, options) },
+    { name: "passes on its backend's figures() and handOver()", run: () => passesOnWhatItIsAsked(wrap) },
     { name: "passes on how its backend fails", run: () => passesOnErrors(wrap, options) },
     { name: "closes its backend once, with the reason, whatever fails", run: () => closesOnce(wrap) },
   ];

@@ -91,6 +91,22 @@ Deno.test("requests of a batch took as long as the batch; those that are answere
   assertEquals([report.batches.slice(0, 4), report.batched], [[0, 0, 1, 0], 4]);
 });
 
+Deno.test("a batch of several operations and sizes counts each of them, and the next batch none of them again", () => {
+  const { clock, meter, dispatcher } = metered({ discard: () => {}, writeZeroes: () => {} });
+  meter.isOn = true;
+  for (let batch = 1; batch <= 2; batch++) {
+    dispatcher.batchBegins();
+    for (let slot = 0; slot < 2; slot++) dispatcher.dispatch("read", 0, 0, 4096, slot);
+    dispatcher.dispatch("write", 0, 0, 64 * KIB, 2);
+    dispatcher.dispatch("writeZeroes", 0, 0, 1024 * KIB, 3);
+    clock.ms += batch;
+    dispatcher.batchEnds();
+  }
+  const report = meter.report();
+  assertEquals(rowsOf(report), ["read 0 4 16384 4", "write 1 2 131072 2", "writeZeroes 2 2 2097152 2"]);
+  assertEquals(report.rows.map(({ seconds }) => seconds), [0.006, 0.003, 0.003]);
+});
+
 Deno.test("a write with FUA is one write, and a writeZeroes that is written is no write", async () => {
   const { meter, dispatcher } = metered({ write: () => Promise.resolve(), flush: () => Promise.resolve() });
   meter.isOn = true;

@@ -73,6 +73,24 @@ const WRONG_FILTERS: readonly { mistake: string; caughtBy: string; wrap: (backen
       }(backend),
   },
   {
+    mistake: "it hides its backend's figures",
+    caughtBy: "passes on its backend's figures() and handOver()",
+    wrap: (backend) =>
+      new class extends Filter {
+        override figures() {
+          return [];
+        }
+      }(backend),
+  },
+  {
+    mistake: "it has a handOver() although its backend has none",
+    caughtBy: "passes on its backend's figures() and handOver()",
+    wrap: (backend) =>
+      new class extends Filter {
+        override readonly handOver = () => undefined;
+      }(backend),
+  },
+  {
     mistake: "it swallows errors",
     caughtBy: "passes on how its backend fails",
     wrap: (backend) =>

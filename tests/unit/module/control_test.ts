@@ -43,7 +43,7 @@ Deno.test("Control creates, describes, lists and destroys", async () => {
 });
 
 const opens: [errno: ErrnoName, parts: string[]][] = [
-  ["ENOENT", ["Cannot test: the dblock module is not loaded", "sudo make load"]],
+  ["ENOENT", ["Cannot test: the dblock module is not loaded", "dblock doctor says how to load it"]],
   ["EACCES", ["Cannot test: /dev/dblockctl is for root only", "sudo"]],
   ["EMFILE", ["Cannot test: open /dev/dblockctl: EMFILE"]],
 ];
@@ -57,10 +57,21 @@ for (const [errno, parts] of opens) {
 }
 
 Deno.test("Control.open() refuses a module that speaks another version, and closes its file", async () => {
-  const kernel = new FakeKernel({ abiVersion: 1 });
-  const message = await messageOf("EPROTO", () => Control.open("Cannot test", kernel));
-  assertStringIncludes(message, "Cannot test: the loaded module speaks ABI 1, this program 2");
-  assertEquals(kernel.files.size, 0);
+  const [own, pairs] = [DBLOCK_ABI_VERSION, { module: -1, program: 1 }];
+  for (const [older, step] of Object.entries(pairs)) {
+    const kernel = new FakeKernel({ abiVersion: own + step });
+    const message = await messageOf("EPROTO", () => Control.open("Cannot test", kernel));
+    const sides = older === "module"
+      ? "the loaded module is older than this program"
+      : "this program is older than the loaded module";
+    assertEquals(
+      message,
+      `Cannot test: ${sides}: the module speaks ABI ${
+        own + step
+      }, the program ${own} (dblock doctor says what to type)`,
+    );
+    assertEquals(kernel.files.size, 0);
+  }
 });
 
 Deno.test("Control.open() refuses a node that does not know the call", async () => {

@@ -133,19 +133,16 @@ Deno.test("close() of a module's backend that does not end is ended after closeT
   const logged: string[] = [];
   using played = play({ optimalIoBytes: 512, closeTimeoutMs: 50, log: (message) => void logged.push(message) });
   PlayedWorker.close = () => new Promise(() => {});
-  const { setTimeout } = globalThis;
-  const bounds: (number | undefined)[] = [];
-  globalThis.setTimeout = Object.assign(
-    (...[callback, ms, ...args]: Parameters<typeof setTimeout>) => {
-      bounds.push(ms);
-      return setTimeout(callback, ms, ...args);
-    },
-    setTimeout,
-  );
+  const { timeout } = AbortSignal;
+  const bounds: number[] = [];
+  AbortSignal.timeout = (ms) => {
+    bounds.push(ms);
+    return timeout.call(AbortSignal, ms);
+  };
   try {
     await assertRejects(played.serve, DblockError, "optimalIoBytes is 0 to 16777216, a multiple of 4096, not 512");
   } finally {
-    globalThis.setTimeout = setTimeout;
+    AbortSignal.timeout = timeout;
   }
   assertEquals(bounds.filter((ms) => ms === 50).length, 2);
   assertEquals(seen(), Array(2).fill("load,close,terminated"));
