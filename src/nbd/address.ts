@@ -9,7 +9,7 @@ import { DblockError } from "../disk/errors.ts";
 export const NBD_DEFAULT_PORT = 10809;
 const LOOPBACK = "127.0.0.1";
 /** A sockaddr_un has room for so many bytes and the closing NUL. */
-const UNIX_PATH_BYTES_MAX = 107;
+export const UNIX_PATH_BYTES_MAX = 107;
 /** The specification's limit of every string. */
 const EXPORT_NAME_BYTES_MAX = 4096;
 

@@ -5,8 +5,9 @@
  */
 import type { ConnectionOptions } from "node:tls";
 import type { Extent } from "../disk/backend.ts";
-import { DblockError, describe, errnoOf } from "../disk/errors.ts";
+import { DblockError } from "../disk/errors.ts";
 import { formatNbdAddress, type NbdAddress } from "./address.ts";
+import { connectError } from "./address_words.ts";
 import { Call } from "./call.ts";
 import { Connection } from "./connection.ts";
 import { type Agreed, negotiate } from "./negotiation.ts";
@@ -85,9 +86,7 @@ export class Client {
       return new Client(options, await attempt(options, new AbortController().signal));
     } catch (error) {
       const attempted = `Cannot open ${formatNbdAddress(options.address)}, export "${options.exportName}"`;
-      if (!(error instanceof DblockError)) {
-        throw new DblockError(errnoOf(error) ?? "EIO", attempted, describe(error), { cause: error });
-      }
+      if (!(error instanceof DblockError)) throw connectError(attempted, options.address, error);
       throw new DblockError(error.errno, attempted, error.message, { cause: error });
     }
   }

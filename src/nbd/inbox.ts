@@ -36,9 +36,10 @@ export class Inbox {
     return this.#end - this.#begin;
   }
 
-  /** Begins with what has come already. */
+  /** Begins with what has come already; there is nothing in it. */
   put(bytes: Uint8Array): void {
     this.#bytes.set(bytes);
+    this.#begin = 0;
     this.#end = bytes.length;
   }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /** The socket where a server waits for clients. */
-import { DblockError, describe, errnoOf } from "../disk/errors.ts";
+import { DblockError } from "../disk/errors.ts";
 import { formatNbdAddress, type NbdAddress } from "./address.ts";
+import { listenError } from "./address_words.ts";
 
 /**
  * Listens; the socket of a server that was killed is replaced.
@@ -24,8 +25,7 @@ export async function listen(address: NbdAddress): Promise<Deno.Listener> {
         cause: error,
       });
     }
-    const hint = isInUse ? { hint: "another server has it; take another address" } : {};
-    throw new DblockError(errnoOf(error) ?? "EIO", attempted, describe(error), { ...hint, cause: error });
+    throw listenError(attempted, address, error);
   }
 }
 

@@ -2,6 +2,7 @@
 /** `serveNbd()`: from backends to exports of an NBD server. Listens, shakes hands, and ends in good order. */
 import type { Backend } from "../disk/backend.ts";
 import { DblockError, describe } from "../disk/errors.ts";
+import { FewLines } from "../disk/limiter.ts";
 import { type Log, logFrom, type LoggingOptions, logOf } from "../disk/log.ts";
 import { type BackendFactory, isModule, type Servable } from "../disk/servable.ts";
 import { formatNbdAddress, type NbdAddress, parseNbdAddress } from "./address.ts";
@@ -9,6 +10,7 @@ import { closeBackend, endSessions } from "./ending.ts";
 import { describeExport, type Export, exportOf, geometryOf } from "./export.ts";
 import { greet, type Greeted, type GreetingTls } from "./greeting.ts";
 import type { ExportDescription, ExportDirectory } from "./handshake.ts";
+import { Lanes } from "./lanes.ts";
 import { closeListener, listen } from "./listener.ts";
 import { BufferPool } from "./pool.ts";
 import { Session } from "./session.ts";
@@ -26,8 +28,6 @@ const DEFAULT_CONNECTIONS_MAX = 256;
 /** Beyond this, the one that has been shaking hands for longest is cut off: nobody can keep the others out. */
 const HANDSHAKES_MAX = 1_024;
 const ACCEPT_AGAIN_MS = 100;
-/** That no connection can be accepted is said once in this time. */
-const SAID_MS = 10_000;
 
 /** TLS of a server. */
 export interface NbdTls {
@@ -163,7 +163,10 @@ class Server implements NbdServer, ExportDirectory {
   readonly #deaf: Set<Backend>;
   readonly #tls: GreetingTls;
   readonly #log: Log;
+  /** What strangers can cause as often as they like. */
+  readonly #refusals: FewLines;
   readonly #pool: BufferPool;
+  readonly #lanes: Lanes;
   readonly #connectionsMax: number;
   readonly #sessions = new Map<Session, Promise<void>>();
   /** Those that are shaking hands, the oldest first, and since when. */
@@ -186,7 +189,9 @@ class Server implements NbdServer, ExportDirectory {
     this.#deaf = deaf;
     this.#tls = tls === undefined ? { mode: "off", options: {} } : greetingTls(tls);
     this.#log = log;
+    this.#refusals = new FewLines(log);
     this.#pool = new BufferPool(options.memoryBytes ?? DEFAULT_MEMORY_BYTES);
+    this.#lanes = new Lanes(log);
     this.#connectionsMax = options.connectionsMax ?? DEFAULT_CONNECTIONS_MAX;
     const { addr } = listener;
     this.address = addr.transport === "unix"
@@ -250,7 +255,6 @@ class Server implements NbdServer, ExportDirectory {
   }
 
   async #accept(): Promise<void> {
-    let saidMs = -Infinity;
     while (!this.#isClosing) {
       try {
         const conn = await this.#listener.accept();
@@ -258,13 +262,9 @@ class Server implements NbdServer, ExportDirectory {
         void this.#greet(new ConnWire(conn, { isAccepted: true }));
       } catch (error) {
         if (this.#isClosing) return;
-        const nowMs = performance.now();
-        if (nowMs - saidMs > SAID_MS) {
-          saidMs = nowMs;
-          this.#log(`Cannot accept connections on ${formatNbdAddress(this.address)}: ${describe(error)}`);
-        }
+        this.#refusals.add(`Cannot accept connections on ${formatNbdAddress(this.address)}: ${describe(error)}`);
         // Too many open files, perhaps. Clients that only shake hands have some.
-        this.#forgetThoseSince(nowMs - HANDSHAKE_QUICK_MS);
+        this.#forgetThoseSince(performance.now() - HANDSHAKE_QUICK_MS);
         await new Promise((resolve) => setTimeout(resolve, ACCEPT_AGAIN_MS));
       }
     }
@@ -283,7 +283,7 @@ class Server implements NbdServer, ExportDirectory {
       await this.#serve(greeted, plain);
     } catch (error) {
       if (wire === plain && this.#tls.mode !== "off" && this.#greeting.has(plain) && !isGone(error)) {
-        this.#log(`A client was turned away: ${describe(error)}`);
+        this.#refusals.add(`A client was turned away: ${describe(error)}`);
       }
     } finally {
       this.#greeting.delete(plain);
@@ -296,7 +296,7 @@ class Server implements NbdServer, ExportDirectory {
     this.#greeting.delete(plain);
     const found = this.#exports.get(negotiated.export.name)!;
     if (this.#isClosing || this.#sessions.size >= this.#connectionsMax) {
-      if (!this.#isClosing) this.#log(`A client was turned away: there are ${this.#connectionsMax} already`);
+      if (!this.#isClosing) this.#refusals.add(`A client was turned away: there are ${this.#connectionsMax} already`);
       return;
     }
     const session = new Session({
@@ -305,6 +305,7 @@ class Server implements NbdServer, ExportDirectory {
       backend: found.backend,
       geometry: geometryOf(found, negotiated.export.sizeBytes),
       pool: this.#pool,
+      lanes: this.#lanes,
       log: logOf(this.#log, `export "${negotiated.export.name}"`, negotiated.export.name),
     });
     found.connections++;
@@ -334,8 +335,10 @@ class Server implements NbdServer, ExportDirectory {
   async #end(): Promise<void> {
     for (const wire of [...this.#greeting.keys()]) this.#forget(wire);
     clearInterval(this.#timer);
+    this.#refusals.end();
     const say = (line: string) => this.#log(`${formatNbdAddress(this.address)}: ${line}`);
     for (const backend of await endSessions(this.#sessions, say)) this.#deaf.add(backend);
+    this.#lanes[Symbol.dispose]();
     await this.#undo.disposeAsync();
   }
 }

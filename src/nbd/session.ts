@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: MIT
 /**
  * One connection after its handshake, served by this program's event loop: requests in, replies out, in any order. What is
- * open at a time is bounded by slots, by the connection's bytes and by the pool's.
+ * open at a time is bounded (open_requests.ts), and by the pool's memory. While the client is quick it is waited for in turns
+ * (turn_use.ts); while it writes much, a lane may have the connection (lane_use.ts).
  */
 import type { Backend } from "../disk/backend.ts";
 import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispatch.ts";
 import { DblockError } from "../disk/errors.ts";
 import type { DiskLog } from "../disk/log.ts";
+import { meterOf } from "../disk/meter.ts";
 import { contentAddressOf, EXTENTS_MAX, memoryOf, placeOf, translate } from "./command.ts";
 import type { Negotiated } from "./handshake.ts";
 import { Inbox } from "./inbox.ts";
+import { LaneUse } from "./lane_use.ts";
+import type { Lanes } from "./lanes.ts";
+import { OpenRequests } from "./open_requests.ts";
 import { Outbox, type OutboxOwner } from "./outbox.ts";
 import type { BufferPool, PooledBuffer } from "./pool.ts";
 import {
@@ -19,20 +24,13 @@ import {
   NBD_CMD_FLAG_REQ_ONE,
   NBD_CMD_READ,
   NBD_CMD_WRITE_ZEROES,
-  PAYLOAD_BYTES_MAX,
 } from "./protocol.ts";
 import { nbdError } from "./reply.ts";
 import { judge, requestBytes, type Rules, WireRequest } from "./request.ts";
-import { Slot } from "./slot.ts";
-import { type Member, type Served, turns } from "./turns.ts";
+import type { Slot } from "./slot.ts";
+import { TurnUse } from "./turn_use.ts";
+import type { Member, Served } from "./turns.ts";
 import type { Wire } from "./wire.ts";
-
-/** Requests of one connection at once. */
-const SLOTS_MAX = 128;
-/** Payloads of one connection at once, unless a single one is larger. */
-const OPEN_BYTES_MAX = 2 * PAYLOAD_BYTES_MAX;
-/** A client that was slow again and again is waited for in turns once in so many times. */
-const PENALTY_MAX = 64;
 
 /** What a session waits for: bytes of its client, answers and room for them, memory for a payload; or for nothing any more. */
 type Need = "input" | "room" | "memory" | "nothing";
@@ -45,6 +43,8 @@ export interface SessionOptions {
   readonly geometry: Geometry;
   readonly pool: BufferPool;
   readonly log: DiskLog;
+  /** Threads for large writes. @default none */
+  readonly lanes?: Lanes;
 }
 
 /** Serves one connection: `run()` once, `stop()` at any time. */
@@ -59,22 +59,15 @@ export class Session implements Transport, OutboxOwner, Member {
   readonly #dispatcher: Dispatcher;
   readonly #extended: boolean;
   readonly #rules: Rules;
-  readonly #slots: Slot[] = [];
-  readonly #free: Slot[] = [];
+  readonly #open: OpenRequests;
   readonly #outbox: Outbox;
   readonly #request = new WireRequest();
   readonly #inbox = new Inbox();
+  /** Undefined where the disk has to be asked for each write. */
+  readonly #lane: LaneUse | undefined;
+  readonly #turn = new TurnUse();
   /** The request whose payload is not complete. */
   #taking: Slot | undefined;
-  #hasLeft = false;
-  /** The client has sent something during the last turns. */
-  #isQuick = false;
-  /** How many times the next turns are left out, and still are. */
-  #penalty = 0;
-  #turnsOff = 0;
-  #leftTurns: () => void = () => {};
-  #openCount = 0;
-  #openBytes = 0;
   #isStopping = false;
   #isBroken = false;
   #wakeReader: () => void = () => {};
@@ -82,9 +75,10 @@ export class Session implements Transport, OutboxOwner, Member {
   #waitingSinceMs = 0;
 
   constructor(options: SessionOptions) {
-    const { wire, negotiated, backend, geometry, pool, log } = options;
+    const { wire, negotiated, backend, geometry, pool, log, lanes } = options;
     this.#wire = wire;
     this.#pool = pool;
+    this.#open = new OpenRequests(pool);
     this.backend = backend;
     this.#contentAddress = wire.fd === undefined ? 0 : contentAddressOf(backend, geometry);
     this.#geometry = geometry;
@@ -96,19 +90,30 @@ export class Session implements Transport, OutboxOwner, Member {
       extended: negotiated.extended,
       hasAllocation: negotiated.hasAllocation,
     };
+    const isPlain = this.#contentAddress !== 0 && backend.flush === undefined && !negotiated.extended;
+    if (isPlain && lanes !== undefined) {
+      const user = { contentAddress: this.#contentAddress, geometry, rules: this.#rules, meter: meterOf(backend) };
+      this.#lane = new LaneUse(lanes, user);
+    }
     this.#outbox = new Outbox(wire, this);
     this.#dispatcher = new Dispatcher(backend, geometry, this, log);
   }
 
   /** For how long the client has let the rest of a message, or the room for a reply, be waited for. */
   stalledMs(nowMs: number): number {
+    if (this.#lane?.isIn) return this.#lane.stalledMs(nowMs);
     const since = [this.#waitingSinceMs, this.#outbox.waitingSinceMs].filter((ms) => ms > 0);
     return since.length === 0 ? 0 : nowMs - Math.min(...since);
   }
 
+  /** Another thread has the connection. */
+  get isInLane(): boolean {
+    return this.#lane?.isIn === true;
+  }
+
   /** Requests that have no answer yet, or whose answer is on its way. */
   get openCount(): number {
-    return this.#openCount;
+    return this.#open.count;
   }
 
   /**
@@ -127,9 +132,11 @@ export class Session implements Transport, OutboxOwner, Member {
     this.#isStopping = true;
     hasLeft?.();
     if (this.#taking !== undefined) this.sent(this.#taking); // the client has ended amid it
+    this.#taking = undefined;
+    this.#lane?.wants(undefined);
     this.#outbox.writeNow(); // what was answered before the message that ended it
     // A small reply gives its slot back before it is written.
-    while (this.#openCount > 0 || this.#outbox.isWriting) await this.#progress();
+    while (this.#open.count > 0 || this.#outbox.isWriting) await this.#progress();
     this.#wire.close();
     this.#dispatcher.abort();
   }
@@ -150,13 +157,13 @@ export class Session implements Transport, OutboxOwner, Member {
         return !this.#isBroken;
       case "input":
         this.#outbox.writeNow();
+        if (this.#wantsLane()) return await this.#takeLane();
         // Who has just left the turns was waited for there, and so is one whose answers come from the event loop.
-        if (this.#wire.fd !== undefined && !this.#hasLeft && this.#isIdle && !this.#outbox.isWriting) {
-          this.#hasLeft = true;
-          if (--this.#turnsOff < 0) await this.#takeTurns();
+        if (this.#wire.fd !== undefined && !this.#turn.hasLeft && this.#isIdle && !this.#outbox.isWriting) {
+          await this.#turn.take(this);
           return true;
         }
-        this.#hasLeft = false;
+        this.#turn.hasLeft = false;
         if (await this.#read()) return true;
         this.#abort(); // no farewell: what a backend still answers is sent, but nobody may be there
         return false;
@@ -166,6 +173,7 @@ export class Session implements Transport, OutboxOwner, Member {
   /** Takes no more requests; what is open is answered, then the connection is closed. */
   stop(): void {
     this.#isStopping = true;
+    this.#lane?.endSoon();
     this.#closeIfDone();
   }
 
@@ -175,14 +183,14 @@ export class Session implements Transport, OutboxOwner, Member {
   }
 
   view(index: number, lengthBytes: number): Uint8Array<ArrayBuffer> | undefined {
-    const slot = this.#slots[index]!;
+    const slot = this.#open.slot(index);
     if (slot.contentAddress !== 0) return undefined;
     const isScratch = slot.command === NBD_CMD_WRITE_ZEROES || slot.command === NBD_CMD_CACHE;
     return slot.buffer!.window(isScratch ? 0 : slot.doneBytes, lengthBytes);
   }
 
   answer(index: number, errno: number): void {
-    const slot = this.#slots[index]!;
+    const slot = this.#open.slot(index);
     if (errno === 0) slot.doneBytes += slot.pieceBytes;
     // Perhaps to its end. The backend of a connection that was cut off may be closed.
     if (errno === 0 && slot.doneBytes < slot.lengthBytes && !this.#isBroken) this.#continue(slot);
@@ -213,23 +221,13 @@ export class Session implements Transport, OutboxOwner, Member {
       const place = errno === 0 ? placeOf(request, this.#geometry, this.#contentAddress) : 0;
       const isBuffered = errno === 0 && place === 0;
       const memoryBytes = isBuffered ? memoryOf(request, this.#geometry, this.backend, this.#extended) : 0;
-      if (this.#openCount >= SLOTS_MAX) return "room";
-      if (this.#openBytes > 0 && this.#openBytes + memoryBytes > OPEN_BYTES_MAX) return "room";
+      if (!this.#open.hasRoom(memoryBytes)) return "room";
       let buffer: PooledBuffer | undefined;
       if (memoryBytes > 0 && (buffer = this.#pool.acquire(memoryBytes)) === undefined) return "memory";
       inbox.skip(headerBytes);
-      this.#taking = this.#open(buffer, place, errno);
+      const slot = this.#taking = this.#open.open(request, buffer, place, errno);
+      if (slot.payloadBytes > 0) inbox.expects(slot.payloadBytes);
     }
-  }
-
-  #open(buffer: PooledBuffer | undefined, contentAddress: number, refusedWith: number): Slot {
-    let slot = this.#free.pop();
-    if (slot === undefined) this.#slots.push(slot = new Slot(this.#slots.length));
-    this.#openCount++;
-    this.#openBytes += buffer?.sizeBytes ?? 0;
-    slot.begin(this.#request, buffer, contentAddress, refusedWith);
-    if (slot.payloadBytes > 0) this.#inbox.expects(slot.payloadBytes);
-    return slot;
   }
 
   /** What follows a header, into the slot's memory or nowhere; then the request begins. False: not all of it is there. */
@@ -277,29 +275,42 @@ export class Session implements Transport, OutboxOwner, Member {
       if (count === 0) return "leaves"; // the end, which who waits for the socket finds out
       if (slot !== undefined) slot.payloadDoneBytes += Math.min(count, directBytes);
     }
-    this.#isQuick = true;
+    this.#turn.isQuick = true;
     const need = this.#takeAll();
     this.#outbox.sendNow();
+    if (need === "input" && this.#wantsLane()) return "leaves";
     return need === "input" && this.#isIdle ? "busy" : "leaves";
+  }
+
+  /** Amid a large WRITE, and nothing else is open. */
+  #wantsLane(): boolean {
+    if (this.#lane === undefined || !this.#lane.wants(this.#taking)) return false;
+    return this.#isIdle && this.#outbox.waitingCount === 0 && !this.#outbox.isWriting;
+  }
+
+  /** Lets a lane take what the client writes, until the client wants something else. False: there will be no more requests. */
+  async #takeLane(): Promise<boolean> {
+    const slot = this.#taking!;
+    const { rest, isEnd } = await this.#lane!.take(this.fd, slot);
+    if (isEnd || this.#isBroken) {
+      if (this.#isBroken) this.#wire.close(); // it could not be closed before
+      this.#abort();
+      return false;
+    }
+    this.#taking = undefined;
+    this.sent(slot);
+    this.#inbox.put(rest);
+    return true;
   }
 
   /** The backend has nothing to answer. */
   get #isIdle(): boolean {
-    return this.#openCount === this.#outbox.waitingCount + (this.#taking === undefined ? 0 : 1);
+    return this.#open.count === this.#outbox.waitingCount + (this.#taking === undefined ? 0 : 1);
   }
 
   left(): void {
     this.#outbox.writeNow();
-    this.#leftTurns();
-  }
-
-  /** Is served in turns while its client is quick; a slow one is seldom waited for there. */
-  async #takeTurns(): Promise<void> {
-    this.#isQuick = false;
-    const left = new Promise<void>((resolve) => this.#leftTurns = resolve);
-    if (turns.join(this)) await left;
-    this.#penalty = this.#isQuick ? 0 : Math.min(Math.max(1, 2 * this.#penalty), PENALTY_MAX);
-    this.#turnsOff = this.#penalty;
+    this.#turn.left();
   }
 
   #start(slot: Slot): void {
@@ -328,11 +339,10 @@ export class Session implements Transport, OutboxOwner, Member {
   }
 
   async #status(slot: Slot): Promise<void> {
-    // An extent may be longer than this; what else there is, the client asks for again.
-    const found = await this.#dispatcher.extents(slot.offsetBytes, slot.lengthBytes);
+    const one = (slot.wireFlags & NBD_CMD_FLAG_REQ_ONE) !== 0;
+    const found = await this.#dispatcher[one ? "firstExtent" : "extents"](slot.offsetBytes, slot.lengthBytes);
     if (typeof found === "number") this.#finish(slot, found);
     else {
-      const one = (slot.wireFlags & NBD_CMD_FLAG_REQ_ONE) !== 0;
       slot.replyStatus(found.slice(0, one ? 1 : EXTENTS_MAX), this.#rules);
       this.#outbox.add(slot);
     }
@@ -343,16 +353,14 @@ export class Session implements Transport, OutboxOwner, Member {
   #finish(slot: Slot, errno: number): void {
     if (errno === 0 && slot.command === NBD_CMD_READ) slot.replyData(this.#rules);
     else {
-      this.#releaseBuffer(slot);
+      this.#open.releaseBuffer(slot);
       slot.replyBare(nbdError(errno), this.#rules);
     }
     this.#outbox.add(slot);
   }
 
   sent(slot: Slot): void {
-    this.#releaseBuffer(slot);
-    this.#openCount--;
-    this.#free.push(slot);
+    this.#open.close(slot);
     this.#wakeReader();
   }
 
@@ -365,25 +373,18 @@ export class Session implements Transport, OutboxOwner, Member {
     this.#break();
   }
 
-  #releaseBuffer(slot: Slot): void {
-    const { buffer } = slot;
-    if (buffer === undefined) return;
-    this.#openBytes -= buffer.sizeBytes;
-    slot.buffer = undefined;
-    this.#pool.release(buffer);
-  }
-
   #progress(): Promise<void> {
     return new Promise((resolve) => this.#wakeReader = resolve);
   }
 
   #closeIfDone(): void {
-    if (this.#isStopping && this.#openCount === 0 && !this.#outbox.isWriting) this.#wire.close();
+    if (this.#isStopping && this.#open.count === 0 && !this.#outbox.isWriting) this.#wire.close();
   }
 
   #break(): void {
     this.#isBroken = true;
-    this.#wire.close();
+    if (this.#lane?.isIn) this.#lane.endNow();
+    else this.#wire.close();
     this.#outbox.break();
     this.#abort();
   }

@@ -4,6 +4,7 @@
  * their next requests, microseconds at a time, and answers them. That saves the event loop's way to each request, which
  * takes longer than the request. Between two turns everything else runs.
  */
+import { Patience } from "../system/patience.ts";
 import { SOCKETS_MAX, SocketSet } from "../system/socket.ts";
 
 /** How long a turn may keep timers, promises and other connections waiting. */
@@ -18,9 +19,6 @@ const WAIT_US = 200;
  * client is who has to.
  */
 const LOOK_MS = 0.05;
-/** After so many looks in vain, this thread looks once in so many times: the client takes longer, or has no processor. */
-const LOOKS_IN_VAIN_MAX = 4;
-const LOOK_ONCE_IN = 16;
 
 /** What a member did: it had something to do, or nothing had come, or it is no member any more. */
 export type Served = "busy" | "nothing" | "leaves";
@@ -45,9 +43,12 @@ export interface Member {
 class Turns {
   readonly #members: Member[] = [];
   readonly #sockets = new SocketSet();
+  /** Others have threads of their own now: whoever looks for a client takes the processor from them. */
+  othersCount = 0;
   #number = 0;
   #isScheduled = false;
-  #looksInVain = 0;
+  /** In vain, where the client takes longer or has no processor. */
+  readonly #patience = new Patience();
 
   /** False if there are as many as there may be. Else `left()` follows, always after this has returned. */
   join(member: Member): boolean {
@@ -83,15 +84,12 @@ class Turns {
   #serveLone(): boolean {
     const member = this.#members[0]!;
     if (this.#members.length > 1 || member.wantsRoom) return false;
-    const looks = this.#looksInVain < LOOKS_IN_VAIN_MAX || this.#looksInVain % LOOK_ONCE_IN === 0;
+    const looks = this.othersCount === 0 && this.#patience.isWorthIt;
     const endMs = looks ? performance.now() + LOOK_MS : 0;
     let served: Served;
     do served = member.serveNow(true); while (served === "nothing" && performance.now() < endMs);
-    if (served === "nothing") {
-      this.#looksInVain++;
-      return false;
-    }
-    if (looks) this.#looksInVain = 0;
+    if (looks || served === "nothing" && this.othersCount === 0) this.#patience.told(served !== "nothing");
+    if (served === "nothing") return false;
     member.lastTurn = this.#number;
     if (served === "leaves") this.#leave(member);
     return true;
@@ -120,5 +118,5 @@ class Turns {
   }
 }
 
-/** All servers of a program have one thread. */
+/** All servers of a program have one thread, besides lanes. */
 export const turns = new Turns();

@@ -4,16 +4,11 @@ import { assert, assertEquals } from "@std/assert";
 import { NbdBackend, requestOptions } from "../../../src/mod.ts";
 import * as p from "../../../src/nbd/protocol.ts";
 import { FakeServer } from "./fake_server.ts";
+import { until } from "../until.ts";
 
 const plain = requestOptions();
 const later = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 const quiet = { log: () => {} };
-
-/** Waits for what happens soon. */
-async function until(condition: () => boolean): Promise<void> {
-  for (let n = 0; n < 1_000 && !condition(); n++) await later(5);
-  assert(condition());
-}
 
 Deno.test("NbdBackend: a next server that does not allow several connections gets one, and the one after it several", async () => {
   const flush = p.NBD_FLAG_SEND_FLUSH;

@@ -9,11 +9,7 @@ import { TlsWire } from "../../../src/nbd/wire.ts";
 import { makeCertificates } from "./certificates.ts";
 import { RawClient } from "./raw_client.ts";
 import { recorder, serveOne } from "./recorder.ts";
-
-/** Waits for what another part of this program does soon. */
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 1));
-}
+import { until } from "../until.ts";
 
 /** A disk whose writes are answered when `go()` is called. */
 function slowDisk(): { readonly disk: Backend; readonly waiting: number; go(): void } {
@@ -171,11 +167,20 @@ Deno.test("NBD server: one client that is too many is cut off, and the others ar
   using third = await RawClient.open(served.path);
   assert(await third.isAtEnd());
   assertEquals([await first.ask(p.NBD_CMD_FLUSH), await second.ask(p.NBD_CMD_FLUSH)], [0, 0]);
+  for (let i = 0; i < 5; i++) {
+    using more = await RawClient.open(served.path);
+    assert(await more.isAtEnd());
+  }
   assertEquals(served.said, ["A client was turned away: there are 2 already"]);
   second.wire.close();
   await until(() => served.server.connectionCount === 1);
   using fourth = await RawClient.open(served.path);
   assertEquals(await fourth.ask(p.NBD_CMD_FLUSH), 0);
+  await served.server.close();
+  assertEquals(served.said.map((line) => line.replace(/\d+ s$/, "N s")), [
+    "A client was turned away: there are 2 already",
+    "A client was turned away: there are 2 already; 5 more in the last N s",
+  ]);
 });
 
 Deno.test("NBD server: close() answers what is open, takes nothing new, and leaves no socket", async () => {

@@ -130,6 +130,31 @@ Deno.test("NBD: base:allocation tells holes, data and zeroes, one extent if one 
   }
 });
 
+Deno.test("NBD: where a client wants one extent, the disk is not asked for all that it may be", async () => {
+  const sizeBytes = 2 ** 30;
+  const asked: number[] = [];
+  const grains = striped(4096, sizeBytes / 2);
+  const disk = recorder(sizeBytes, {
+    extents: (offsetBytes, lengthBytes, options) => {
+      asked.push(lengthBytes);
+      if (offsetBytes < sizeBytes / 2) return grains(offsetBytes, lengthBytes, options);
+      return [{ lengthBytes, kind: "hole" }];
+    },
+  });
+  await using served = await serveOne(disk);
+  using client = await RawClient.open(served.path, { structured: true, allocation: true });
+  const lengthOf = async (offset: number, length: number) => {
+    await client.send(p.NBD_CMD_BLOCK_STATUS, { flags: p.NBD_CMD_FLAG_REQ_ONE, offset, length });
+    const { error, chunks: [chunk] } = await client.reply();
+    assertEquals([error, chunk!.data.length], [0, 12]);
+    return new DataView(chunk!.data.buffer).getUint32(4);
+  };
+  assertEquals([await lengthOf(0, sizeBytes / 2), asked.splice(0)], [4096, [65_536]]);
+  assertEquals(await lengthOf(sizeBytes / 2, sizeBytes / 2), sizeBytes / 2);
+  assertEquals([asked.length, asked.at(-1)], [6, sizeBytes / 2]);
+  assertEquals(await lengthOf(sizeBytes - 512, 512), 512);
+});
+
 Deno.test("NBD: an extent that 32 bits cannot say is cut for a structured reply, and whole for an extended one", async () => {
   const sizeBytes = 16 * 2 ** 40;
   const disk: Backend = {

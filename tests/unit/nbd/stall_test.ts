@@ -13,7 +13,7 @@ const later = () => new Promise((resolve) => setTimeout(resolve, SOON_MS));
 const stalledMs = (session: Session) => session.stalledMs(performance.now());
 
 Deno.test("Session: a client stalls amid a header, amid a payload and before its answers, not between requests", async () => {
-  const { session, client, ended } = await openSession(recorder(), new BufferPool(2 ** 26));
+  const { session, client, ended } = await openSession(recorder(), { pool: new BufferPool(2 ** 26) });
   await client.ask(p.NBD_CMD_FLUSH);
   await later();
   assertEquals(stalledMs(session), 0);
@@ -41,7 +41,7 @@ Deno.test("Session: a client stalls amid a header, amid a payload and before its
 Deno.test("Session: a client does not stall while the server waits for memory", async () => {
   const pool = new BufferPool(8192);
   const others = pool.acquire(8192)!;
-  const { session, client, ended } = await openSession(recorder(), pool);
+  const { session, client, ended } = await openSession(recorder(), { pool });
   const request = client.bytesOf(p.NBD_CMD_READ, { length: 512 });
   await client.wire.write(request.subarray(0, 10));
   await later();

@@ -49,6 +49,17 @@ class Client implements Member, Disposable {
   }
 }
 
+// The first test: nobody has been looked for in vain yet, and this one does not count as that.
+Deno.test("a lone client is not looked for while others have threads of their own", async () => {
+  using client = await Client.connect(() => "nothing");
+  turns.othersCount++;
+  try {
+    assertEquals([await client.join(), await client.join()], [1, 1]);
+  } finally {
+    turns.othersCount--;
+  }
+});
+
 Deno.test("a lone client is looked for before its thread sleeps, and seldom after that was in vain again and again", async () => {
   let answer: Served = "nothing";
   using client = await Client.connect(() => answer);

@@ -7,11 +7,9 @@ import { NbdBackend } from "../../../src/backends/nbd.ts";
 import { requestOptions } from "../../../src/disk/request.ts";
 import { serveNbd } from "../../../src/nbd/server.ts";
 import { recorder } from "./recorder.ts";
+import { until } from "../until.ts";
 
 const [mode, tlsDir] = Deno.args;
-const until = async (condition: () => boolean) => {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
-};
 const { promise: answer, resolve: goOn } = Promise.withResolvers<void>();
 let asked = 0;
 const wait = () => (asked++, answer);
