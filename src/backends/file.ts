@@ -3,7 +3,7 @@
  * A disk in a file that is mapped into memory: fast as a ramdisk on tmpfs or hugetlbfs, and still there for the next
  * server when this one dies.
  */
-import type { Backend, Extent, Limits, RequestOptions } from "../disk/backend.ts";
+import type { Backend, CloseReason, Extent, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError, ERRNO, errnoOf } from "../disk/errors.ts";
 import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
 import type { MappedBackend, Mapping } from "../disk/servable.ts";
@@ -11,7 +11,7 @@ import { extentsOf, type Flusher, readAt, writeAt } from "../system/file.ts";
 import { fileSystemOf, linux, O_RDONLY, O_RDWR, unlockFile } from "../system/libc.ts";
 import { adviseMemory, MADV_DONTFORK, mapFile, PAGE_BYTES, unmapMemory } from "../system/pages.ts";
 import { discardMapped, flusherOf, hasHoles, zeroMapped } from "../system/mapping.ts";
-import { LateLock, lock } from "./lock.ts";
+import { LateLock, lock, removeUnused } from "./lock.ts";
 
 // From linux/magic.h.
 const TMPFS_MAGIC = 0x01021994;
@@ -70,6 +70,8 @@ export class FileBackend implements MappedBackend, Disposable {
   /** Makes a hole; absent where the file system has none: a discard would fill it with zeroes. */
   readonly discard?: NonNullable<Backend["discard"]>;
   readonly #lock: LateLock;
+  /** The file was not there before. */
+  readonly #isMade: boolean;
   readonly #flusher: Flusher;
   /** This process' memory as a file, once it was needed. */
   #memory = -1;
@@ -86,6 +88,7 @@ export class FileBackend implements MappedBackend, Disposable {
       ...(hasHoles ? {} : { maxWriteZeroesBytes: WRITTEN_ZEROES_BYTES }),
     };
     this.mapping = mapping;
+    this.#isMade = traits.isMade;
     this.#lock = new LateLock(mapping.fd, { isLocked: traits.locked, readOnly });
     this.#flusher = flusherOf(mapping);
     if (flushes && !readOnly) this.flush = () => this.#flush();
@@ -121,6 +124,7 @@ export class FileBackend implements MappedBackend, Disposable {
     return new FileBackend(path, { address, sizeBytes, kind: "file", fd, pageBytes, flushFailures }, {
       readOnly,
       locked,
+      isMade,
       flushes: !MEMORY_FILE_SYSTEMS.includes(type),
       hasHoles: !readOnly && hasHoles(fd, sizeBytes, pageBytes),
     });
@@ -199,11 +203,16 @@ export class FileBackend implements MappedBackend, Disposable {
     this.close();
   }
 
-  /** Lets go of the file, which stays. Nothing may serve it any more. */
-  close(): void {
+  /**
+   * Lets go of the file, which stays. Nothing may serve it any more. A file that `open()` has made is removed if the disk was
+   * never used (`reason` "unused").
+   */
+  close(reason?: CloseReason): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#lock.cancel();
+    // Only if it is ours: another server may have waited for it.
+    if (reason === "unused" && this.#isMade && this.locked) removeUnused({ fd: this.mapping.fd, path: this.path });
     unmapMemory(this.mapping.address, this.mapping.sizeBytes);
     linux.close(this.mapping.fd);
     if (this.#memory >= 0) linux.close(this.#memory);
@@ -214,6 +223,8 @@ export class FileBackend implements MappedBackend, Disposable {
 interface Traits {
   readonly readOnly: boolean;
   readonly locked: boolean;
+  /** It was not there before. */
+  readonly isMade: boolean;
   /** It has a disk. */
   readonly flushes: boolean;
   readonly hasHoles: boolean;

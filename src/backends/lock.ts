@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/** The lock that keeps two servers from one file or device. It is flock(2)'s, and ends with the open file. */
+/** The lock that keeps two servers from one file or device. It ends with the open file. */
 import { DblockError, errnoOf } from "../disk/errors.ts";
-import { lockFile } from "../system/libc.ts";
+import { linux, lockDevice, lockFile, O_EXCL, O_RDONLY } from "../system/libc.ts";
 
 /** A server that was killed keeps its lock until its memory is taken down. */
 const WAIT_MS = 2_000;
@@ -10,6 +10,8 @@ const PAUSE_MS = 20;
 /** An open file that is to be locked. */
 export interface Lockable {
   readonly fd: number;
+  /** It is a block device, not a regular file. @default false */
+  readonly isDevice?: boolean;
   /** The same file, opened by Deno: it finds out why a lock is refused. */
   readonly file: Deno.FsFile;
   /** Where it was found. */
@@ -33,12 +35,12 @@ export interface LockOptions {
  * @throws {DblockError} EBUSY (it is served already, or its name leads to another file by now), ENOLCK, EOPNOTSUPP (its
  * file system cannot lock files).
  */
-export async function lock({ fd, file, path, attempted }: Lockable, options: LockOptions): Promise<boolean> {
+export async function lock({ fd, isDevice, file, path, attempted }: Lockable, options: LockOptions): Promise<boolean> {
   const { readOnly, shared } = options;
   const givenUpMs = performance.now() + (shared ? 0 : WAIT_MS);
   let isLocked = false;
   for (let isFirst = true; !isLocked; isFirst = false) {
-    isLocked = lockFile(fd, { shared: readOnly });
+    isLocked = lockOne(fd, { isDevice, readOnly });
     if (isLocked) break;
     if (isFirst) requireLocks(file, attempted, readOnly);
     if (performance.now() >= givenUpMs) break;
@@ -49,6 +51,13 @@ export async function lock({ fd, file, path, attempted }: Lockable, options: Loc
   }
   if (isSame(file, path)) return isLocked;
   throw new DblockError("EBUSY", attempted, "another file has taken its place", { hint: "try again" });
+}
+
+function lockOne(
+  fd: number,
+  { isDevice = false, readOnly }: { readonly isDevice?: boolean | undefined; readonly readOnly: boolean },
+): boolean {
+  return isDevice ? lockDevice(fd, { shared: readOnly }) : lockFile(fd, { shared: readOnly });
 }
 
 /** Why a lock is refused is for Deno to say, with another open file: see libc.ts on errno. */
@@ -72,18 +81,39 @@ function isSame(file: Deno.FsFile, path: string): boolean {
   }
 }
 
-/** A lock that somebody else has: it is asked for again and again, until it is there or nobody wants it any more. */
+/**
+ * Removes a file that this program has made and that nobody was to use, before its lock is let go. A file that has taken its
+ * place stays. Never throws: why the file is not used is what somebody is told.
+ */
+export function removeUnused({ fd, path }: Pick<Lockable, "fd" | "path">): void {
+  try {
+    const [open, named] = [Deno.statSync(`/proc/self/fd/${fd}`), Deno.statSync(path)];
+    if (open.ino === named.ino && open.dev === named.dev) Deno.removeSync(path);
+  } catch {
+    // it is gone, or its folder may not be changed any more
+  }
+}
+
+/**
+ * A lock that somebody else has: it is asked for again and again, until it is there or nobody wants it any more. With that of a block
+ * device comes what an O_EXCL of its first server did: nobody else can mount it, or make it a part of another one.
+ */
 export class LateLock {
   readonly #fd: number;
-  readonly #readOnly: boolean;
+  readonly #kind: { readonly isDevice?: boolean | undefined; readonly readOnly: boolean };
   #isLocked: boolean;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  /** The open file that claims a device. */
+  #claim = -1;
 
   /** @param isLocked what `lock()` has returned: nothing is left to do if true */
-  constructor(fd: number, options: { readonly isLocked: boolean; readonly readOnly: boolean }) {
+  constructor(
+    fd: number,
+    options: { readonly isLocked: boolean; readonly readOnly: boolean; readonly isDevice?: boolean },
+  ) {
     this.#fd = fd;
     this.#isLocked = options.isLocked;
-    this.#readOnly = options.readOnly;
+    this.#kind = options;
     if (!this.#isLocked) this.#askLater();
   }
 
@@ -97,11 +127,24 @@ export class LateLock {
     clearTimeout(this.#timer);
   }
 
+  /** Lets go of what came with the lock, which itself ends with the file. To be called after `cancel()`. */
+  release(): void {
+    if (this.#claim >= 0) linux.close(this.#claim);
+    this.#claim = -1;
+  }
+
   #askLater(): void {
     this.#timer = setTimeout(() => {
-      this.#isLocked = lockFile(this.#fd, { shared: this.#readOnly });
+      this.#isLocked = lockOne(this.#fd, this.#kind) && this.#claims();
       if (!this.#isLocked) this.#askLater();
     }, PAUSE_MS);
     Deno.unrefTimer(Number(this.#timer));
+  }
+
+  #claims(): boolean {
+    const { isDevice = false, readOnly } = this.#kind;
+    if (!isDevice || readOnly) return true;
+    this.#claim = linux.open(`/proc/self/fd/${this.#fd}`, O_RDONLY | O_EXCL);
+    return this.#claim >= 0;
   }
 }

@@ -8,6 +8,7 @@ import { DblockError } from "../disk/errors.ts";
 import { whenDone } from "../disk/later.ts";
 import { type DecidedLimits, decideLimits } from "../disk/limits.ts";
 import { profileOf } from "../disk/profile.ts";
+import { formatSize, formatSizeExactly } from "../disk/words.ts";
 
 /** A disk of a set, which is owned by the set. */
 export class Member {
@@ -147,6 +148,28 @@ export function limitsOfSet(members: readonly Member[]): Limits & { readonly blo
     maxWriteZeroesBytes: least("maxWriteZeroesBytes"),
     rotational: members.some(({ limits }) => limits.rotational),
   };
+}
+
+/**
+ * What a set does not use of disks that are larger than the smallest, in a line for people.
+ *
+ * @param what the set, at the beginning of the line: "The mirror"
+ * @param usedBytes what it uses of each disk
+ * @returns undefined if the disks have one size
+ */
+export function unusedOf(
+  what: string,
+  disks: readonly { readonly name: string; readonly sizeBytes: number }[],
+  usedBytes: number,
+): string | undefined {
+  const smallestBytes = Math.min(...disks.map(({ sizeBytes }) => sizeBytes));
+  const unused = disks.filter(({ sizeBytes }) => sizeBytes > smallestBytes).map(({ name, sizeBytes }) => {
+    const bytes = sizeBytes - usedBytes;
+    return `${bytes} bytes${bytes < 1024 ? "" : ` (${formatSize(bytes)})`} of ${name}`;
+  });
+  if (unused.length === 0) return undefined;
+  const used = formatSizeExactly(usedBytes);
+  return `${what} uses ${used} of each disk, the most that the smallest allows; not used: ${unused.join(", ")}`;
 }
 
 /** The traits that a set has if all of its disks have them. */

@@ -5,15 +5,17 @@
  */
 import type { Backend, CallOptions, CloseReason, Extent, Figure, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError, describe, quietly } from "../disk/errors.ts";
+import { FewLines } from "../disk/limiter.ts";
 import { isPromise } from "../disk/later.ts";
 import { RangeLock } from "../disk/range_lock.ts";
 import { requestOptions } from "../disk/request.ts";
 import { limitsOfSet, type Member, traitsOfSet } from "./member.ts";
 import { closeHalves, inTime, readFirst, settle } from "./mirror_ask.ts";
 import type { Half, MirrorDisk, Range } from "./mirror_half.ts";
-import { assembleMirror, type MirrorBackendOptions, whyUnfit } from "./mirror_assembly.ts";
+import { assembleMirror, MAY_DIFFER, type MirrorBackendOptions, whyUnfit } from "./mirror_assembly.ts";
 import { Halves } from "./mirror_halves.ts";
 import type { MirrorRecord } from "./mirror_record.ts";
+import { Retries } from "./mirror_retries.ts";
 import { figuresOf, type MirrorStatus, statusOf } from "./mirror_status.ts";
 
 const DEFAULT_RETRY_MS = 5_000;
@@ -48,13 +50,15 @@ export class MirrorBackend implements Backend {
   readonly discard?: NonNullable<Backend["discard"]>;
   readonly #halves: Halves;
   readonly #record: MirrorRecord;
-  readonly #retryMs: number;
   readonly #lateMs: number;
   readonly #log: (message: string) => void;
+  /** A disk that cannot be repaired may fail at each read. */
+  readonly #failedRepairs: FewLines;
   readonly #lock = new RangeLock();
   /** Repairs and copies that are under way. */
   readonly #work = new Set<Promise<unknown>>();
-  readonly #timers = new Map<Half, ReturnType<typeof setTimeout>>();
+  /** Disks that have left, and are to be opened again. */
+  readonly #retries: Retries;
   readonly #repairing = new Set<string>();
   /** Disks that are being opened or copied to. */
   readonly #returning = new Map<Half, Promise<void>>();
@@ -64,19 +68,19 @@ export class MirrorBackend implements Backend {
   private constructor(
     halves: readonly Half[],
     record: MirrorRecord,
-    options: MirrorBackendOptions & { readonly sizeBytes: number },
+    options: MirrorBackendOptions & { readonly sizeBytes: number; readonly readOnly: boolean },
   ) {
     const members = halves.flatMap(({ member }) => member ?? []);
     const limits = limitsOfSet(members);
-    const { readOnly, cacheSurvives } = traitsOfSet(members);
     this.sizeBytes = options.sizeBytes;
     this.limits = limits;
-    this.readOnly = readOnly;
-    this.cacheSurvives = cacheSurvives;
+    this.readOnly = options.readOnly;
+    this.cacheSurvives = traitsOfSet(members).cacheSurvives;
     this.#record = record;
-    this.#retryMs = options.retryMs ?? DEFAULT_RETRY_MS;
+    this.#retries = new Retries(options.retryMs ?? DEFAULT_RETRY_MS, (half) => void this.#return(half));
     this.#lateMs = options.lateMs ?? 0;
     this.#log = quietly(options.log ?? console.error);
+    this.#failedRepairs = new FewLines(this.#log);
     this.#halves = new Halves(halves, record, this.#lateMs, (half, error) => {
       this.#log(`${half.name} has left the mirror: ${describe(error)}`);
       this.#retryLater(half);
@@ -86,7 +90,9 @@ export class MirrorBackend implements Backend {
     }
     for (const half of halves) {
       if (half.state === "syncing") this.#inBackground(this.#sync(half));
-      if (half.state === "left") this.#retryLater(half);
+      if (half.state !== "left") continue;
+      this.#log(`${half.name} is not in the mirror: ${half.error}`);
+      this.#retryLater(half);
     }
   }
 
@@ -100,8 +106,8 @@ export class MirrorBackend implements Backend {
    * @throws {RangeError} if there are too few disks or too many, two have one name, or an option is out of its range.
    */
   static async open(disks: readonly MirrorDisk[], options: MirrorBackendOptions = {}): Promise<MirrorBackend> {
-    const { halves, record, sizeBytes } = await assembleMirror(disks, options);
-    return new MirrorBackend(halves, record, { ...options, sizeBytes });
+    const { halves, record, sizeBytes, readOnly } = await assembleMirror(disks, options);
+    return new MirrorBackend(halves, record, { ...options, sizeBytes, readOnly });
   }
 
   /** The mirror as it is now. */
@@ -196,7 +202,7 @@ export class MirrorBackend implements Backend {
     const half = this.#halves.all.find((one) => one.name === name);
     if (half?.state !== "left") throw new RangeError(`there is no disk ${name} that has left the mirror`);
     if (options.whole) await this.#record.bitmap.markOld(0, this.sizeBytes);
-    this.#stopRetrying(half);
+    this.#retries.stop(half);
     await this.#return(half);
     if (!this.#halves.in("working").includes(half)) {
       throw new DblockError("EIO", `Cannot use ${name} in the mirror again`, half.error ?? "the mirror is closed");
@@ -206,11 +212,12 @@ export class MirrorBackend implements Backend {
   /** Ends what is under way, makes everything durable, and closes every disk. */
   async close(reason: CloseReason): Promise<void> {
     this.#isClosed = true;
-    for (const half of this.#halves.all) this.#stopRetrying(half);
+    for (const half of this.#halves.all) this.#retries.stop(half);
     await Promise.allSettled(this.#work);
+    this.#failedRepairs.end();
     const flushed = await settle(() => this.#flush(requestOptions(), 0));
     const closed = await closeHalves(this.#halves.all, reason, this.#lateMs);
-    const ended = await settle(() => this.#record.bitmap.close());
+    const ended = await settle(() => this.#record.bitmap.close({ isUnused: reason === "unused" }));
     for (const result of [flushed, ...closed, ended]) if (result.status === "rejected") throw result.reason;
   }
 
@@ -233,19 +240,7 @@ export class MirrorBackend implements Backend {
   }
 
   #retryLater(half: Half): void {
-    if (this.#isClosed || this.#retryMs === 0) return;
-    this.#stopRetrying(half);
-    const timer = setTimeout(() => {
-      this.#timers.delete(half);
-      this.#return(half);
-    }, this.#retryMs);
-    Deno.unrefTimer(Number(timer));
-    this.#timers.set(half, timer);
-  }
-
-  #stopRetrying(half: Half): void {
-    clearTimeout(this.#timers.get(half));
-    this.#timers.delete(half);
+    if (!this.#isClosed && this.#whyNotCopied(half) === undefined) this.#retries.later(half);
   }
 
   /** Opens a disk that has left, and copies to it what it has missed: once at a time. */
@@ -256,7 +251,7 @@ export class MirrorBackend implements Backend {
       this.#comeBack(half).finally(() => {
         this.#returning.delete(half);
         // It may have left again while it was copied to, and its time to be opened have come and gone before this.
-        if (half.state === "left" && !this.#timers.has(half)) this.#retryLater(half);
+        if (half.state === "left" && !this.#retries.isWaiting(half)) this.#retryLater(half);
       }),
     );
     this.#returning.set(half, returned);
@@ -267,18 +262,24 @@ export class MirrorBackend implements Backend {
   async #comeBack(half: Half): Promise<void> {
     try {
       const member = await half.open();
-      const wrong = this.#isClosed ? "the mirror is closed" : whyUnfit(member, this);
+      const wrong = this.#isClosed ? "the mirror is closed" : whyUnfit(member, this) ?? this.#whyNotCopied(half);
       if (wrong !== undefined) {
         await member.backend.close?.("unused");
         throw new DblockError("EINVAL", `Cannot use ${half.name}`, wrong);
       }
-      half.join(member, "syncing");
+      half.join(member, this.readOnly ? "working" : "syncing");
       this.#log(`${half.name} is back`);
     } catch (error) {
       half.error = describe(error);
       return this.#retryLater(half);
     }
-    await this.#sync(half);
+    if (half.state === "syncing") await this.#sync(half);
+  }
+
+  /** Why a disk cannot be used that has missed something, or may have; or undefined. */
+  #whyNotCopied(half: Half): string | undefined {
+    const hasMissed = this.#record.isOutOfDate(half) || this.#record.bitmap.markedBytes > 0;
+    return this.readOnly && hasMissed ? MAY_DIFFER : undefined;
   }
 
   /** Copies everything that is marked to a disk, which gets new writes already. Never rejects. */
@@ -343,7 +344,7 @@ export class MirrorBackend implements Backend {
   /** Writes what a disk could not read to it again, and reads that. If it cannot, the disk is left. Never rejects. */
   async #repair(half: Half, offsetBytes: number, lengthBytes: number): Promise<void> {
     const what = `${half.index}: ${offsetBytes} ${lengthBytes}`;
-    if (this.#isClosed || this.#repairing.has(what)) return;
+    if (this.#isClosed || this.readOnly || this.#repairing.has(what)) return;
     this.#repairing.add(what);
     try {
       await this.#lock.run(offsetBytes, lengthBytes, "exclusive", async () => {
@@ -354,7 +355,9 @@ export class MirrorBackend implements Backend {
         await this.#rewrite(half, buffer, offsetBytes);
       });
     } catch (error) {
-      this.#log(`Cannot repair ${lengthBytes} bytes at ${offsetBytes} of ${half.name}: ${describe(error)}`);
+      this.#failedRepairs.add(
+        `Cannot repair ${lengthBytes} bytes at ${offsetBytes} of ${half.name}: ${describe(error)}`,
+      );
     } finally {
       this.#repairing.delete(what);
     }

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT
 /** How a mirror is put together: which disks are there, which of them have everything, and which have to be copied to. */
 import type { Backend } from "../disk/backend.ts";
-import { DblockError, describe } from "../disk/errors.ts";
+import { DblockError, describe, quietly } from "../disk/errors.ts";
 import { BLOCK_BYTES_MIN, whyBadSize } from "../disk/limits.ts";
 import { Half, type MirrorDisk } from "./mirror_half.ts";
 import { HALVES_MAX, MirrorRecord } from "./mirror_record.ts";
-import { limitsOfSet, type Member } from "./member.ts";
+import { limitsOfSet, type Member, traitsOfSet, unusedOf } from "./member.ts";
 
 const HALVES_MIN = 2;
 const REGION_BYTES_MIN = 4096;
+/** Why a disk of a mirror that is read-only is not used. */
+export const MAY_DIFFER = "it may differ from the others, and nothing is copied to it while the mirror is read-only";
 
 /** Options of `MirrorBackend.open()`. */
 export interface MirrorBackendOptions {
@@ -42,6 +44,8 @@ export interface Assembly {
   readonly halves: readonly Half[];
   readonly record: MirrorRecord;
   readonly sizeBytes: number;
+  /** One of the disks is, so nothing is written, nor copied. */
+  readonly readOnly: boolean;
 }
 
 /** Opens the disks and the record: see `MirrorBackend.open()`. What was opened is closed if this fails. */
@@ -80,10 +84,13 @@ export async function assembleMirror(
     });
   };
   const record = await MirrorRecord.open(halves, { path, sizeBytes, regionBytes, areSame });
-  undo.defer(() => record.bitmap.close());
-  await decideStates(record, halves, members, attempted);
+  undo.defer(() => record.bitmap.close({ isUnused: true }));
+  const { readOnly } = traitsOfSet([...members.values()]);
+  if (options.sizeBytes === undefined) sayUnused(members, sizeBytes, options.log ?? console.error);
+  const unused = await decideStates(record, halves, members, { attempted, readOnly });
   undo.move();
-  return { halves, record, sizeBytes };
+  for (const member of unused) await member.backend.close?.("unused");
+  return { halves, record, sizeBytes, readOnly };
 }
 
 function requireOptions(disks: readonly MirrorDisk[], { regionBytes }: MirrorBackendOptions): void {
@@ -97,6 +104,13 @@ function requireOptions(disks: readonly MirrorDisk[], { regionBytes }: MirrorBac
   throw new RangeError(`regionBytes is a power of two from ${REGION_BYTES_MIN} on, not ${regionBytes}`);
 }
 
+/** Nobody has said that a part of a disk is to be left out. */
+function sayUnused(members: ReadonlyMap<Half, Member>, sizeBytes: number, log: (line: string) => void): void {
+  const disks = [...members].map(([{ name }, { backend }]) => ({ name, sizeBytes: backend.sizeBytes }));
+  const line = unusedOf("The mirror", disks, sizeBytes);
+  if (line !== undefined) quietly(log)(line);
+}
+
 /** Of the smallest, in whole blocks of all. */
 function sizeOf(members: readonly Member[]): number {
   if (members.length === 0) return 0;
@@ -105,25 +119,35 @@ function sizeOf(members: readonly Member[]): number {
   return smallest - smallest % blockBytes;
 }
 
+/** @returns the disks that are not used: a mirror that is read-only cannot copy to them what they have missed */
 async function decideStates(
   record: MirrorRecord,
   halves: readonly Half[],
   members: ReadonlyMap<Half, Member>,
-  attempted: string,
-): Promise<void> {
+  { attempted, readOnly }: { readonly attempted: string; readonly readOnly: boolean },
+): Promise<readonly Member[]> {
   const isClean = record.bitmap.markedBytes === 0;
   const best = halves.find((half) => members.has(half) && !record.isOutOfDate(half));
   if (best === undefined) {
     const wrong = `no disk that has everything is there: ${reasons(halves, record)}`;
     throw new DblockError("EIO", attempted, wrong);
   }
+  const unused: Member[] = [];
   for (const half of halves) {
     const member = members.get(half);
-    if (member === undefined) await record.setOutOfDate(half, true);
-    else if (half === best || isClean && !record.isOutOfDate(half)) half.join(member, "working");
-    // After a crash the disks may differ where marks are, and whichever is taken is right.
-    else half.join(member, "syncing");
+    if (member === undefined) {
+      // It misses nothing where nothing is written.
+      if (!readOnly) await record.setOutOfDate(half, true);
+    } else if (half === best || isClean && !record.isOutOfDate(half)) half.join(member, "working");
+    else if (readOnly) {
+      half.error = MAY_DIFFER;
+      unused.push(member);
+    } else {
+      // After a crash the disks may differ where marks are, and whichever is taken is right.
+      half.join(member, "syncing");
+    }
   }
+  return unused;
 }
 
 function reasons(halves: readonly Half[], record?: MirrorRecord): string {

@@ -48,7 +48,7 @@ export class MirrorRecord {
       record.#requireNames(halves, path ?? "");
       return record;
     } catch (error) {
-      await bitmap.close();
+      await bitmap.close({ isUnused: true });
       throw error;
     }
   }

@@ -7,10 +7,12 @@ import type { Backend, CloseReason, Extent, Limits, RequestOptions } from "../di
 import { DblockError } from "../disk/errors.ts";
 import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
 import type { BackendModule } from "../disk/servable.ts";
-import { extentsOf, Flusher, readAt, syncFile, writeAt } from "../system/file.ts";
+import { ASYNC, AsyncIo, NOT_TAKEN } from "../system/async_io.ts";
+import { type Direction, extentsOf, Flusher, readAt, readCached, syncFile, writeAt } from "../system/file.ts";
 import { punchHoleLater, readAtLater, syncFileLater, writeAtLater, zeroRangeLater } from "../system/file_later.ts";
 import { linux, punchHole, zeroRange } from "../system/libc.ts";
-import { LateLock } from "./lock.ts";
+import { addressOf } from "../system/memory.ts";
+import { LateLock, removeUnused } from "./lock.ts";
 import { openStore } from "./raw_store.ts";
 
 /** Zeroes that have to be written are written so many at a time. */
@@ -73,8 +75,8 @@ export interface RawData {
  * await device.closed;
  * ```
  *
- * A filter, a set, or NBD takes the object itself. Its calls are waited for on other threads, up to 16 at a time, so that
- * the program goes on:
+ * A filter, a set, or NBD takes the object itself. What the page cache has is read at once; with `direct` the kernel reads and
+ * writes by itself; the rest is waited for on other threads, up to 16 calls at a time, so that the program goes on:
  *
  * ```ts
  * import { RawBackend } from "./raw.ts";
@@ -105,16 +107,22 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
   readonly #isWorker: boolean;
   readonly #flusher: Flusher;
   readonly #lock: LateLock | undefined;
+  /** Where the kernel does it by itself: with O_DIRECT, outside of Workers. */
+  readonly #io: AsyncIo | undefined;
+  /** The file was not there before. */
+  readonly #isMade: boolean;
   #sizeBytes: number;
   #zeroes: Uint8Array<ArrayBuffer> | undefined;
   /** Calls that other threads are at. */
   readonly #calls = new Set<Promise<unknown>>();
   #closed: Promise<void> | true | undefined;
 
-  private constructor(data: RawData, lock: LateLock | undefined) {
+  private constructor(data: RawData, lock: LateLock | undefined, isMade: boolean) {
     this.#data = data;
+    this.#isMade = isMade;
     this.#isWorker = lock === undefined;
     this.#lock = lock;
+    this.#io = data.direct && !this.#isWorker ? AsyncIo.open() : undefined;
     this.#sizeBytes = data.sizeBytes;
     this.#flusher = new Flusher(() => syncFile(data.fd), data.flushFailures);
     this.path = data.path;
@@ -132,13 +140,17 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
    * (it is served or mounted already), ENOENT, EACCES, ENOSPC, ENOLCK and EOPNOTSUPP (its file system cannot lock files).
    */
   static async open(options: RawBackendOptions): Promise<RawBackend> {
-    const { data, isLocked } = await openStore(options);
-    return new RawBackend(data, new LateLock(data.fd, { isLocked, readOnly: data.readOnly }));
+    const { data, isLocked, isMade } = await openStore(options);
+    return new RawBackend(
+      data,
+      new LateLock(data.fd, { isLocked, readOnly: data.readOnly, isDevice: !data.isFile }),
+      isMade,
+    );
   }
 
   /** The disk of {@linkcode workers}, in a Worker. Its file is the main program's to close. */
   static inWorker(data: RawData): RawBackend {
-    return new RawBackend(data, undefined);
+    return new RawBackend(data, undefined, false);
   }
 
   /**
@@ -165,14 +177,17 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
    * @throws {DblockError} EIO and what else read(2) says.
    */
   read(buffer: Uint8Array<ArrayBuffer>, offsetBytes: number): void | Promise<void> {
-    const { fd } = this.#data;
+    const { fd, direct } = this.#data;
     const aligned = this.#aligned(buffer);
     const isCopy = aligned !== buffer;
     if (this.#isWorker) {
       readAt(fd, aligned, offsetBytes);
       return isCopy ? buffer.set(aligned) : undefined;
     }
-    const done = this.#call(() => readAtLater(fd, aligned, offsetBytes));
+    if (!direct && this.#closed === undefined && readCached(fd, buffer, offsetBytes)) return;
+    const done = this.#io === undefined
+      ? this.#call(() => readAtLater(fd, aligned, offsetBytes))
+      : this.#asynchronously(this.#io, "read", aligned, offsetBytes);
     return isCopy ? done.then(() => buffer.set(aligned)) : done;
   }
 
@@ -187,7 +202,22 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
     const aligned = this.#aligned(buffer);
     if (aligned !== buffer) aligned.set(buffer);
     if (this.#isWorker) return writeAt(fd, aligned, offsetBytes);
+    if (this.#io !== undefined) return this.#asynchronously(this.#io, "write", aligned, offsetBytes);
     return this.#call(() => writeAtLater(fd, aligned, offsetBytes));
+  }
+
+  /** What the kernel does not take, or does a part of, is done by a thread, as a whole. */
+  #asynchronously(io: AsyncIo, what: Direction, bytes: Uint8Array<ArrayBuffer>, offsetBytes: number): Promise<void> {
+    if (this.#closed !== undefined) return Promise.reject(this.#closedError());
+    const { fd } = this.#data;
+    return io.call(ASYNC[what], fd, bytes, offsetBytes).then((result) => {
+      if (result === bytes.length) return;
+      if (result < 0 && result !== NOT_TAKEN) {
+        throw new DblockError(-result, `Cannot ${what} ${bytes.length} bytes at ${offsetBytes} of ${this.path}`);
+      }
+      const later = what === "read" ? readAtLater : writeAtLater;
+      return this.#call(() => later(fd, bytes, offsetBytes));
+    });
   }
 
   /** O_DIRECT wants memory at a multiple of the device's block: the buffer if it is, else other memory as long. */
@@ -206,8 +236,16 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
    */
   flush(): void | Promise<void> {
     if (this.#isWorker) return this.#requireFlushed(this.#flusher.flush());
-    return this.#call(() => syncFileLater(this.#data.fd))
-      .then((isGood) => this.#requireFlushed(this.#flusher.judge(isGood)));
+    return this.#sync().then((isGood) => this.#requireFlushed(this.#flusher.judge(isGood)));
+  }
+
+  async #sync(): Promise<boolean> {
+    const { fd } = this.#data;
+    if (this.#io !== undefined && this.#closed === undefined) {
+      const result = await this.#io.call(ASYNC.fdatasync, fd, undefined, 0);
+      if (result !== NOT_TAKEN) return result === 0;
+    }
+    return await this.#call(() => syncFileLater(fd));
   }
 
   #requireFlushed(isGood: boolean): void {
@@ -269,14 +307,16 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
 
   /** A call on another thread. None begins once the file is closed, and it is closed when all have ended. */
   #call<T>(call: () => Promise<T>): Promise<T> {
-    if (this.#closed !== undefined) {
-      return Promise.reject(new DblockError("EBADF", `Cannot use ${this.path}`, "the disk is closed"));
-    }
+    if (this.#closed !== undefined) return Promise.reject(this.#closedError());
     const done = call();
     this.#calls.add(done);
     const forget = () => void this.#calls.delete(done);
     done.then(forget, forget);
     return done;
+  }
+
+  #closedError(): DblockError {
+    return new DblockError("EBADF", `Cannot use ${this.path}`, "the disk is closed");
   }
 
   /** {@linkcode close}, for `using`. */
@@ -290,22 +330,27 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
   }
 
   /**
-   * Lets go of the file or device, which stays. Nothing may serve it any more.
+   * Lets go of the file or device, which stays. Nothing may serve it any more. A file that `open()` has made is removed if
+   * the disk was never used (`reason` "unused").
    *
    * @returns a promise if calls are still under way: others can serve it when it resolves.
    */
-  close(_reason?: CloseReason): void | Promise<void> {
+  close(reason?: CloseReason): void | Promise<void> {
     if (this.#closed !== undefined) return this.#closed === true ? undefined : this.#closed;
     this.#lock?.cancel();
-    if (this.#isWorker || this.#calls.size === 0) {
+    // Only if it is ours: another server may have waited for it.
+    if (reason === "unused" && this.#isMade && this.locked) removeUnused(this.#data);
+    if (this.#isWorker) this.#closed = true;
+    else if (this.#calls.size === 0 && !this.#io?.isBusy) {
       this.#closed = true;
-      if (!this.#isWorker) linux.close(this.#data.fd);
-      return;
-    }
-    return this.#closed = Promise.allSettled(this.#calls).then(() => linux.close(this.#data.fd));
+      this.#closeFile();
+    } else this.#closed = Promise.allSettled([...this.#calls, this.#io?.idle()]).then(() => this.#closeFile());
+    return this.#closed === true ? undefined : this.#closed;
   }
-}
 
-function addressOf(bytes: Uint8Array<ArrayBuffer>): number {
-  return Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(bytes)));
+  #closeFile(): void {
+    this.#io?.close();
+    this.#lock?.release();
+    linux.close(this.#data.fd);
+  }
 }

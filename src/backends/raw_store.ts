@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** How a `RawBackend` gets its file or block device: opened, locked, of the right size, and what is known of it. */
 import type { Limits } from "../disk/backend.ts";
-import { DblockError, describe, ERRNO, errnoOf } from "../disk/errors.ts";
+import { DblockError, describe, ERRNO, errnoName, errnoOf } from "../disk/errors.ts";
 import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
 import { fileSize } from "../system/file.ts";
 import { deviceNumber } from "../system/holders.ts";
@@ -18,6 +18,8 @@ export interface RawStore {
   readonly data: RawData;
   /** Nobody else has it. False only for a `shared` one. */
   readonly isLocked: boolean;
+  /** The file was not there before. */
+  readonly isMade: boolean;
 }
 
 /** Opens a file or a block device, or makes a file: see `RawBackend.open()`. */
@@ -34,7 +36,7 @@ export async function openStore(options: RawBackendOptions): Promise<RawStore> {
   const fd = linux.open(path, (readOnly ? O_RDONLY : O_RDWR) | exclusive | (direct ? O_DIRECT : 0));
   if (fd < 0) throw whyNotOpened(-fd, attempted, { exclusive: exclusive !== 0, direct });
   undo.defer(() => linux.close(fd));
-  const isLocked = await lock({ fd, file, path, attempted }, { readOnly, shared });
+  const isLocked = await lock({ fd, isDevice: !isFile, file, path, attempted }, { readOnly, shared });
   // Without the lock it is somebody else's by now; with it, it is removed before it is let go.
   if (isMade && isLocked) undo.defer(() => Deno.removeSync(path));
   const blocks = blocksOf((isBlockDevice ? rdev : dev) ?? 0);
@@ -51,7 +53,7 @@ export async function openStore(options: RawBackendOptions): Promise<RawStore> {
   undo.move();
   file.close();
   const flushFailures = new Int32Array(new SharedArrayBuffer(4));
-  return { data: { path, fd, sizeBytes, readOnly, direct, isFile, hasHoles, limits, flushFailures }, isLocked };
+  return { data: { path, fd, sizeBytes, readOnly, direct, isFile, hasHoles, limits, flushFailures }, isLocked, isMade };
 }
 
 function whyNotOpened(
@@ -60,7 +62,9 @@ function whyNotOpened(
   { exclusive, direct }: { readonly exclusive: boolean; readonly direct: boolean },
 ): DblockError {
   // EAGAIN: it can be opened in another way.
-  if (errno !== ERRNO.EAGAIN) return new DblockError(errno, attempted, "it cannot be opened");
+  if (errno !== ERRNO.EAGAIN) {
+    return new DblockError(errno, attempted, `it cannot be opened (${errnoName(errno)})`);
+  }
   if (exclusive) return new DblockError("EBUSY", attempted, "it is mounted, or somebody else's");
   return direct
     ? new DblockError("EINVAL", attempted, "its file system has no O_DIRECT", { hint: "do without `direct`" })
@@ -71,7 +75,8 @@ function openOrMake(
   { path, readOnly = false, sizeBytes }: RawBackendOptions,
   attempted: string,
 ): { readonly file: Deno.FsFile; readonly isMade: boolean } {
-  const access = { read: true, write: !readOnly };
+  // Whoever closes a block device that he could write to has udev look at it anew, for nothing.
+  const access = { read: true, write: !readOnly && !isBlockDevice(path) };
   try {
     return { file: Deno.openSync(path, access), isMade: false };
   } catch (error) {
@@ -82,6 +87,14 @@ function openOrMake(
     return { file: Deno.openSync(path, { ...access, createNew: true, mode: 0o600 }), isMade: true };
   } catch (error) {
     throw explain(error, attempted);
+  }
+}
+
+function isBlockDevice(path: string): boolean {
+  try {
+    return Deno.statSync(path).isBlockDevice ?? false;
+  } catch {
+    return false; // whoever opens it finds out why
   }
 }
 

@@ -3,6 +3,7 @@
 import type { Backend } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 import { requestOptions } from "../disk/request.ts";
+import { formatSizeExactly } from "../disk/words.ts";
 import { JoinedBackend, type Layout, type Piece } from "./joined.ts";
 import { Member } from "./member.ts";
 import { readPartitions } from "./partition_table.ts";
@@ -67,9 +68,11 @@ function rangeOf(member: Member, offsetBytes: number, sizeBytes: number): Slice 
   if (isInside && offsetBytes % blockBytes === 0 && sizeBytes % blockBytes === 0) {
     return Object.assign(new JoinedBackend(layoutOf(member, offsetBytes, sizeBytes)), { offsetBytes });
   }
-  const wrong = isInside ? `these are no whole blocks of ${blockBytes}` : `the disk has ${whole} bytes`;
-  const what = sizeBytes > 0 ? `${sizeBytes} bytes` : "what is";
-  throw new DblockError("EINVAL", `Cannot take ${what} at ${offsetBytes} of a disk`, wrong);
+  const wrong = isInside
+    ? `these are no whole blocks of ${formatSizeExactly(blockBytes)}`
+    : `the disk has ${formatSizeExactly(whole)}`;
+  const what = sizeBytes > 0 ? formatSizeExactly(sizeBytes) : "what is";
+  throw new DblockError("EINVAL", `Cannot take ${what} at ${formatSizeExactly(offsetBytes)} of a disk`, wrong);
 }
 
 async function findPartition(member: Member, number: number): Promise<{ offsetBytes: number; sizeBytes: number }> {

@@ -2,6 +2,7 @@
 /** A disk that finds out when its store gives back something else than was written: SHA-256 of each block, in a file. */
 import type { Backend, CallOptions, CloseReason, Completed, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
+import { FewLines } from "../disk/limiter.ts";
 import { requestOptions } from "../disk/request.ts";
 import { RangeLock } from "../disk/range_lock.ts";
 import { IntentBitmap } from "../system/intent_bitmap.ts";
@@ -14,8 +15,10 @@ export interface ChecksumOptions {
   readonly path: string;
   /** What one sum is of: a power of two, `limits.blockBytes` to 1 MiB. @default 4096 */
   readonly blockBytes?: number;
-  /** Is told of each block that is not what was written. What it throws is ignored. @default one line on standard error */
+  /** Is told of each block that is not what was written. What it throws is ignored. @default lines to `log`, not of each */
   readonly onMismatch?: (offsetBytes: number, lengthBytes: number) => void;
+  /** Takes the lines about such blocks, one in ten seconds at most, if there is no `onMismatch`. @default console.error */
+  readonly log?: ((line: string) => void) | undefined;
 }
 
 const BLOCK_BYTES_MAX = 1 << 20;
@@ -56,6 +59,7 @@ export class Checksum extends Filter {
   readonly #sums: SumFile;
   readonly #intent: IntentBitmap;
   readonly #onMismatch: (offsetBytes: number, lengthBytes: number) => void;
+  readonly #lines: FewLines;
   readonly #lock = new RangeLock();
   #mismatches = 0;
 
@@ -64,26 +68,29 @@ export class Checksum extends Filter {
     blockBytes: number,
     sums: SumFile,
     intent: IntentBitmap,
-    onMismatch: (offsetBytes: number, lengthBytes: number) => void,
+    { onMismatch, log = (line) => console.error(line) }: ChecksumOptions,
   ) {
     super(backend, { ...(backend.readOnly ? {} : { flush: true }), resize: false });
     this.#blockBytes = blockBytes;
     this.#sums = sums;
     this.#intent = intent;
-    this.#onMismatch = onMismatch;
+    this.#lines = new FewLines(log);
+    this.#onMismatch = onMismatch ??
+      ((offsetBytes, lengthBytes) =>
+        this.#lines.add(`checksum: ${lengthBytes} bytes at ${offsetBytes} are not what was written`));
   }
 
   /**
    * Opens the files of the sums, and forgets those that a crash left in doubt.
    *
-   * @throws {DblockError} EINVAL if a file is another kind of file, or that of another disk.
+   * @throws {DblockError} EINVAL if a file is another kind of file, or that of another disk; EBUSY if another server has them.
    * @throws {RangeError} if `blockBytes` is out of its range.
-   * @throws what opening the files throws.
+   * @throws what opening the files throws. A file that was made is removed then.
    */
   static async open(backend: Backend, options: ChecksumOptions): Promise<Checksum> {
     const { path } = options;
     const min = backend.limits?.blockBytes ?? 512;
-    const { blockBytes = Math.max(4096, min), onMismatch = complain } = options;
+    const { blockBytes = Math.max(4096, min) } = options;
     if (!Number.isInteger(Math.log2(blockBytes)) || blockBytes < min || blockBytes > BLOCK_BYTES_MAX) {
       throw new RangeError(
         `a checksum is of a power of two from ${min} to ${BLOCK_BYTES_MAX} bytes, not ${blockBytes}`,
@@ -93,10 +100,20 @@ export class Checksum extends Filter {
     ({ hash } = await import("node:crypto"));
     await using undo = new AsyncDisposableStack();
     const sums = await SumFile.open({ path, sizeBytes, blockBytes });
-    undo.defer(() => sums.close());
-    const intent = await IntentBitmap.open({ path: `${path}-intent`, sizeBytes });
-    undo.defer(() => intent.close());
-    const checksum = new Checksum(backend, blockBytes, sums, intent, onMismatch);
+    let intent: IntentBitmap;
+    try {
+      intent = await openIntent(path, sizeBytes);
+    } catch (error) {
+      // Who has the marks has the sums as well, even if they were made here.
+      const isOthers = error instanceof DblockError && error.code === "EBUSY";
+      await sums.close({ isUnused: !isOthers });
+      throw error;
+    }
+    undo.defer(async () => {
+      await sums.close({ isUnused: true });
+      await intent.close({ isUnused: true });
+    });
+    const checksum = new Checksum(backend, blockBytes, sums, intent, options);
     for (const { offsetBytes, lengthBytes } of [...intent.marked()]) await checksum.#forget(offsetBytes, lengthBytes);
     await sums.sync();
     for (const { offsetBytes, lengthBytes } of [...intent.marked()]) intent.clearRange(offsetBytes, lengthBytes);
@@ -195,13 +212,15 @@ export class Checksum extends Filter {
     });
   }
 
-  /** Writes the sums, and closes their file. */
+  /** Writes the sums, and closes their files; if the disk was never used, those that were made for it are removed. */
   protected override async onClose(reason: CloseReason): Promise<void> {
+    this.#lines.end();
+    const isUnused = reason === "unused";
     // Each step is done, whatever happens to those before it.
     const steps = [
       () => this.#settle(),
-      () => this.#sums.close(),
-      () => this.#intent.close(),
+      () => this.#sums.close({ isUnused }),
+      () => this.#intent.close({ isUnused }),
       async () => await super.onClose(reason),
     ];
     const failed: unknown[] = [];
@@ -340,6 +359,16 @@ function isEqual(a: Uint8Array, b: Uint8Array): boolean {
   return a.every((byte, i) => byte === b[i]);
 }
 
-function complain(offsetBytes: number, lengthBytes: number): void {
-  console.error(`checksum: ${lengthBytes} bytes at ${offsetBytes} are not what was written`);
+/**
+ * The marks, which one server has at a time: sums that another one keeps in memory are not in the file yet, so a take-over
+ * would take what was written meanwhile for flipped bits.
+ */
+async function openIntent(path: string, sizeBytes: number): Promise<IntentBitmap> {
+  try {
+    return await IntentBitmap.open({ path: `${path}-intent`, sizeBytes });
+  } catch (error) {
+    if (!(error instanceof DblockError) || error.code !== "EBUSY") throw error;
+    const hint = "end that server first; a disk with checksums is not taken over or reloaded";
+    throw new DblockError("EBUSY", `Cannot use ${path} for checksums`, "another server has it", { cause: error, hint });
+  }
 }

@@ -6,6 +6,7 @@ import { whenDone } from "../disk/later.ts";
 import { type Operation, OPERATIONS } from "../disk/operation.ts";
 import { requestOptions } from "../disk/request.ts";
 import { Random } from "../disk/random.ts";
+import { exists } from "../system/path.ts";
 import { Filter, type FilteredRequest } from "./filter.ts";
 
 /**
@@ -22,6 +23,9 @@ export type FaultKind = "error" | "late" | "short" | "flip" | "drop" | "hang";
 
 /** Every kind of fault. */
 export const FAULT_KINDS: readonly FaultKind[] = ["error", "late", "short", "flip", "drop", "hang"];
+
+/** Whoever makes a file, and looks at what comes of it, does not notice so long a wait. A guess. */
+const LOOK_MS = 100;
 
 /** What a kind of fault can happen to. */
 const CAN_HIT: Readonly<Record<FaultKind, readonly Operation[]>> = {
@@ -53,6 +57,11 @@ export interface FaultOptions {
   readonly seed?: number;
   /** Whether it begins switched on. @default true */
   readonly enabled?: boolean;
+  /**
+   * Switched on while there is a file at this path, and off while there is none. Looked at ten times a second; it decides
+   * instead of `enabled`. @default `enable()` and `disable()` alone switch it
+   */
+  readonly whilePath?: string;
 }
 
 /**
@@ -74,6 +83,7 @@ export class Fault extends Filter {
   readonly #options: FaultOptions;
   readonly #random: Random;
   readonly #hanging = new Set<PromiseWithResolvers<void>>();
+  readonly #timer: ReturnType<typeof setInterval> | undefined;
   #enabled: boolean;
   #seen = 0;
   #hits = 0;
@@ -85,12 +95,17 @@ export class Fault extends Filter {
    */
   constructor(backend: Backend, options: FaultOptions = {}) {
     super(backend);
-    const { share = 1, after = 0, times = Infinity, seed = 1, enabled = true } = options;
+    const { share = 1, after = 0, times = Infinity, seed = 1, enabled = true, whilePath } = options;
     if (!(share >= 0 && share <= 1)) throw new RangeError(`share is 0 to 1, not ${share}`);
     if (!(after >= 0 && times >= 0)) throw new RangeError(`after and times are 0 or more, not ${after} and ${times}`);
     this.#options = options;
     this.#random = new Random(seed);
     this.#enabled = enabled;
+    if (whilePath === undefined) return;
+    const look = () => exists(whilePath) ? this.enable() : this.disable();
+    look();
+    this.#timer = setInterval(look, LOOK_MS);
+    Deno.unrefTimer(this.#timer);
   }
 
   /** Whether requests can be hit now. */
@@ -142,6 +157,7 @@ export class Fault extends Filter {
 
   /** Fails the requests that hang: the backend must not be asked any more. */
   protected override onClose(reason: CloseReason): void | Promise<void> {
+    clearInterval(this.#timer);
     const gone = new DblockError("EIO", "Cannot answer", "the disk was closed while the request hung");
     for (const { reject } of this.#hanging) reject(gone);
     this.#hanging.clear();

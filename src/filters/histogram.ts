@@ -4,6 +4,15 @@
 /** Cells for each doubling: the width of a cell is at most a sixteenth of its value. */
 export const STEPS = 16;
 const POWERS_MAX = 48;
+
+/** A part of a histogram: from half of `below` on, or from 0 if that is 1. */
+export interface Doubling {
+  /** A power of two; the values are smaller. */
+  readonly below: number;
+  /** How many values. */
+  readonly count: number;
+}
+
 /** How many there are. */
 export const CELLS: number = STEPS * (POWERS_MAX + 1);
 
@@ -53,6 +62,19 @@ export class Histogram {
   /** The smallest value that `percent` (0 to 100) of all do not exceed, or up to a sixteenth more; 0 if there is none. */
   percentile(percent: number): number {
     return Math.min(this.#max, percentileOf(this.#cells, this.#count, percent));
+  }
+
+  /** How many values are below each power of two, and not below the one before; powers without any are left out. */
+  doublings(): Doubling[] {
+    const found: { below: number; count: number }[] = [];
+    for (const [cell, count] of this.#cells.entries()) {
+      if (count === 0) continue;
+      const below = 2 ** Math.ceil(Math.log2(endOf(cell) + 1));
+      const last = found.at(-1);
+      if (last?.below === below) last.count += count;
+      else found.push({ below, count });
+    }
+    return found;
   }
 }
 

@@ -4,7 +4,7 @@ import type { Backend, CloseReason, Completed } from "../disk/backend.ts";
 import { describe, quietly } from "../disk/errors.ts";
 import { watched } from "../disk/later.ts";
 import { Filter, type FilteredRequest, outcomeName } from "./filter.ts";
-import { openOwnFile } from "./own_file.ts";
+import { openOwnFile, removeUnused } from "./own_file.ts";
 
 /** Options of `log()`. */
 export interface LogOptions {
@@ -14,6 +14,8 @@ export interface LogOptions {
   readonly path?: string;
   /** One line for every so many requests; failed ones always have theirs. 1 or more. @default 1 */
   readonly every?: number;
+  /** Said at the end of each line, for a sink that several disks share. @default nothing */
+  readonly disk?: string;
 }
 
 /** Lines that wait for the file: a file that is slower than the disk must not fill the memory. */
@@ -24,7 +26,7 @@ const WAITING_LINES_MAX = 10_000;
  *
  *     write offset=4096 length=512 us=37 errno=0
  *
- * A request with FUA has ` fua` at its end. Lines for a file that falls behind by 10,000 lines are dropped, and counted in
+ * A request with FUA has ` fua` at its end, and with the option `disk` ` disk=NAME` follows. Lines for a file that falls behind by 10,000 lines are dropped, and counted in
  * a line of their own.
  *
  * ```ts
@@ -48,12 +50,14 @@ export function log(backend: Backend, options: LogOptions = {}): Backend {
 class Log extends Filter {
   readonly #sink: (line: string) => void;
   readonly #every: number;
+  /** What each line ends with. */
+  readonly #end: string;
   readonly #file: LineFile | undefined;
   #count = 0;
 
   constructor(backend: Backend, options: LogOptions) {
     super(backend);
-    const { path, sink = (line) => console.error(line), every = 1 } = options;
+    const { path, sink = (line) => console.error(line), every = 1, disk } = options;
     if (!Number.isSafeInteger(every) || every < 1) {
       throw new RangeError(`every is a whole number from 1 on, not ${every}`);
     }
@@ -61,6 +65,7 @@ class Log extends Filter {
     // Standard error throws where there is no room, or nobody who reads it: the request was answered all the same.
     this.#sink = quietly(this.#file === undefined ? sink : (line) => this.#file?.add(line));
     this.#every = every;
+    this.#end = disk === undefined ? "" : ` disk=${disk}`;
   }
 
   protected override ask(
@@ -75,7 +80,7 @@ class Log extends Filter {
       const { operation, offsetBytes, lengthBytes, options } = request;
       const us = Math.round((performance.now() - begunMs) * 1000);
       const fua = options.fua ? " fua" : "";
-      this.#sink(`${operation} offset=${offsetBytes} length=${lengthBytes} us=${us} errno=${errno}${fua}`);
+      this.#sink(`${operation} offset=${offsetBytes} length=${lengthBytes} us=${us} errno=${errno}${fua}${this.#end}`);
     });
   }
 
@@ -83,7 +88,7 @@ class Log extends Filter {
     try {
       await super.onClose(reason);
     } finally {
-      await this.#file?.close();
+      await this.#file?.close(reason === "unused");
     }
   }
 }
@@ -92,6 +97,7 @@ class Log extends Filter {
 class LineFile {
   readonly #path: string;
   readonly #file: Deno.FsFile;
+  readonly #isMade: boolean;
   readonly #encoder = new TextEncoder();
   #waiting: string[] = [];
   #dropped = 0;
@@ -99,7 +105,9 @@ class LineFile {
 
   constructor(path: string) {
     this.#path = path;
-    this.#file = openOwnFile("the log", path, (path) => Deno.openSync(path, { create: true, append: true }));
+    const { file, isMade } = openOwnFile("the log", path, { append: true });
+    this.#file = file;
+    this.#isMade = isMade;
   }
 
   add(line: string): void {
@@ -129,8 +137,10 @@ class LineFile {
     }
   }
 
-  async close(): Promise<void> {
+  /** @param isUnused the disk was never used: a file that was made for it goes, unless somebody else has written to it */
+  async close(isUnused: boolean): Promise<void> {
     while (this.#writing !== undefined) await this.#writing;
+    if (isUnused && this.#isMade) removeUnused(this.#path);
     this.#file.close();
   }
 }

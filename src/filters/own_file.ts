@@ -1,20 +1,51 @@
 // SPDX-License-Identifier: MIT
-/** Files of a filter's own, such as a log: opened so that a mistake in the path is one line that says what to type. */
+/**
+ * Files of a filter's own, such as a log: opened so that a mistake in the path is one line that says what to type, and removed
+ * if they were made for a disk that was never used.
+ */
 import { DblockError, describe, ERRNO, errnoOf } from "../disk/errors.ts";
 
+/** A file that is open, and whether it was made for that. */
+export interface OwnFile {
+  readonly file: Deno.FsFile;
+  readonly isMade: boolean;
+}
+
 /**
- * Opens a file with `open`, which is given the path.
+ * Opens a file, or makes it.
  *
  * @param what the file, for the message: "the log"
- * @throws {DblockError} with the errno of what `open` threw, its path, and what to do about it.
+ * @throws {DblockError} with the errno of what went wrong, the path, and what to do about it.
  */
-export function openOwnFile<T>(what: string, path: string, open: (path: string) => T): T {
+export function openOwnFile(what: string, path: string, options: Deno.OpenOptions): OwnFile {
   try {
-    return open(path);
+    return openOrMake(path, options);
   } catch (error) {
     const { wrong, hint } = whyNot(path, error);
-    const options = { cause: error, ...(hint === undefined ? {} : { hint }) };
-    throw new DblockError(errnoOf(error) ?? ERRNO.EIO, `Cannot open ${what} ${path}`, wrong, options);
+    const more = { cause: error, ...(hint === undefined ? {} : { hint }) };
+    throw new DblockError(errnoOf(error) ?? ERRNO.EIO, `Cannot open ${what} ${path}`, wrong, more);
+  }
+}
+
+function openOrMake(path: string, options: Deno.OpenOptions): OwnFile {
+  try {
+    return { file: Deno.openSync(path, { ...options, createNew: true }), isMade: true };
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    return { file: Deno.openSync(path, { ...options, create: true }), isMade: false };
+  }
+}
+
+/**
+ * Removes a file that was made for a disk that was never used. Never throws: somebody is told why the disk is not used.
+ *
+ * @param sizeMax one that has more in it is somebody else's as well by now, and stays
+ */
+export function removeUnused(path: string, sizeMax = 0): void {
+  try {
+    if (Deno.lstatSync(path).size <= sizeMax) Deno.removeSync(path);
+  } catch {
+    // it is gone, or its folder may not be changed any more
   }
 }
 

@@ -4,7 +4,7 @@ import type { Backend, CloseReason, Completed } from "../disk/backend.ts";
 import { watched } from "../disk/later.ts";
 import { type Operation, OPERATIONS } from "../disk/operation.ts";
 import { Filter, type FilteredRequest, outcomeName } from "./filter.ts";
-import { Histogram } from "./histogram.ts";
+import { type Doubling, Histogram } from "./histogram.ts";
 
 /** What is known of one operation. Times are microseconds; percentiles are exact to 1 in 16. */
 export interface OperationStats {
@@ -26,6 +26,8 @@ export interface OperationStats {
   readonly p999Us: number;
   /** The longest, in microseconds. */
   readonly maxUs: number;
+  /** All latencies, in microseconds, by powers of two. */
+  readonly latenciesUs: readonly Doubling[];
 }
 
 /** What a `Stats` has seen since it was made, or since `reset()`. */
@@ -42,8 +44,8 @@ export interface StatsReport {
 
 /** Options of a `Stats`. */
 export interface StatsOptions {
-  /** Is given the report when the disk is closed. @default nobody */
-  readonly onClose?: (report: StatsReport) => void;
+  /** Is given the report when the disk is closed, and why it is. @default nobody */
+  readonly onClose?: (report: StatsReport, reason: CloseReason) => void;
 }
 
 /** Counts of one operation as they grow. */
@@ -64,6 +66,7 @@ class Tally {
       p99Us: histogram.percentile(99),
       p999Us: histogram.percentile(99.9),
       maxUs: histogram.max,
+      latenciesUs: histogram.doublings(),
     };
   }
 }
@@ -113,7 +116,7 @@ export class Stats extends Filter {
     };
   }
 
-  /** The report as lines to read: one for each operation that was asked for. */
+  /** The report as lines to read: two for each operation that was asked for. */
   text(): string {
     return statsText(this.report());
   }
@@ -148,7 +151,7 @@ export class Stats extends Filter {
     try {
       await super.onClose(reason);
     } finally {
-      this.#onClose?.(this.report());
+      this.#onClose?.(this.report(), reason);
     }
   }
 }
@@ -163,14 +166,23 @@ function newTallies(): Record<Operation, Tally> {
   };
 }
 
-/** A report as lines to read: one for each operation that was asked for. */
-export function statsText(report: StatsReport): string {
-  const head = `${report.seconds.toFixed(1)} s, at most ${requests(report.maxInFlight)} at the same time`;
+/**
+ * A report as lines to read: two for each operation that was asked for. The second one is the histogram: `<64: 7` are 7
+ * requests that took less than 64 microseconds, and not less than 32.
+ *
+ * @param disk which disk it is of, for the first line
+ */
+export function statsText(report: StatsReport, disk?: string): string {
+  const head = `${disk === undefined ? "" : `${disk}: `}${report.seconds.toFixed(1)} s, at most ${
+    requests(report.maxInFlight)
+  } at the same time`;
   const lines = OPERATIONS.filter((operation) => report.operations[operation].count > 0).map((operation) => {
-    const { count, bytes, errors, meanUs, p50Us, p90Us, p99Us, p999Us, maxUs } = report.operations[operation];
+    const { count, bytes, errors, meanUs, p50Us, p90Us, p99Us, p999Us, maxUs, latenciesUs } =
+      report.operations[operation];
     const failed = Object.entries(errors).map(([errno, times]) => `, ${times} ${errno}`).join("");
     return `${operation}: ${requests(count)}, ${bytes} bytes${failed}; us: mean ${Math.round(meanUs)}, ` +
-      `50% ${p50Us}, 90% ${p90Us}, 99% ${p99Us}, 99.9% ${p999Us}, max ${maxUs}`;
+      `50% ${p50Us}, 90% ${p90Us}, 99% ${p99Us}, 99.9% ${p999Us}, max ${maxUs}\n` +
+      `  us: ${latenciesUs.map(({ below, count }) => `<${below}: ${count}`).join(", ")}`;
   });
   return [head, ...lines].join("\n");
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** The checksums of a disk's blocks, in a file beside it. Knows nothing of how they are made. */
 import { DblockError } from "../disk/errors.ts";
-import { openOwnFile } from "./own_file.ts";
+import { openOwnFile, removeUnused } from "./own_file.ts";
 
 /** Bytes of a checksum: SHA-256. All zeroes mean that none is known. */
 export const SUM_BYTES = 32;
@@ -31,28 +31,28 @@ export interface SumFileOptions {
 /** Checksums by block number. The file is sparse where none is known. */
 export class SumFile {
   readonly #file: Deno.FsFile;
+  /** Of the file, if it was not there before. */
+  readonly #madePath: string | undefined;
   /** The least recently used first. */
   readonly #pages = new Map<number, Page>();
   readonly #loading = new Map<number, Promise<Page>>();
   /** One thing at a time: the file has one position. */
   #idle: Promise<unknown> = Promise.resolve();
 
-  private constructor(file: Deno.FsFile) {
+  private constructor(file: Deno.FsFile, madePath: string | undefined) {
     this.#file = file;
+    this.#madePath = madePath;
   }
 
   /**
    * Opens the file, or makes it without any sum.
    *
    * @throws {DblockError} EINVAL if it is another kind of file, or that of another disk.
-   * @throws what opening or reading the file throws.
+   * @throws what opening or reading the file throws. A file that was made is removed then.
    */
   static async open({ path, sizeBytes, blockBytes }: SumFileOptions): Promise<SumFile> {
-    const file = openOwnFile(
-      "the file of checksums",
-      path,
-      (path) => Deno.openSync(path, { read: true, write: true, create: true, mode: 0o600 }),
-    );
+    const access = { read: true, write: true, mode: 0o600 };
+    const { file, isMade } = openOwnFile("the file of checksums", path, access);
     try {
       const head = new Uint8Array(HEAD_BYTES);
       const view = new DataView(head.buffer);
@@ -60,7 +60,7 @@ export class SumFile {
       view.setUint32(8, VERSION, true);
       view.setUint32(12, blockBytes, true);
       view.setBigUint64(16, BigInt(sizeBytes), true);
-      const sums = new SumFile(file);
+      const sums = new SumFile(file, isMade ? path : undefined);
       if ((await file.stat()).size === 0) {
         await sums.#write(0, head);
         return sums;
@@ -75,6 +75,7 @@ export class SumFile {
         : "it is another kind of file";
       throw new DblockError("EINVAL", `Cannot use ${path} for checksums`, wrong, { hint: "take another file" });
     } catch (error) {
+      if (isMade) removeUnused(path, Infinity);
       file.close();
       throw error;
     }
@@ -126,9 +127,14 @@ export class SumFile {
     await this.#alone(() => this.#file.syncData());
   }
 
-  /** Closes the file. What was not synced may not be in it. */
-  async close(): Promise<void> {
+  /**
+   * Closes the file. What was not synced may not be in it.
+   *
+   * @param options.isUnused its disk was never used, and nobody else has it: a file that `open()` has made is removed
+   */
+  async close({ isUnused = false }: { readonly isUnused?: boolean } = {}): Promise<void> {
     await this.#idle;
+    if (isUnused && this.#madePath !== undefined) removeUnused(this.#madePath, Infinity);
     this.#file.close();
   }
 

@@ -22,7 +22,7 @@ import { Checksum, type ChecksumOptions } from "./checksum.ts";
 import { delay } from "./delay.ts";
 import { Fault, FAULT_KINDS } from "./fault.ts";
 import { log } from "./log.ts";
-import { openOwnFile } from "./own_file.ts";
+import { openOwnFile, removeUnused } from "./own_file.ts";
 import { rate } from "./rate.ts";
 import { readahead } from "./readahead.ts";
 import { readOnly } from "./read_only.ts";
@@ -45,6 +45,14 @@ type Options = Readonly<Record<string, FilterOption>>;
 /** What was said, by the options' names. */
 type Values<O extends Options> = { readonly [Name in keyof O]?: ReturnType<O[Name]["parse"]> };
 
+/** Where a filter's lines for people go, and what they are about. */
+export interface FilterLines {
+  /** @default console.error */
+  readonly log?: ((line: string) => void) | undefined;
+  /** Which disk that is: `log` and `stats` say it. */
+  readonly disk?: string | undefined;
+}
+
 /** A filter of the table. */
 export interface FilterSpec<O extends Options = Options> {
   /** What it does, in one line. */
@@ -55,8 +63,8 @@ export interface FilterSpec<O extends Options = Options> {
   readonly options: O;
   /** Options without which it cannot be. */
   readonly required?: readonly string[];
-  /** Puts it in front of a backend. Not all of these are there: see `options`. */
-  readonly make: (backend: Backend, values: Values<O>) => Backend | Promise<Backend>;
+  /** Puts it in front of a backend. Not all values are there: see `options`. */
+  readonly make: (backend: Backend, values: Values<O>, lines: FilterLines) => Backend | Promise<Backend>;
 }
 
 const COUNT_MAX = Number.MAX_SAFE_INTEGER;
@@ -96,34 +104,38 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
       file: path("add the lines to this file [standard error]"),
       every: count("requests", "one line for every N requests; failed ones always have theirs [1]", 1),
     },
-    make: (backend, { file, every }) => log(backend, said({ path: file, every })),
+    make: (backend, { file, every }, { disk }) => log(backend, said({ path: file, every, disk })),
   }),
   stats: filter({
-    summary: "counts and latencies, on SIGUSR1 and at the end",
+    summary: "counts and latencies, on SIGUSR2 and at the end",
     example: "stats",
     options: { file: path("add the report to this file [standard error]") },
-    make: (backend, { file }) => {
-      const append = (path: string, text: string) => Deno.writeTextFileSync(path, text, { append: true });
+    make: (backend, { file }, { log = (line: string) => console.error(line), disk }) => {
       // A file that cannot be written is an error now, and not when the disk ends.
-      if (file !== undefined) openOwnFile("the report", file, (path) => append(path, ""));
+      const opened = file === undefined ? undefined : openOwnFile("the report", file, { append: true });
+      opened?.file.close();
       // It is called by a signal, and when the disk ends: what it threw would end the program, or fail the close.
-      const complain = quietly(console.error);
+      const complain = quietly(log);
       const report = (stats: StatsReport) => {
-        if (file === undefined) return complain(statsText(stats));
+        const text = statsText(stats, disk);
+        if (file === undefined) return quietly(console.error)(text);
         try {
-          append(file, `${statsText(stats)}\n`);
+          Deno.writeTextFileSync(file, `${text}\n`, { append: true });
         } catch (error) {
           complain(`Cannot write the report to ${file}: ${describe(error)}`);
         }
       };
       const onSignal = () => report(stats.report());
       const stats = new Stats(backend, {
-        onClose: (last) => {
-          Deno.removeSignalListener("SIGUSR1", onSignal);
-          report(last);
+        onClose: (last, reason) => {
+          Deno.removeSignalListener("SIGUSR2", onSignal);
+          // Of a disk that could not be started there is nothing to report.
+          if (reason !== "unused") report(last);
+          else if (opened?.isMade) removeUnused(file!);
         },
       });
-      Deno.addSignalListener("SIGUSR1", onSignal);
+      // Not SIGUSR1: at that one Deno opens a debugger to everybody on the machine.
+      Deno.addSignalListener("SIGUSR2", onSignal);
       return stats;
     },
   }),
@@ -165,13 +177,14 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
       length: size("and not further than this"),
       after: count("requests", "let N requests through first [0]"),
       times: count("requests", "hit N requests and no more [no bound]"),
+      while: path("only while there is such a file: touch FILE switches the faults on, rm FILE off [always]"),
       seed,
     },
-    make: (backend, { offset, length, ...rest }) => {
+    make: (backend, { offset, length, while: whilePath, ...rest }) => {
       const offsetBytes = offset ?? 0;
       const lengthBytes = length ?? COUNT_MAX - offsetBytes;
       const place = offset === undefined && length === undefined ? undefined : { offsetBytes, lengthBytes };
-      return new Fault(backend, said({ ...rest, place }));
+      return new Fault(backend, said({ ...rest, place, whilePath }));
     },
   }),
   rate: filter({
@@ -181,12 +194,14 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
       bytes: size("read and written a second"),
       operations: count("requests", "requests a second", 1),
       burst: size("bytes that go at once after a pause [a tenth of a second's]"),
+      burstOperations: count("requests", "requests that go at once after a pause [a tenth of a second's]", 1),
     },
-    make: (backend, { bytes, operations, burst }) => {
+    make: (backend, { bytes, operations, burst, burstOperations }) => {
       if (bytes === undefined && operations === undefined) {
         throw new UsageError('the filter "rate" takes bytes=SIZE, operations=N, or both: --with rate=bytes=50MiB');
       }
-      return rate(backend, said({ bytesPerSecond: bytes, operationsPerSecond: operations, burstBytes: burst }));
+      const [bytesPerSecond, operationsPerSecond] = [bytes, operations];
+      return rate(backend, said({ bytesPerSecond, operationsPerSecond, burstBytes: burst, burstOperations }));
     },
   }),
   retry: filter({
@@ -245,8 +260,8 @@ export const filters: Readonly<Record<string, FilterSpec>> = {
       block: size("what one sum is of: a power of two [4 KiB]"),
     },
     required: ["file"],
-    make: async (backend, { file, block }) =>
-      await Checksum.open(backend, said({ path: file, blockBytes: block }) as ChecksumOptions),
+    make: async (backend, { file, block }, { log }) =>
+      await Checksum.open(backend, said({ path: file, blockBytes: block, log }) as ChecksumOptions),
   }),
 };
 
@@ -261,7 +276,7 @@ function noOption(name: string, key: string, known: readonly string[]): string {
 export interface ParsedFilter {
   readonly name: string;
   /** @throws what the filter says of the backend and of values that do not fit together. */
-  readonly wrap: (backend: Backend) => Promise<Backend>;
+  readonly wrap: (backend: Backend, lines?: FilterLines) => Promise<Backend>;
 }
 
 /**
@@ -298,9 +313,9 @@ export function parseFilter(words: string): ParsedFilter {
   }
   return {
     name,
-    async wrap(backend) {
+    async wrap(backend, lines = {}) {
       try {
-        return await spec.make(backend, values);
+        return await spec.make(backend, values, lines);
       } catch (error) {
         if (error instanceof RangeError) throw new UsageError(`filter "${name}": ${error.message}`);
         throw error;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** A write cache that can lose its power: what file systems and databases have to survive, and when. */
-import type { Backend, CallOptions, CloseReason, Completed, Limits, RequestOptions } from "../disk/backend.ts";
+import type { Backend, CallOptions, CloseReason, Completed, Figure, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
 import { requestOptions } from "../disk/request.ts";
@@ -69,6 +69,7 @@ export class WriteCache implements Backend {
   readonly fua = true;
   readonly discard?: NonNullable<Backend["discard"]>;
   readonly resize?: NonNullable<Backend["resize"]>;
+  readonly handOver?: NonNullable<Backend["handOver"]>;
   readonly #backend: Backend;
   readonly #blockBytes: number;
   readonly #maxDirtyBytes: number;
@@ -99,6 +100,8 @@ export class WriteCache implements Backend {
     this.#backend = backend;
     this.#blockBytes = blockBytes;
     if (backend.discard !== undefined) this.discard = (...range) => this.#discard(...range);
+    // Asked once everything is flushed: nothing is here that the next version would miss.
+    if (backend.handOver !== undefined) this.handOver = () => backend.handOver?.();
     if (backend.resize !== undefined) this.resize = (sizeBytes) => this.#resize(sizeBytes);
   }
 
@@ -112,6 +115,11 @@ export class WriteCache implements Backend {
 
   get readOnly(): boolean {
     return this.#backend.readOnly ?? false;
+  }
+
+  /** The other disk's. */
+  figures(): readonly Figure[] {
+    return this.#backend.figures?.() ?? [];
   }
 
   /** What a power cut could lose now. */

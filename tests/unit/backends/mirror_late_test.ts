@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Halves of a mirror that answer too late: what they do then must not undo what was written after it.
 import { assertEquals } from "@std/assert";
-import { filled, KIB, mirrored, plain, read, states, turns, until } from "./mirrored.ts";
+import { filled, KIB, mirrored, plain, read, states, turns } from "./mirrored.ts";
+import { until } from "../until.ts";
 
 Deno.test("a half that does not answer is left after its time, and what it does too late does no harm", async () => {
   for (const operation of ["write", "read", "flush"] as const) {

@@ -2,7 +2,8 @@
 // What has to be in the file of a mirror before a request is answered.
 import { assertEquals, assertRejects } from "@std/assert";
 import { failingSyncs, heldSyncs } from "./held_syncs.ts";
-import { filled, mirrored, plain, states, turns, until } from "./mirrored.ts";
+import { filled, mirrored, plain, states, turns } from "./mirrored.ts";
+import { until } from "../until.ts";
 
 Deno.test("a mark that cannot be recorded fails the write, before any half has it", async () => {
   await using test = await mirrored();

@@ -159,3 +159,61 @@ Deno.test("a mirror is of two to eight disks with names of their own, and as lar
   await eight.write(filled(1), 0, plain);
   await eight.close("destroyed");
 });
+
+Deno.test("a mirror says at its start which half is not there, and why", async () => {
+  await using test = await mirrored();
+  test.b.openError = new Error("it is away");
+  test.log.length = 0;
+  await test.reopen();
+  assertEquals([states(test.mirror), test.log], [["working", "left"], [
+    "b is not in the mirror: Error: it is away",
+  ]]);
+});
+
+Deno.test("a mirror that is read-only copies nothing: a half that may differ is not read, and not tried again", async () => {
+  const disks = ["a", "b"].map((name, i) => new BreakableDisk(name, sizeBytes, filled(i + 1, sizeBytes)));
+  const readOnly = disks.map(({ name, content }) => ({
+    name,
+    open: () => ({
+      sizeBytes,
+      readOnly: true,
+      read: (buffer: Uint8Array, at: number) => buffer.set(content.subarray(at, at + buffer.length)),
+      write: () => {
+        throw new DblockError("EROFS", `Cannot write to ${name}`, "it is read-only");
+      },
+    }),
+  }));
+  const log: string[] = [];
+  const options = { retryMs: 1, log: (line: string) => void log.push(line) };
+  const mirror = await MirrorBackend.open(readOnly, options);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  const wrong = "it may differ from the others, and nothing is copied to it while the mirror is read-only";
+  assertEquals([states(mirror), log], [["working", "left"], [`b is not in the mirror: ${wrong}`]]);
+  await assertRejects(() => mirror.rejoin("b"), DblockError, wrong);
+  await mirror.close("left");
+  const same = await MirrorBackend.open(readOnly, { ...options, assumeSame: true });
+  assertEquals([same.readOnly, states(same), same.status.state], [true, ["working", "working"], "in sync"]);
+  await same.close("left");
+});
+
+Deno.test("a half that was away from a mirror that is read-only has missed nothing, and is used when it is back", async () => {
+  const disk = { sizeBytes, readOnly: true, read: (buffer: Uint8Array) => void buffer.fill(0), write: () => {} };
+  let isAway = true;
+  const open = () => {
+    if (isAway) throw new Error("it is away");
+    return disk;
+  };
+  await using test = await mirrored({ assumeSame: true });
+  await test.mirror.close("left");
+  const mirror = await MirrorBackend.open([{ name: "a", open: () => disk }, { name: "b", open }], {
+    bitmapPath: test.bitmapPath,
+    regionBytes,
+    retryMs: 0,
+    log: () => {},
+  });
+  assertEquals(states(mirror), ["working", "left"]);
+  isAway = false;
+  await mirror.rejoin("b");
+  assertEquals(mirror.status.state, "in sync");
+  await mirror.close("left");
+});

@@ -4,17 +4,8 @@ import { assertEquals, assertRejects } from "@std/assert";
 import { DblockError } from "../../../src/disk/errors.ts";
 import { heldSyncs } from "./held_syncs.ts";
 import { BreakableDisk } from "./mirror_disk.ts";
-import {
-  filled,
-  mirrored,
-  MirrorUnderTest,
-  plain,
-  regionBytes,
-  sizeBytes,
-  states,
-  until,
-  untilInSync,
-} from "./mirrored.ts";
+import { filled, mirrored, MirrorUnderTest, plain, regionBytes, sizeBytes, states, untilInSync } from "./mirrored.ts";
+import { until } from "../until.ts";
 
 const last = sizeBytes - regionBytes;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A mirror whose halves fail and come back. What every backend does is in contract_test.ts.
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { DblockError } from "../../../src/disk/errors.ts";
 import { BreakableDisk } from "./mirror_disk.ts";
 import {
@@ -170,6 +170,24 @@ Deno.test("a half that cannot be repaired stays if the other one has left meanwh
   await assertRejects(() => read(mirror, 0, 8192), DblockError, "a is broken"); // after the repair
   assertEquals([states(mirror), log], [["working", "left"], ["b has left the mirror: Cannot write: b is broken"]]);
   assertEquals(await read(mirror, 512 * KIB), filled(1));
+});
+
+Deno.test("repairs that fail again and again are few lines: the first, and at the end how many there were", async () => {
+  await using test = await mirrored();
+  const { mirror, a, b, log } = test;
+  a.failure = ({ operation }) => operation === "read" ? "EIO" : undefined;
+  let isRead = false;
+  // The other half answers the reader, and fails when the repair reads it.
+  b.failure = ({ operation }) => operation === "read" && !(isRead = !isRead) ? "EIO" : undefined;
+  for (let i = 0; i < 20; i++) {
+    assertEquals(await read(mirror, i * 4096), filled(0));
+    for (let waited = 0; isRead && waited < 10_000; waited++) await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  await turns(50);
+  assertEquals([states(mirror), log.length], [["working", "working"], 1]);
+  assertMatch(log[0]!, /^Cannot repair 4096 bytes at 0 of a: /);
+  await mirror.close("destroyed");
+  assertMatch(log[1]!, /^Cannot repair 4096 bytes at \d+ of a: .*; 19 more in the last \d+ s$/);
 });
 
 Deno.test("if all halves fail, the request does, with its errno; one stays, and the others are copied when they can", async () => {

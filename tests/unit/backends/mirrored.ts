@@ -6,6 +6,7 @@ import type { HalfState } from "../../../src/backends/mirror_half.ts";
 import { requestOptions } from "../../../src/disk/request.ts";
 import { type Asked, BreakableDisk } from "./mirror_disk.ts";
 import { folder } from "./stores.ts";
+import { until } from "../until.ts";
 
 export const KIB = 2 ** 10;
 export const MIB = 2 ** 20;
@@ -103,14 +104,6 @@ export const states = (mirror: MirrorBackend): HalfState[] => mirror.status.halv
 
 export const writesOf = (disk: BreakableDisk): Asked[] =>
   disk.asked.filter(({ operation }) => operation === "write" || operation === "writeZeroes");
-
-/** Ends when `isSo()`, or fails after 20 s. */
-export async function until(isSo: () => boolean, what: string): Promise<void> {
-  for (let waitedMs = 0; !isSo(); waitedMs += 5) {
-    if (waitedMs > 20_000) throw new Error(`it has not come to this: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
 
 export const untilInSync = (mirror: MirrorBackend): Promise<void> =>
   until(() => mirror.status.state === "in sync", "the mirror is in sync");

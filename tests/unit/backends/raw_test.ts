@@ -68,6 +68,22 @@ Deno.test("RawBackend zeroes exactly a range, gives its space back, or keeps it"
   assertEquals(spaceOf(path), 0);
 });
 
+Deno.test("RawBackend reads at once what the page cache has, and nothing beyond the end", async () => {
+  const path = Deno.makeTempFileSync({ dir: ".", prefix: ".dblock-unit-" });
+  try {
+    using disk = await RawBackend.open({ path, sizeBytes: MIB });
+    await disk.write(filled(7), 4096);
+    const buffer = new Uint8Array(4096);
+    assertEquals([disk.read(buffer, 4096), buffer], [undefined, filled(7)]);
+    Deno.truncateSync(path, 6 * 1024);
+    await assertRejects(async () => await disk.read(buffer, 4096), DblockError, "the file ends before");
+    disk[Symbol.dispose]();
+    await assertRejects(async () => await disk.read(buffer, 4096), DblockError, "the disk is closed");
+  } finally {
+    Deno.removeSync(path);
+  }
+});
+
 Deno.test("RawBackend grows and shrinks its file", async () => {
   using dir = folder();
   const path = `${dir.path}/a`;

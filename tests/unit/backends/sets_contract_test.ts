@@ -59,7 +59,6 @@ interface Made {
 
 for (const [name, join] of sets) {
   for (const [what, options] of kinds) {
-    if (name === "MirrorBackend" && what === "that are read-only") continue; // nothing could be copied
     const made = new Map<Backend, Made>();
     const open = async ({ disks, record }: Made): Promise<Backend> => {
       const set = await join(disks, record);

@@ -124,7 +124,7 @@ Deno.test("Checksum: a write that failed leaves no sum behind that could be wron
 
 Deno.test("Checksum: files of another disk, of another kind, or in a folder that is not there are one line", async () => {
   await withSums(async ({ path, open }) => {
-    await (await open(newDisk())).close("unused");
+    await (await open(newDisk())).close("left");
     const other = await assertRejects(() => open(new PlayedDisk({ sizeBytes: 131072 })), DblockError);
     assertEquals(
       other.message,
@@ -140,6 +140,36 @@ Deno.test("Checksum: files of another disk, of another kind, or in a folder that
   });
 });
 
+Deno.test("Checksum: files that were made for a disk that was never used are gone; those that were there, or are another server's, stay", async () => {
+  await withSums(async ({ path, open }) => {
+    const files = () => [...Deno.readDirSync(path.replace(/\/sums$/, ""))].map(({ name }) => name).sort().join();
+    await (await open(newDisk())).close("unused");
+    assertEquals(files(), "");
+    // The marks are another kind of file: the sums were made before that was seen.
+    await Deno.writeTextFile(`${path}-intent`, "something else");
+    assertEquals([await failure(async () => void await open(newDisk())), files()], ["EINVAL", "sums-intent"]);
+    await Deno.remove(`${path}-intent`);
+    {
+      // Another server that has begun at the same moment, and has just lost the race for who makes the sums.
+      using marks = Deno.openSync(`${path}-intent`, { write: true, createNew: true });
+      await marks.lock(true);
+      assertEquals([await failure(async () => void await open(newDisk())), files()], ["EBUSY", "sums,sums-intent"]);
+    }
+    for (const file of [path, `${path}-intent`]) await Deno.remove(file);
+    const disk = newDisk();
+    const first = await open(disk);
+    await first.write(filled(1), 0, plain);
+    await first.close("left");
+    const next = disk.reopened();
+    await (await open(next)).close("unused");
+    const last = next.reopened();
+    last.content[99]! ^= 1;
+    const checked = await open(last);
+    assertEquals(await failure(() => checked.read(filled(0), 0, plain)), "EILSEQ");
+    await checked.close("destroyed");
+  });
+});
+
 Deno.test("Checksum: a mismatch is EILSEQ although onMismatch throws", async () => {
   await withSums(async ({ path }) => {
     const disk = newDisk();
@@ -152,5 +182,43 @@ Deno.test("Checksum: a mismatch is EILSEQ although onMismatch throws", async () 
     assertEquals(await failure(() => checked.read(filled(0), 0, plain)), "EILSEQ");
     assertEquals(checked.mismatches, 1);
     await checked.close("destroyed");
+  });
+});
+
+Deno.test("Checksum: a thousand mismatches are two lines: the first, and at the end how many there were", async () => {
+  await withSums(async ({ path }) => {
+    const disk = newDisk();
+    const said: string[] = [];
+    const checked = await Checksum.open(disk, { path, log: (line) => said.push(line) });
+    await checked.write(filled(1), BLOCK, plain);
+    disk.content[BLOCK]! ^= 1;
+    for (let i = 0; i < 1_000; i++) assertEquals(await failure(() => checked.read(filled(0), BLOCK, plain)), "EILSEQ");
+    assertEquals(said.splice(0), ["checksum: 4096 bytes at 4096 are not what was written"]);
+    await checked.close("destroyed");
+    assertEquals(said.length, 1);
+    assertMatch(said[0]!, /are not what was written; 999 more in the last \d+ s$/);
+  });
+});
+
+Deno.test("Checksum: a second server, as of a take-over, is refused in one line, and the first one goes on", async () => {
+  await withSums(async ({ path, told, open }) => {
+    const disk = newDisk();
+    const first = await open(disk);
+    await first.write(filled(1), 0, plain);
+    const refused = await assertRejects(() => open(disk), DblockError);
+    assertEquals(
+      [refused.code, refused.message],
+      [
+        "EBUSY",
+        `Cannot use ${path} for checksums: another server has it ` +
+        "(end that server first; a disk with checksums is not taken over or reloaded)",
+      ],
+    );
+    await first.write(filled(2), 0, plain);
+    await first.close("left");
+    const next = await open(disk.reopened());
+    await next.read(filled(0), 0, plain);
+    assertEquals(told, []);
+    await next.close("destroyed");
   });
 });

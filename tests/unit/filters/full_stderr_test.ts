@@ -43,11 +43,11 @@ Deno.test("log: requests and close succeed although neither the file nor standar
 });
 
 for (const words of ["stats", "stats=file=/dev/full"]) {
-  Deno.test(`${words}: a program goes on after SIGUSR1, and closes, although nothing takes its report`, async () => {
+  Deno.test(`${words}: a program goes on after SIGUSR2, and closes, although nothing takes its report`, async () => {
     const ran = await runWithFullStderr(`
       const filter = await parseFilter("${words}").wrap(disk);
-      const heard = new Promise((resolve) => Deno.addSignalListener("SIGUSR1", resolve));
-      Deno.kill(Deno.pid, "SIGUSR1");
+      const heard = new Promise((resolve) => Deno.addSignalListener("SIGUSR2", resolve));
+      Deno.kill(Deno.pid, "SIGUSR2");
       await heard;
       await filter.read(new Uint8Array(512), 0, plain);
       await filter.close("destroyed");

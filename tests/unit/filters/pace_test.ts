@@ -76,3 +76,30 @@ Deno.test("delay(): what is named waits, what is not waits as `other`, and jitte
     assertThrows(() => delay(new PlayedDisk(), options), RangeError);
   }
 });
+
+/** How long a timer is set for each of some reads. */
+async function waits(options: DelayOptions): Promise<number[]> {
+  const filter = delay(new PlayedDisk(), options);
+  const real = globalThis.setTimeout;
+  const milliseconds: number[] = [];
+  const noted = (callback: () => void, ms = 0) => {
+    milliseconds.push(ms);
+    return real(callback, 0);
+  };
+  globalThis.setTimeout = Object.assign(noted, real) as typeof setTimeout;
+  try {
+    for (let i = 0; i < 50; i++) await filter.read(new Uint8Array(512), 0, plain);
+  } finally {
+    globalThis.setTimeout = real;
+  }
+  return milliseconds;
+}
+
+Deno.test("delay(): the same seed repeats the jitter, another one does not, and all of it is within its bounds", async () => {
+  const options: DelayOptions = { operations: { read: 5 }, jitterMs: 10 };
+  const first = await waits({ ...options, seed: 7 });
+  assertEquals(await waits({ ...options, seed: 7 }), first);
+  assert(first.some((ms, i) => ms !== first[(i + 1) % first.length]));
+  assert((await waits({ ...options, seed: 8 })).some((ms, i) => ms !== first[i]));
+  assertEquals([first.length, first.filter((ms) => ms < 5 || ms >= 15)], [50, []]);
+});

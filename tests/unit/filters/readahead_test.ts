@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** What `readahead()` has in memory, and when it is void. */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { DblockError } from "../../../src/disk/errors.ts";
 import { requestOptions } from "../../../src/disk/request.ts";
 import { PlayedDisk } from "../../../src/disk/testing.ts";
@@ -41,6 +41,31 @@ Deno.test("readahead(): who reads here and there causes no read ahead", async ()
   for (const step of [3, 40, 7, 22, 50, 11]) assertEquals(await read(filter, step), step);
   await settled();
   assertEquals(disk.asked.length, 6);
+});
+
+Deno.test("readahead(): two who read in order, in turns, are both ahead of the disk; with one stream neither is", async () => {
+  const requests = async (streams: number) => {
+    const { disk } = open();
+    const filter = readahead(disk, { windowBytes: WINDOW, streams });
+    for (let step = 0; step < 24; step++) {
+      for (const first of [0, 32]) {
+        assertEquals(await read(filter, first + step), first + step);
+        await settled();
+      }
+    }
+    assertEquals(disk.violations, []);
+    return disk.asked.length;
+  };
+  const [two, one] = [await requests(2), await requests(1)];
+  assert(two < 24, `${two} requests for 48 reads of two streams`);
+  assert(one >= 48, `${one} requests where one stream is known`);
+});
+
+Deno.test("readahead(): a window or a number of streams that cannot be is refused", () => {
+  const { disk } = open();
+  for (const options of [{ windowBytes: 0 }, { windowBytes: -1 }, { streams: 0 }, { streams: 1.5 }]) {
+    assertThrows(() => readahead(disk, options), RangeError);
+  }
 });
 
 Deno.test("readahead(): what is written, zeroed or discarded is not read from memory", async () => {

@@ -5,7 +5,7 @@ import { Random } from "../../../src/disk/random.ts";
 import { requestOptions } from "../../../src/disk/request.ts";
 import { PlayedDisk } from "../../../src/disk/testing.ts";
 import { Histogram } from "../../../src/filters/histogram.ts";
-import { Stats, type StatsReport } from "../../../src/filters/stats.ts";
+import { Stats, type StatsReport, statsText } from "../../../src/filters/stats.ts";
 
 const plain = requestOptions();
 const bytes = (length = 512) => new Uint8Array(length);
@@ -29,7 +29,12 @@ Deno.test("Stats counts requests, bytes of those that did not fail, errors by er
   assertEquals([read.count, read.bytes, read.errors], [3, 1536, {}]);
   assertEquals([write.count, write.bytes, write.errors], [3, 4096, { ENOSPC: 1, EIO: 1 }]);
   assertEquals(flush.count, 0);
-  assertMatch(stats.text(), /^write: 3 requests, 4096 bytes, 1 ENOSPC, 1 EIO; us: mean \d+, 50% \d+,/m);
+  assertMatch(
+    stats.text(),
+    /^write: 3 requests, 4096 bytes, 1 ENOSPC, 1 EIO; us: mean \d+, 50% \d+,.*\n {2}us: <\d+: \d/m,
+  );
+  assertEquals(write.latenciesUs.reduce((sum, { count }) => sum + count, 0), 3);
+  assertMatch(statsText(last, "scratch"), /^scratch: \d+\.\d s, at most 3 requests at the same time\nread: 3 /);
   assert(!stats.text().includes("flush"));
   stats.reset();
   assertEquals(stats.report().operations.read.count, 0);
@@ -62,5 +67,14 @@ Deno.test("Histogram: percentiles are exact to 1 in 16, from 0 to a year of micr
     assertEquals([histogram.count, histogram.max], [2000, values.at(-1)]);
   }
   const empty = new Histogram();
-  assertEquals([empty.percentile(50), empty.mean, empty.max], [0, 0, 0]);
+  assertEquals([empty.percentile(50), empty.mean, empty.max, empty.doublings()], [0, 0, 0, []]);
+});
+
+Deno.test("Histogram: doublings() has each value below its power of two, at the edges as well", () => {
+  const histogram = new Histogram();
+  for (const value of [0, 1, 2, 3, 15, 16, 31, 32, 1023, 1024, 1025]) histogram.add(value);
+  assertEquals(
+    histogram.doublings().map(({ below, count }) => [below, count]),
+    [[1, 1], [2, 1], [4, 2], [16, 1], [32, 2], [64, 1], [1024, 1], [2048, 2]],
+  );
 });

@@ -68,6 +68,7 @@ Deno.test("a mistake in a filter's words is one line that says what to type", as
     ["delay=reed=5ms", /^the filter "delay" has no option "reed" \(read, write, .*\); did you mean read\?$/],
     ["delay=read", /^the option "read" of the filter "delay" takes a value: read=TIME$/],
     ["delay=read=soon", /"soon" is not a time \(write it like 5ms/],
+    ["delay=read=5", /^filter "delay", option "read": "5" has no unit \(write it like 5ms, 5s or 5us\)$/],
     ["fault=share=2", /"2" is not a share \(0 to 1/],
     ["fault=errno=EWHAT", /"EWHAT" is not an errno/],
     ["fault=kind=sudden", /there is no kind of fault "sudden" \(error, late/],
@@ -90,7 +91,7 @@ Deno.test("a mistake in a filter's words is one line that says what to type", as
 });
 
 Deno.test("times and shares are what people write; slips are guessed", () => {
-  assertEquals(["5", "5ms", "1.5s", "200us", "2min"].map((text) => parseDuration(text)), [5, 5, 1500, 0.2, 120_000]);
+  assertEquals(["0", "5ms", "1.5s", "200us", "2min"].map((text) => parseDuration(text)), [0, 5, 1500, 0.2, 120_000]);
   assertEquals(["0", ".5", "1%", "100%"].map((text) => parseShare(text)), [0, 0.5, 0.01, 1]);
   assertThrows(() => parseShare("101%"), UsageError);
   assertEquals(nearest("statz", ["stats", "log"]), "stats");
@@ -117,6 +118,33 @@ Deno.test("fault: its share of requests fails, at its place, after its count, th
   assertEquals(await errors("fault=operations=write,errno=ENOSPC"), []);
 });
 
+Deno.test("fault=while=FILE: requests fail while there is the file, and what hangs goes on when it is gone", async () => {
+  await inFolder(async (folder) => {
+    const filter = await parseFilter(`fault=while=${folder}/bad`).wrap(disk().backend);
+    const hanging = await parseFilter(`fault=while=${folder}/bad,kind=hang`).wrap(disk().backend);
+    const fails = () => Promise.resolve().then(() => filter.read(bytes(block), 0, plain)).then(() => false, () => true);
+    const until = async (expected: boolean) => {
+      for (let i = 0; await fails() !== expected; i++) {
+        assert(i < 500, `faults are not ${expected ? "on" : "off"} after 5 s`);
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+    };
+    assertEquals(await fails(), false);
+    await Deno.writeTextFile(`${folder}/bad`, "");
+    await until(true);
+    // It looks at another moment than the other one.
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    let isDone = false;
+    const waiting = Promise.resolve(hanging.read(bytes(block), 0, plain)).then(() => isDone = true);
+    await fails();
+    assertEquals(isDone, false);
+    await Deno.remove(`${folder}/bad`);
+    await until(false);
+    await waiting;
+    for (const one of [filter, hanging]) await one.close?.("destroyed");
+  });
+});
+
 Deno.test("delay: a request begins as much later as it says", async () => {
   const { asked, backend } = disk();
   const filter = await parseFilter("delay=read=40ms").wrap(backend);
@@ -136,6 +164,19 @@ Deno.test("rate: what comes in a time is bounded, whatever many ask at once", as
   const seconds = (performance.now() - started) / 1000;
   // 256 KiB at 1 MiB/s, but for a burst of 64 KiB.
   assert(seconds >= 0.17, `256 KiB took ${seconds} s at 1 MiB/s`);
+});
+
+Deno.test("rate: so many requests a second, and a burst of them at once", async () => {
+  const { asked, backend } = disk();
+  const filter = await parseFilter("rate=operations=50,burstOperations=8").wrap(backend);
+  const started = performance.now();
+  const reads = Array.from({ length: 20 }, (_, i) => filter.read(bytes(block), i * block, plain));
+  assertEquals(asked.length, 8, "the burst goes at once, and no more");
+  await Promise.all(reads);
+  // The other 12 come at 50 a second. A timer may be a millisecond early.
+  const ms = performance.now() - started;
+  assert(ms >= 238, `20 requests took ${ms} ms at 50 a second`);
+  assertEquals(asked.length, 20);
 });
 
 Deno.test("retry: what fails is tried again, as often as it says", async () => {
@@ -225,5 +266,40 @@ Deno.test("log writes a line a request, stats a report at the end, each to its f
     assertEquals(lines.length, 2);
     assertMatch(lines[0]!, /^write offset=1024 length=512 us=\d+ errno=0$/);
     assertMatch(await Deno.readTextFile(`${folder}/stats`), /read: 1 request, 512 bytes[^]*write: 1 request,/);
+  });
+});
+
+Deno.test("log and stats leave no file behind that they have made for a disk that was never used, unless somebody else has written to it", async () => {
+  await inFolder(async (folder) => {
+    const closeUnused = async (meanwhile: () => Promise<void>) => {
+      const logged = await parseFilter(`log=file=${folder}/log`).wrap(disk().backend);
+      const counted = await parseFilter(`stats=file=${folder}/stats`).wrap(logged);
+      await meanwhile();
+      await counted.close?.("unused");
+      return [...Deno.readDirSync(folder)].map(({ name, isFile }) => {
+        return isFile ? `${name}: ${Deno.readTextFileSync(`${folder}/${name}`)}` : name;
+      }).sort();
+    };
+    assertEquals(await closeUnused(() => Promise.resolve()), []);
+    const writeBoth = async () => {
+      for (const name of ["log", "stats"]) await Deno.writeTextFile(`${folder}/${name}`, "another's", { append: true });
+    };
+    assertEquals(await closeUnused(writeBoth), ["log: another's", "stats: another's"]);
+    await Deno.writeTextFile(`${folder}/log`, "");
+    await Deno.writeTextFile(`${folder}/stats`, "");
+    assertEquals(await closeUnused(() => Promise.resolve()), ["log: ", "stats: "], "they were there");
+  });
+});
+
+Deno.test("log and stats say which disk it is, if it has a name", async () => {
+  await inFolder(async (folder) => {
+    for (const name of ["left", "right"]) {
+      const logged = await parseFilter(`log=file=${folder}/log`).wrap(disk().backend, { disk: name });
+      const counted = await parseFilter(`stats=file=${folder}/stats`).wrap(logged, { disk: name });
+      await counted.read(bytes(block), 0, plain);
+      await counted.close?.("destroyed");
+    }
+    assertMatch(await Deno.readTextFile(`${folder}/log`), /^read .* errno=0 disk=left\nread .* errno=0 disk=right\n$/);
+    assertMatch(await Deno.readTextFile(`${folder}/stats`), /^left: [\d.]+ s, at most [^]*\nright: [\d.]+ s, at most /);
   });
 });
