@@ -11,7 +11,8 @@ import { type Command, JSON_OPTION, type Option, readItems, row } from "./comman
 import { DISK_OPTIONS, type DiskPlan, readDisks } from "./disk_plan.ts";
 import { fio, type FioRun, measureWithFio } from "./fio.ts";
 import { diskSize } from "./parameters.ts";
-import { exists } from "./path.ts";
+import { exists } from "../system/path.ts";
+import { Progress } from "./progress.ts";
 import { ServedDisk } from "./served_disk.ts";
 import { abortOnSignals } from "./signals.ts";
 import { didYouMean } from "./words.ts";
@@ -149,6 +150,7 @@ async function bench({ plan, overwrite, seconds, areaBytes, jobs, isJson }: Benc
   using interrupted = abortOnSignals();
   const { signal } = interrupted;
   await fio(["--version"], attempted, signal);
+  using progress = new Progress(`starting ${text}`);
   await using stack = new AsyncDisposableStack();
   for (const path of plan.source.files ?? []) if (!exists(path)) stack.defer(() => removeIfThere(path));
   const { disk, writes, why } = await startMeasured(plan, overwrite, signal);
@@ -165,6 +167,7 @@ async function bench({ plan, overwrite, seconds, areaBytes, jobs, isJson }: Benc
     });
   }
   const memory = owned(stack, await ServedDisk.start(memoryPlan(plan, area), { signal }));
+  progress.say("");
   if (!isJson) console.log(`${text}, ${formatSize(area)} of it: ${why}`);
   const run = (of: Device, args: readonly string[]) => [
     `--name=bench`,
@@ -177,20 +180,20 @@ async function bench({ plan, overwrite, seconds, areaBytes, jobs, isJson }: Benc
   ];
   // What was never written is not there to be read: no disk is measured by its holes.
   for (const of of writes ? [device, memory] : [memory]) {
-    showProgress(`writing ${of === memory ? "memory" : text}`);
+    progress.say(`writing ${of === memory ? "memory" : text}`);
     await fio([...run(of, ["--rw=write", `--bs=${MIB}`, "--iodepth=8"]), "--output-format=json"], attempted, signal);
   }
   const outcomes: Outcome[] = [];
   for (const one of chosen) {
     const measure = async (of: Device): Promise<Rate> => {
-      showProgress(`${one.title}, on ${of === memory ? "memory" : text}`);
+      progress.say(`${one.title}, on ${of === memory ? "memory" : text}`);
       const times = ["--time_based", `--runtime=${seconds}`, "--ramp_time=500ms", "--norandommap", "--randrepeat=0"];
       const { iops, p50Us, p99Us } = await measureWithFio(run(of, [...times, ...one.args]), attempted, signal);
       return { iops, bytesPerSecond: iops * one.blockBytes, p50Us, p99Us };
     };
     const [onDisk, onMemory] = [await measure(device), await measure(memory)];
     const outcome = { name: one.name, disk: onDisk, memory: onMemory, ratio: onDisk.iops / onMemory.iops };
-    showProgress("");
+    progress.say("");
     if (!isJson && outcomes.length === 0) console.log(rowOf(["JOB", "DISK", "p99 ms", "MEMORY", "p99 ms", "RATIO"]));
     if (!isJson) console.log(outcomeRow(one, outcome));
     outcomes.push(outcome);
@@ -239,7 +242,7 @@ async function mayHaveContent({ isEmpty = false, files = [], open }: DiskPlan["s
     }
     return false;
   } finally {
-    await disk.close?.("unused");
+    await disk.close?.("left"); // not "unused": a file that was made now is opened again, and goes at the end
   }
 }
 
@@ -263,12 +266,6 @@ function owned(stack: AsyncDisposableStack, disk: ServedDisk): Device {
 
 function removeIfThere(path: string): void {
   if (exists(path)) Deno.removeSync(path);
-}
-
-/** On a terminal, what is going on; nothing takes it away. */
-function showProgress(text: string): void {
-  if (!Deno.stderr.isTerminal()) return;
-  Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[K${text}`));
 }
 
 const COLUMNS = [33, 13, 9, 13, 9, 7];

@@ -7,11 +7,20 @@ import { DBLOCK_TIMEOUT_MS_MAX, DBLOCK_TIMEOUT_MS_MIN } from "../module/abi.ts";
 import { DblockError, quietly } from "../disk/errors.ts";
 import { UsageError } from "../disk/words.ts";
 import { execute, isIoFlusher, setIoFlusher } from "../system/libc.ts";
+import { complain as complainOf } from "./log.ts";
 import { lockMemoryOnFault } from "../system/pages.ts";
+import { keepDebuggerShut } from "./signals.ts";
 
 export { formatSize, parseCount, parseSize, UsageError } from "../disk/words.ts";
 // The package exports this file as "./cli": a command that serves a disk wants these as well.
-export { abortOnSignals, outliveTerminal, SIGNALS_HELP, untilEnded, type UntilEndedOptions } from "./signals.ts";
+export {
+  abortOnSignals,
+  keepDebuggerShut,
+  outliveTerminal,
+  SIGNALS_HELP,
+  untilEnded,
+  type UntilEndedOptions,
+} from "./signals.ts";
 
 /**
  * How long a disk may take to be there. With much other work beside it a hand-over under load was seen to take a minute; Ctrl-C,
@@ -21,9 +30,6 @@ export const START_TIMEOUT_MS = 300_000;
 
 /** Of this package; all its commands say it at --version. */
 export const VERSION = "0.1.0";
-
-/** The variable that says by which name the program was called, where its file's name may be the other one. */
-export const CALLED_AS = "DBLOCK_CALLED_AS";
 
 /**
  * Milliseconds of a timeout in seconds; 0 is "never".
@@ -46,17 +52,22 @@ const AGAIN = 75;
 
 /** What a service, which has served its disks, ends with when it cannot any more. */
 export class ServiceFailure extends Error {
+  /** The name of the disk that it is about. */
+  readonly disk: string | undefined;
+
   /** The message is the failure's own. */
-  constructor(failure: DblockError) {
+  constructor(failure: DblockError, disk?: string) {
     super(failure.message, { cause: failure });
+    this.disk = disk;
   }
 }
 
 /**
  * Runs a command and ends the program: status 0; with one line on stderr 1 for a failure, or 2 for a command line that
- * cannot be meant. Only a defect of this program shows a stack.
+ * cannot be meant. Only a defect of this program shows a stack. No signal opens a debugger meanwhile.
  */
 export async function runCommand(command: string, run: () => Promise<void>): Promise<never> {
+  keepDebuggerShut();
   const complain = quietly(console.error);
   try {
     await run();
@@ -65,8 +76,9 @@ export async function runCommand(command: string, run: () => Promise<void>): Pro
       complain(`${command}: ${error.message}; see ${command} --help`);
       Deno.exit(USAGE);
     }
-    const isFailure = error instanceof DblockError || error instanceof ServiceFailure;
-    if (isFailure) complain(`${command}: ${error.message}`);
+    const isFailure = error instanceof DblockError;
+    if (error instanceof ServiceFailure) complainOf(`${command}: ${error.message}`, error.disk);
+    else if (isFailure) complain(`${command}: ${error.message}`);
     else complain(`${command}: this is a defect of the program: ${Deno.inspect(error)}`);
     Deno.exit(error instanceof ServiceFailure ? AGAIN : FAILED);
   }

@@ -3,21 +3,7 @@
 import { DBLOCK_ABI_VERSION } from "../module/abi.ts";
 import { runCommand, UsageError, VERSION } from "./cli.ts";
 import { type Command, helpOf, row } from "./command.ts";
-import { DESTROY } from "./destroy.ts";
-import { DOCTOR } from "./doctor.ts";
-import { INFO } from "./info.ts";
-import { LIST } from "./list.ts";
-import { RELOAD } from "./reload.ts";
-import { RESIZE } from "./resize.ts";
 import { didYouMean } from "./words.ts";
-
-/** Those that open no disk: they need little, and so they start faster by themselves than with all the others. */
-export const LIGHT_COMMANDS: readonly Command[] = [LIST, INFO, DESTROY, RESIZE, RELOAD, DOCTOR];
-
-/** Whether these words can be read without the other subcommands. */
-export function isLight([name]: readonly string[]): boolean {
-  return name === "--version" || LIGHT_COMMANDS.some((command) => command.name === name);
-}
 
 /** Runs `dblock WORDS…` and ends the program. */
 export async function runDblock(words: readonly string[], commands: readonly Command[]): Promise<never> {

@@ -4,7 +4,7 @@ import { DblockError, describe, ERRNO, errnoOf } from "../disk/errors.ts";
 import { UsageError } from "./cli.ts";
 import { readItems } from "./command.ts";
 import { DISK_OPTIONS, type DiskPlan, readDisks } from "./disk_plan.ts";
-import { basename } from "./path.ts";
+import { basename } from "../system/path.ts";
 import { checkName, splitWords } from "./words.ts";
 
 /** Where the disks of a machine stand, a file each. */
@@ -44,9 +44,14 @@ function exampleOf(folder: string): string {
   return `a file there has the words of dblock serve: echo "memory:1GiB" >${folder}/scratch`;
 }
 
+const METRICS_ELSEWHERE = "--metrics is an option of a server, not of a disk; the figures of all disks: " +
+  "systemctl enable --now dblock-metrics, or dblock metrics ADDRESS";
+
 function readConfigFile(path: string): DiskPlan[] {
   try {
-    const plans = readDisks(readItems(splitWords(Deno.readTextFileSync(path)), DISK_OPTIONS), true);
+    const words = splitWords(Deno.readTextFileSync(path));
+    if (words.some((word) => /^--metrics(=|$)/.test(word))) throw new UsageError(METRICS_ELSEWHERE);
+    const plans = readDisks(readItems(words, DISK_OPTIONS), true);
     if (plans.length === 0) throw new UsageError("there is no SPEC in it");
     return plans.map((plan) => plans.length === 1 ? withName(plan, basename(path).replace(/\.disk$/, "")) : plan);
   } catch (error) {

@@ -9,6 +9,7 @@ import { type Command, readTyped } from "./command.ts";
 import { checkName } from "./words.ts";
 import { withNames } from "./info.ts";
 import { destroyKernelDisk } from "./kernel_disk.ts";
+import { Progress } from "./progress.ts";
 import { forgetStarted, isAlive, readStarted } from "./run_folder.ts";
 
 /** The subcommand. */
@@ -27,7 +28,9 @@ export const DESTROY: Command = {
     if (names.length === 0) throw new UsageError("the NAME of a disk is missing (dblock list shows all)");
     return async () => {
       for (const name of names) {
-        console.log(`${await destroyOne(name, typed.has("force"))} is destroyed`);
+        const progress = new Progress(`destroying ${devicePath(name)}`);
+        const path = await destroyOne(name, typed.has("force")).finally(() => progress[Symbol.dispose]());
+        console.log(`${path} is destroyed`);
       }
     };
   },

@@ -47,6 +47,15 @@ export interface DiskPlan {
   readonly watch: boolean;
 }
 
+/** What the lines about a disk are marked with: its first name, if it has one. */
+export function nameOfPlan({ exits }: Pick<DiskPlan, "exits">): string | undefined {
+  for (const exit of exits) {
+    const name = exit.kind === "nbd" ? exit.exportName : exit.name;
+    if (name !== undefined && name !== "") return name;
+  }
+  return undefined;
+}
+
 /** The options of a disk. */
 export const DISK_OPTIONS: readonly Option[] = [
   { name: "name", value: "NAME", ofDisk: true, text: "the disk becomes /dev/NAME [the first dblockN that is free]" },
@@ -89,7 +98,14 @@ export const DISK_OPTIONS: readonly Option[] = [
     text:
       "of a module: when its files change, the new code goes on with the disk; code that does not load changes nothing",
   },
-  { name: "timeout", value: "SECONDS", ofDisk: true, text: "a request that takes longer fails; 0: none [30]" },
+  {
+    name: "timeout",
+    value: "SECONDS",
+    ofDisk: true,
+    text:
+      "a request of a disk in /dev that takes longer fails, with --transport nbd all of the disk with it; 0: none [30]; " +
+      "clients of --nbd have time limits of their own",
+  },
   {
     name: "queues",
     value: "N",
@@ -237,7 +253,10 @@ function requireNothingOfDevices(given: ReadonlyMap<string, string>, onDeath: On
   const options = ["take-over", "queues", "depth", ...(given.has("watch") ? [] : ["timeout"])];
   const wrong = onDeath === "remove" ? options.find((option) => given.has(option)) : `on-death ${onDeath}`;
   if (wrong === undefined) return;
-  throw new UsageError(`--${wrong} needs a disk in /dev, and only NBD clients have this one; add --name NAME`);
+  const [why, what] = wrong === "timeout"
+    ? [", whose time limits are their own", "leave it out, or add --name NAME"]
+    : ["", "add --name NAME"];
+  throw new UsageError(`--${wrong} needs a disk in /dev, and only NBD clients have this one${why}; ${what}`);
 }
 
 function readPolicy(text: string): OnDeath {

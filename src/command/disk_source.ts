@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** What a SPEC is once it is read: a disk that can be opened. */
 import type { Backend } from "../disk/backend.ts";
+import type { MirrorStatus } from "../backends/mirror_status.ts";
 import type { LiveOptions } from "./live_module.ts";
 import type { Parameter, Parameters } from "./parameters.ts";
 import type { Spec } from "./spec.ts";
@@ -15,6 +16,8 @@ export interface OpenOptions {
   readonly live?: LiveOptions | undefined;
   /** Make it as large, instead of what the SPEC says; what is smaller grows. */
   readonly growToBytes?: number | undefined;
+  /** Takes lines about the disk while it is open: a half that has left, a server that is gone. @default console.error */
+  readonly log?: ((message: string) => void) | undefined;
 }
 
 /** A SPEC that was understood: nothing is opened yet. */
@@ -31,6 +34,8 @@ export interface DiskSource {
   readonly files?: readonly string[];
   /** What there is to say of the disk since it was opened, a line each. */
   describe?(): readonly string[];
+  /** How the mirror is that this is; undefined before it is opened. */
+  mirror?(): MirrorStatus | undefined;
   /**
    * Opens the disk.
    *

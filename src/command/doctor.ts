@@ -3,10 +3,13 @@
 import { DBLOCK_ABI_VERSION, DBLOCK_CONTROL_PATH } from "../module/abi.ts";
 
 import { DblockError, describe } from "../disk/errors.ts";
+import { AbiError } from "../module/control.ts";
 import { type DeviceInfo, list, moduleVersion } from "../module/info.ts";
 import { type Command, readTyped } from "./command.ts";
+import { earlyDisks, earlyMaker } from "./early_disks.ts";
 import { type KernelDisk, kernelDisks } from "./kernel_disk.ts";
-import { exists } from "./path.ts";
+import { type ModuleOrigin, moduleOrigin } from "./module_origin.ts";
+import { exists } from "../system/path.ts";
 import { readStarted, RUN_FOLDER, startedNames } from "./run_folder.ts";
 
 /** The subcommand. */
@@ -28,6 +31,9 @@ export const DOCTOR: Command = {
   },
 };
 
+/** The key that DKMS signs modules with, as mokutil reads it. */
+export const DKMS_KEY = "/var/lib/dkms/mok.pub";
+
 /** Something that was looked at. */
 export interface Finding {
   readonly what: string;
@@ -40,13 +46,25 @@ export function formatFinding({ what, mend }: Finding): string {
   return mend === undefined ? `ok     ${what}` : `WRONG  ${what}\n       ${mend}`;
 }
 
-/** Looks at everything. Where the files are can be another place than "/", for tests. */
-export async function examine(root = ""): Promise<Finding[]> {
+/**
+ * Looks at everything.
+ *
+ * @param root where the files are, for tests
+ * @param release the kernel's, for tests
+ * @param program the path of this program, for tests
+ */
+export async function examine(
+  root = "",
+  release: string = Deno.osRelease(),
+  program: string = Deno.execPath(),
+): Promise<Finding[]> {
   const isRoot = Deno.uid() === 0;
+  const origin = moduleOrigin(root, release, program);
   return [
     isRoot ? { what: "user: root" } : { what: "user: not root, who alone may make disks", mend: "sudo dblock doctor" },
-    ...await examineModule(root, isRoot),
-    ...examineRules(root),
+    ...await examineModule(root, release, isRoot, origin),
+    ...examineRules(root, origin),
+    ...examineInitrd(root),
     ...await examineLeftovers(),
   ];
 }
@@ -56,8 +74,21 @@ const KERNEL_NBD: Finding = {
   what: "without the module: sudo modprobe nbd; sudo dblock serve SPEC --name NAME --transport nbd",
 };
 
-async function examineModule(root: string, isRoot: boolean): Promise<Finding[]> {
-  const release = Deno.osRelease();
+/** The oldest kernel that the module can be built for; compat.h refuses an older one. */
+const KERNEL_OLDEST = [5, 10] as const;
+
+/** Whether a kernel with that release ("5.4.0-12-generic") is older than {@linkcode KERNEL_OLDEST}. */
+function isTooOld(release: string): boolean {
+  const [major = 0, minor = 0] = release.split(".").map((part) => parseInt(part, 10));
+  return major < KERNEL_OLDEST[0] || major === KERNEL_OLDEST[0] && minor < KERNEL_OLDEST[1];
+}
+
+async function examineModule(
+  root: string,
+  release: string,
+  isRoot: boolean,
+  origin: ModuleOrigin,
+): Promise<Finding[]> {
   if (!exists(`${root}/proc/modules`)) {
     const what = `module: this kernel (${release}) can load none`;
     return [{
@@ -65,14 +96,18 @@ async function examineModule(root: string, isRoot: boolean): Promise<Finding[]> 
       mend: "make demo (a virtual machine), or serve to NBD: dblock serve SPEC --nbd unix:/tmp/disk.sock",
     }];
   }
+  if (isTooOld(release)) {
+    const what = `module: this kernel (${release}) is too old for it`;
+    return [{ what, mend: `boot Linux ${KERNEL_OLDEST.join(".")} or newer` }, KERNEL_NBD];
+  }
   if (!exists(`${root}${DBLOCK_CONTROL_PATH}`)) {
     const lockdown = lockdownOf(root);
-    const load: Finding = { what: `module: not loaded (kernel ${release})`, mend: howToLoad(root, release) };
-    if (lockdown === "none") return [load, KERNEL_NBD];
+    const what = `module: not loaded (kernel ${release})`;
+    if (lockdown === "none") return [{ what, mend: origin.load }, KERNEL_NBD];
     const cause = isSecureBoot(root) ? "Secure Boot is on" : `lockdown: ${lockdown}`;
     return [
-      load,
       { what: `${cause}: the kernel loads only modules that are signed`, mend: howToSign(root) },
+      { what, mend: `if it is signed: ${origin.load}` },
       KERNEL_NBD,
     ];
   }
@@ -82,30 +117,39 @@ async function examineModule(root: string, isRoot: boolean): Promise<Finding[]> 
     const limits = `up to ${deviceCountMax} disks, ${queueCountMax} queues each`;
     return [{ what: `module: loaded, ABI ${abi}, as this program; ${limits} (kernel ${release})` }];
   } catch (error) {
-    const what = `module: ${describe(error)}; this program speaks ABI ${DBLOCK_ABI_VERSION}`;
-    return [{ what, mend: "sudo make unload load, in the sources of this program" }];
+    if (!(error instanceof AbiError)) return [{ what: `module: ${describe(error)}`, mend: origin.replace }];
+    const what = `module: ${error.wrong}`;
+    if (error.moduleAbi > DBLOCK_ABI_VERSION) return [{ what, mend: origin.updateProgram }];
+    // This program can end no disk of that module: their servers, which speak its ABI, have to.
+    const names = moduleDisks(root);
+    if (names.length === 0) return [{ what, mend: origin.replace }];
+    const disks = `unmount and stop these disks first: ${names.join(" ")}`;
+    return [{ what, mend: `${origin.replace} (${disks}; or reboot)` }];
   }
 }
 
-/** Where the module is installed, it is loaded from there; where DKMS has its sources, it lacks the kernel's headers. */
-function howToLoad(root: string, release: string): string {
-  const places = ["updates/dkms", "updates", "extra"].map((folder) =>
-    `${root}/lib/modules/${release}/${folder}/dblock.ko`
-  );
-  if (places.some((path) => ["", ".xz", ".zst", ".gz"].some((end) => exists(path + end)))) {
-    return "sudo modprobe dblock";
+/** The module's disks by sysfs, which can be read whatever ABI the module speaks. */
+function moduleDisks(root: string): string[] {
+  try {
+    const names = [...Deno.readDirSync(`${root}/sys/block`)].map(({ name }) => name);
+    return names.filter((name) => exists(`${root}/sys/block/${name}/dblock`)).sort();
+  } catch {
+    return [];
   }
-  if (!exists(`${root}/var/lib/dkms/dblock`)) return "sudo make load";
-  return `sudo apt-get install linux-headers-${release} && sudo dkms autoinstall && sudo modprobe dblock`;
 }
 
-/** The key that DKMS signs with, if it does, has to be one that the machine trusts. */
+/**
+ * The key that DKMS signs with, if it does, has to be one that the machine trusts. Lockdown without Secure Boot is a word of the
+ * kernel's command line, and no key of the firmware counts.
+ */
 function howToSign(root: string): string {
-  const key = "/var/lib/dkms/mok.pub";
-  if (!exists(root + key)) {
+  if (!isSecureBoot(root)) {
+    return `boot without the kernel's parameter lockdown=${lockdownOf(root)}, or sign dblock.ko`;
+  }
+  if (!exists(root + DKMS_KEY)) {
     return "sign dblock.ko with a key that mokutil --import has enrolled, or turn Secure Boot off";
   }
-  return `sudo mokutil --import ${key}, then reboot, and enroll the key when the firmware asks`;
+  return `sudo mokutil --import ${DKMS_KEY}, then reboot, and enroll the key when the firmware asks`;
 }
 
 /** What the firmware says: four bytes of attributes, and a 1 behind them. */
@@ -123,13 +167,33 @@ function lockdownOf(root: string): string {
   return /\[(\w+)\]/.exec(readText(`${root}/sys/kernel/security/lockdown`) ?? "")?.[1] ?? "none";
 }
 
-function examineRules(root: string): Finding[] {
+function examineRules(root: string, origin: ModuleOrigin): Finding[] {
   const folders = ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
   const found = folders.map((folder) => `${folder}/60-dblock.rules`).find((path) => exists(root + path));
   if (found !== undefined) return [{ what: `udev rules: ${found}` }];
   if (!exists(`${root}/run/udev`)) return [{ what: "udev rules: none, and no udev that would read them" }];
-  const mend = "sudo cp kmod/60-dblock.rules /etc/udev/rules.d/ && sudo udevadm control --reload";
-  return [{ what: "udev rules: 60-dblock.rules is not installed, so disks have no links in /dev/disk/", mend }];
+  const what = "udev rules: 60-dblock.rules is not installed, so disks have no links in /dev/disk/";
+  return [{ what, mend: origin.rules }];
+}
+
+/** Where / or /usr is on a disk of dblock, by fstab, the initial ramdisk has to serve it. */
+function examineInitrd(root: string): Finding[] {
+  const disks = earlyDisks(root);
+  if (disks.length === 0) return [];
+  const { missing, other } = earlyMaker(root);
+  return disks.map(({ name, place }) => {
+    const which = `/dev/${name}, which ${place} is on`;
+    if (missing === undefined) {
+      return { what: `initial ramdisk: update-initramfs puts the server of ${which}, into it` };
+    }
+    const what = `initial ramdisk: ${other ?? "what makes it"} does not serve ${which}`;
+    return {
+      what,
+      mend: missing === "hook"
+        ? "sudo apt-get install ./dblock_*.deb, whose hook of initramfs-tools does that"
+        : "sudo apt-get install initramfs-tools, or have it start the server: man dblock, THE ROOT FILE SYSTEM",
+    };
+  });
 }
 
 async function examineLeftovers(): Promise<Finding[]> {

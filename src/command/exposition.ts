@@ -11,6 +11,7 @@ interface Family {
   readonly type: "counter" | "gauge" | "histogram";
   readonly help: string;
   readonly lines: string[];
+  /** The labels of its samples. */
   readonly seen: Set<string>;
 }
 
@@ -38,11 +39,16 @@ export class Exposition {
   /** How many had which size. */
   histogram(name: string, help: string, labels: Labels, { upTo, sum }: Buckets): void {
     const family = this.#family(name, "histogram", help);
+    const said = say(labels);
+    if (!isNew(family, said)) return;
+    const before = said === "" ? "" : `${said},`;
+    let lines = "";
     for (const [bound, count] of upTo) {
-      this.#add(family, `${name}_bucket`, { ...labels, le: bound === Infinity ? "+Inf" : `${bound}` }, count);
+      lines += `${name}_bucket{${before}le="${formatNumber(bound)}"} ${formatNumber(count)}\n`;
     }
-    this.#add(family, `${name}_sum`, labels, sum);
-    this.#add(family, `${name}_count`, labels, upTo.at(-1)?.[1] ?? 0);
+    const both = said === "" ? "" : `{${said}}`;
+    lines += `${name}_sum${both} ${formatNumber(sum)}\n${name}_count${both} ${formatNumber(upTo.at(-1)?.[1] ?? 0)}\n`;
+    family.lines.push(lines);
   }
 
   /** All of it. */
@@ -60,14 +66,24 @@ export class Exposition {
     return made;
   }
 
-  /** The same sample twice would make all of the text unreadable: the first one stays. */
-  #add({ lines, seen }: Family, name: string, labels: Labels, value: number): void {
-    const said = Object.entries(labels).map(([key, text]) => `${key}="${escapeLabel(text)}"`).join(",");
-    const sample = said === "" ? name : `${name}{${said}}`;
-    if (seen.has(sample)) return;
-    seen.add(sample);
-    lines.push(`${sample} ${formatNumber(value)}\n`);
+  #add(family: Family, name: string, labels: Labels, value: number): void {
+    const said = say(labels);
+    if (isNew(family, said)) family.lines.push(`${name}${said === "" ? "" : `{${said}}`} ${formatNumber(value)}\n`);
   }
+}
+
+/** The same sample twice would make all of the text unreadable: the first one stays. */
+function isNew({ seen }: Family, said: string): boolean {
+  if (seen.has(said)) return false;
+  seen.add(said);
+  return true;
+}
+
+/** Labels as they stand between the brackets. */
+function say(labels: Labels): string {
+  let said = "";
+  for (const key in labels) said += `${said === "" ? "" : ","}${key}="${escapeLabel(labels[key]!)}"`;
+  return said;
 }
 
 function escapeHelp(text: string): string {
@@ -75,7 +91,8 @@ function escapeHelp(text: string): string {
 }
 
 function escapeLabel(text: string): string {
-  return escapeHelp(text).replaceAll('"', '\\"');
+  // Most have nothing to escape, and there are many.
+  return /["\\\n]/.test(text) ? escapeHelp(text).replaceAll('"', '\\"') : text;
 }
 
 function formatNumber(value: number): string {

@@ -118,15 +118,16 @@ function changesOf(before: Seen, now: Seen): Fresh[] {
   if (now.sizeBytes !== before.sizeBytes) found.push(change(disk, "size", `has ${formatSize(now.sizeBytes)} now`));
   if (now.module === undefined || before.module === undefined) return found;
   const [from, to] = [before.module.counts, now.module.counts];
+  const then = {
+    hold: "its I/O waits for the next one",
+    fail: "its I/O fails until the next one",
+    remove: "it goes",
+  }[now.module.onDeath];
   if (to.deaths > from.deaths) {
-    const then = {
-      hold: "its I/O waits for the next one",
-      fail: "its I/O fails until the next one",
-      remove: "it goes",
-    };
-    const what = `its server has died: ${then[now.module.onDeath]}`;
+    const what = `its server has died: ${then}`;
     found.push({ kind: "death", disk, what, count: to.deaths - from.deaths, say: () => what });
   }
+  if (to.leaves > from.leaves) found.push(change(disk, "left", `its server has left it: ${then}`));
   const counts = [
     ["timeouts", (count: number) => `${counted(count, "request")} timed out`],
     ["refused", (count: number) => `${counted(count, "answer")} of its server ${wereOrWas(count)} refused`],

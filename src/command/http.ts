@@ -3,9 +3,10 @@
  * The commands' own HTTP: where it listens, and who may ask. Loopback and unix sockets are this machine's; an address that
  * others can reach takes a token, which whoever asks has to show.
  */
-import { timingSafeEqual } from "node:crypto";
 import { DblockError, describe, errnoOf } from "../disk/errors.ts";
 import { pause } from "../module/deadline.ts";
+import { isLocalAddress, UNIX_PATH_BYTES_MAX } from "../nbd/address.ts";
+import { bareWords, listenError } from "../nbd/address_words.ts";
 import { UsageError } from "./cli.ts";
 import type { Option } from "./command.ts";
 
@@ -40,6 +41,9 @@ export function parseHttpAddress(text: string): HttpAddress {
     if (path === "" || path.includes("\0")) {
       throw new UsageError(`"${text}" has no path (write it like unix:/run/x.sock)`);
     }
+    if (new TextEncoder().encode(path).length > UNIX_PATH_BYTES_MAX) {
+      throw new UsageError(`"${text}": the path of a unix socket has at most ${UNIX_PATH_BYTES_MAX} bytes`);
+    }
     return { transport: "unix", path };
   }
   const match = /^(?:(?:\[([0-9a-fA-F:.%]+)\]|([^:[\]\s/]+)):)?(\d{1,5})$/.exec(text);
@@ -54,12 +58,6 @@ export function parseHttpAddress(text: string): HttpAddress {
 export function formatHttpAddress(address: HttpAddress): string {
   if (address.transport === "unix") return `unix:${address.path}`;
   return `${address.hostname.includes(":") ? `[${address.hostname}]` : address.hostname}:${address.port}`;
-}
-
-/** Nobody outside of this machine can reach it. */
-function isLocal(address: HttpAddress): boolean {
-  return address.transport === "unix" || address.hostname === "localhost" || address.hostname === "::1" ||
-    /^127\.\d+\.\d+\.\d+$/.test(address.hostname);
 }
 
 /** What is typed for an address and its token, checked. */
@@ -77,7 +75,7 @@ export interface HttpPlan {
  */
 export function planHttp(option: string, text: string, tokenPath: string | undefined): HttpPlan {
   const address = parseHttpAddress(text);
-  if (!isLocal(address) && tokenPath === undefined) {
+  if (!isLocalAddress(address) && tokenPath === undefined) {
     throw new UsageError(
       `${option} ${text} can be reached from other machines: say which secret they have to show, with --token FILE`,
     );
@@ -102,9 +100,9 @@ export async function serveHttp(
   { address, tokenPath }: HttpPlan,
   answer: (request: Request) => Response | Promise<Response>,
 ): Promise<HttpServer> {
-  const token = tokenPath === undefined ? undefined : readToken(tokenPath);
+  const secret = tokenPath === undefined ? undefined : await secretOf(readToken(tokenPath));
   const handler = async (request: Request): Promise<Response> => {
-    const refused = refusal(request, address, token);
+    const refused = refusal(request, address, secret);
     if (refused !== undefined) return refused;
     try {
       return await answer(request);
@@ -139,7 +137,7 @@ export async function serveHttp(
     };
   } catch (error) {
     const attempted = `Cannot listen on ${formatHttpAddress(address)}`;
-    throw new DblockError(errnoOf(error) ?? "EIO", attempted, describe(error), { cause: error });
+    throw listenError(attempted, address, error);
   }
 }
 
@@ -174,27 +172,38 @@ function readToken(path: string): string {
     mode = (Deno.statSync(path).mode ?? 0) & 0o777;
     token = Deno.readTextFileSync(path).trim();
   } catch (error) {
-    throw new DblockError(errnoOf(error) ?? "EIO", attempted, describe(error), { cause: error });
+    const isMissing = error instanceof Deno.errors.NotFound;
+    const wrong = isMissing ? "there is no such file" : bareWords(error);
+    throw new DblockError(errnoOf(error) ?? "EIO", attempted, wrong, {
+      cause: error,
+      ...(isMissing ? { hint: howToMakeToken(path) } : {}),
+    });
   }
   if ((mode & OTHERS_MODE) !== 0) {
     const wrong = `others may read or write it: its mode is ${mode.toString(8).padStart(4, "0")}`;
     throw new DblockError("EACCES", attempted, wrong, { hint: `chmod 600 ${path}` });
   }
   if (/^[\x21-\x7e]+$/.test(token) && token.length >= TOKEN_BYTES_MIN && token.length <= TOKEN_BYTES_MAX) return token;
-  const hint = `make one: (umask 077; openssl rand -hex 24 >${path})`;
-  throw new DblockError("EINVAL", attempted, "it is one line of 16 characters or more, without spaces", { hint });
+  const wrong = "it is one line of 16 characters or more, without spaces";
+  throw new DblockError("EINVAL", attempted, wrong, { hint: howToMakeToken(path) });
+}
+
+function howToMakeToken(path: string): string {
+  return `make one: (umask 077; openssl rand -hex 24 >${path})`;
 }
 
 /** Why a request is not answered; undefined if it is. */
-function refusal(request: Request, address: HttpAddress, token: string | undefined): Response | undefined {
+function refusal(request: Request, address: HttpAddress, secret: Secret | undefined): Response | undefined {
   const url = new URL(request.url);
   // A page of somebody else's in a browser of this machine could ask by a name of its own that leads here.
-  if (address.transport === "tcp" && isLocal(address) && !/^(localhost|127(\.\d+){3}|\[::1\])$/.test(url.hostname)) {
+  const isOwnName = /^(localhost|127(\.\d+){3}|\[::1\])$/.test(url.hostname);
+  if (address.transport === "tcp" && isLocalAddress(address) && !isOwnName) {
     return new Response("this address is asked by another name\n", { status: 421 });
   }
-  if (token === undefined) return undefined;
+  if (secret === undefined) return undefined;
+  const { token, isSame } = secret;
   const shown = url.searchParams.get("token");
-  if (shown !== null && isSame(shown, token)) {
+  if (shown !== null && isSame(shown)) {
     url.searchParams.delete("token");
     const cookie = `${COOKIE}=${encodeURIComponent(token)}; HttpOnly; SameSite=Strict; Path=/`;
     const headers = { "set-cookie": cookie, location: `${url.pathname}${url.search}` };
@@ -203,7 +212,7 @@ function refusal(request: Request, address: HttpAddress, token: string | undefin
   const bearer = /^Bearer (.+)$/i.exec(request.headers.get("authorization") ?? "")?.[1];
   const cookie = new RegExp(`(?:^|;\\s*)${COOKIE}=([^;]*)`).exec(request.headers.get("cookie") ?? "")?.[1];
   const given = [bearer, cookie === undefined ? undefined : decoded(cookie)];
-  if (given.some((one) => one !== undefined && isSame(one, token))) return undefined;
+  if (given.some((one) => one !== undefined && isSame(one))) return undefined;
   const headers = { "www-authenticate": "Bearer" };
   return new Response("the secret is missing: open this address with ?token=SECRET\n", { status: 401, headers });
 }
@@ -216,8 +225,23 @@ function decoded(text: string): string | undefined {
   }
 }
 
-/** In a time that does not tell how much of it was right. */
-function isSame(one: string, other: string): boolean {
-  const [a, b] = [one, other].map((text) => new TextEncoder().encode(text)) as [Uint8Array, Uint8Array];
-  return a.length === b.length && timingSafeEqual(a, b);
+/** What who asks has to know. */
+interface Secret {
+  readonly token: string;
+  /** In a time that does not tell how much of it was right. */
+  isSame(given: string): boolean;
+}
+
+async function secretOf(token: string): Promise<Secret> {
+  // Not at the program's start: a bundle that imports anything is read as a whole then (src/build/README.md).
+  const { timingSafeEqual } = await import("node:crypto");
+  const encoder = new TextEncoder();
+  const bytes = encoder.encode(token);
+  return {
+    token,
+    isSame(text) {
+      const given = encoder.encode(text);
+      return given.length === bytes.length && timingSafeEqual(given, bytes);
+    },
+  };
 }

@@ -28,7 +28,10 @@ export const INFO: Command = {
       const others = kernelDisks().filter(({ name }) => names.includes(name));
       const ofModule = names.filter((name) => !others.some((other) => other.name === name));
       const infos = await Promise.all(ofModule.map(infoOf));
-      if (typed.has("json")) return console.log(jsonOf([...infos, ...others]));
+      if (typed.has("json")) {
+        const served = await Promise.all(infos.map(async (one) => ({ ...one, ...await servedOf(one) })));
+        return console.log(jsonOf([...served, ...others]));
+      }
       for (const one of infos) console.log([formatDevice(one), ...await ownLines(one)].join("\n"));
       for (const other of others) console.log(describeKernelDisk(other));
     };
@@ -41,6 +44,17 @@ async function infoOf(name: string): Promise<DeviceInfo> {
     return await info(name);
   } catch (error) {
     throw await withNames(error);
+  }
+}
+
+/** What its server says of it, as data: nothing if there is none, or if it does not answer. */
+async function servedOf({ name, server }: DeviceInfo): Promise<{ readonly served?: Omit<Description, "lines"> }> {
+  if (server === undefined) return {};
+  try {
+    const { lines: _, ...served } = await ask(name, { ask: "describe" }, "", ANSWER_MS) as Description;
+    return { served };
+  } catch {
+    return {};
   }
 }
 

@@ -6,7 +6,7 @@
 import { DblockError } from "../disk/errors.ts";
 import { disconnectKernelDevice, kernelDeviceOwner, kernelDevicePath } from "../system/kernel_nbd.ts";
 import { formatSize } from "./cli.ts";
-import { exists } from "./path.ts";
+import { exists } from "../system/path.ts";
 import { forgetStarted, readStarted, type Started, startedNames } from "./run_folder.ts";
 
 const SECTOR_BYTES = 512;

@@ -44,13 +44,15 @@ async function ofModule(thereAreOthers: boolean): Promise<readonly DeviceInfo[]>
 }
 
 function rowOf(info: DeviceInfo): string[] {
+  const started = readStarted(info.name);
+  const isOfInitrd = started?.isOfInitrd && started.pid === info.server?.pid;
   return [
     info.path,
     formatSize(info.sizeBytes),
     info.state,
-    info.server === undefined ? "none" : `${info.server.pid}`,
+    info.server === undefined ? "none" : `${info.server.pid}${isOfInitrd ? " (initrd)" : ""}`,
     `${info.openCount}`,
-    readStarted(info.name)?.words[0] ?? "",
+    started?.words[0] ?? "",
   ];
 }
 

@@ -35,7 +35,7 @@ export function formatDevice(info: DeviceInfo): string {
     `${info.path}: ${info.state}, ${formatSize(info.sizeBytes)}, ` +
     `${counted(queues.count, "queue")} of ${queues.depth}, ${server}, open ${info.openCount}`,
     `  on death ${info.onDeath}, ${timeout}; ` +
-    `${counts.deaths} dead, ${counts.replayed} replayed, ${counts.timeouts} timed out, ` +
+    `${counts.deaths} dead, ${counts.leaves} left, ${counts.replayed} replayed, ${counts.timeouts} timed out, ` +
     `${counts.stale} stale, ${counts.refused} refused, ${counted(counts.errors, "error")}`,
     `  done: ${done.join(", ")}`,
     `  now: ${inFlight.waiting + inFlight.handedOut} in flight (${inFlight.waiting} waiting, ` +

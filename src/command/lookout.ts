@@ -3,7 +3,6 @@
  * Looks at all disks of the machine each second while somebody watches, and for some minutes after that. Before and after,
  * nobody counts: servers count for a few seconds after each look, and the kernel while this program measures.
  */
-import { hostname } from "node:os";
 import { DblockError, describe } from "../disk/errors.ts";
 import { monotonicMs } from "../system/clock.ts";
 import { VERSION } from "./cli.ts";
@@ -97,7 +96,7 @@ export class Lookout implements Disposable {
   beginning(control: boolean): Beginning {
     const last = this.#past.at(-1);
     return {
-      ...{ host: hostname(), version: VERSION, control, keptMs: KEPT_MS },
+      ...{ host: Deno.hostname(), version: VERSION, control, keptMs: KEPT_MS },
       disks: last?.disks ?? [],
       past: this.#past.map(({ timeMs, activities }) => ({ timeMs, activities })),
       happenings: this.#happenings.all,

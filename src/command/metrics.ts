@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /** `dblock metrics`, and what `dblock serve --metrics` answers: what disks do, in the words of Prometheus. */
 import { quietly } from "../disk/errors.ts";
-import { endOfTimeCell, type MeterReport, type MeterRow, SIZE_CLASSES } from "../disk/meter.ts";
+import { endOfTimeCell, type MeterReport, type MeterRow, SIZE_CLASSES, TIME_CELLS } from "../disk/meter.ts";
 import type { Operation } from "../disk/operation.ts";
 import { type DeviceState, STATE } from "../module/words.ts";
+import { ServiceManager } from "../system/service_manager.ts";
 import { VERSION } from "./cli.ts";
 import { type Command, readTyped } from "./command.ts";
 import { Exposition, EXPOSITION_TYPE, type Labels } from "./exposition.ts";
@@ -28,7 +29,9 @@ export const METRICS: Command = {
     "have histograms as well, which begin with the first question, and exports that\n" +
     "only NBD clients know. `dblock serve --metrics ADDRESS` shows one server's own\n" +
     "disks, which count from their beginning. Memory that the kernel copies from\n" +
-    "(memory:, a mapped file) has no histograms: dblock top measures such disks.",
+    "(memory:, a mapped file) has no histograms: dblock top measures such disks.\n" +
+    "The packages have a service of it at 127.0.0.1:9464, which is not enabled:\n" +
+    "systemctl enable --now dblock-metrics.",
   parse(words) {
     const typed = readTyped(words, this, 1);
     const [address] = typed.words;
@@ -37,7 +40,9 @@ export const METRICS: Command = {
       if (plan === undefined) return console.log(exposition(await figuresOfMachine()).trimEnd());
       using ending = nextEnding();
       await using server = await serveMetrics(plan, () => figuresOfMachine());
-      quietly(console.log)(`${metricsUrl(server)} is ready; to end it: Ctrl-C`);
+      const url = metricsUrl(server);
+      quietly(console.log)(`${url} is ready; to end it: Ctrl-C`);
+      ServiceManager.of(Deno.env.toObject(), Deno.pid)?.tell({ READY: 1, STATUS: url });
       await ending.come;
     };
   },
@@ -141,6 +146,7 @@ function addModule(out: Exposition, labels: Labels, { module }: DiskFigures): vo
   );
   const totals = [
     ["dblock_server_deaths_total", "Servers that died.", counts.deaths],
+    ["dblock_server_leaves_total", "Servers that stopped in order and left the disk to the next.", counts.leaves],
     ["dblock_failed_requests_total", "Requests that ended with an error.", counts.errors],
     ["dblock_timed_out_requests_total", "Requests that the timeout ended.", counts.timeouts],
     ["dblock_replayed_requests_total", "Requests that were handed out again, after a death.", counts.replayed],
@@ -190,14 +196,22 @@ function addMeter(out: Exposition, labels: Labels, meter: MeterReport): void {
   });
 }
 
+/** Of each bound the first cell that has something above it. */
+let cellsAfter: readonly number[] | undefined;
+
+/** Cells are in the order of their times, as bounds are. */
 function bucketsOf({ times, count }: MeterRow): (readonly [number, number])[] {
-  const bounds = BOUNDS.map((bound) =>
-    [
-      bound,
-      times.reduce((sum, [cell, inCell]) => endOfTimeCell(cell) <= bound * 1.000001 ? sum + inCell : sum, 0),
-    ] as const
-  );
-  return [...bounds, [Infinity, count]];
+  cellsAfter ??= BOUNDS.map((bound) => {
+    let cell = 0;
+    while (cell < TIME_CELLS && endOfTimeCell(cell) <= bound * 1.000001) cell++;
+    return cell;
+  });
+  let [at, upTo] = [0, 0];
+  const buckets = BOUNDS.map((bound, i) => {
+    while (at < times.length && times[at]![0] < cellsAfter![i]!) upTo += times[at++]![1];
+    return [bound, upTo] as const;
+  });
+  return [...buckets, [Infinity, count]];
 }
 
 /** "up to 4 KiB", for people. */

@@ -6,6 +6,7 @@ import type { BackendFactory } from "../disk/servable.ts";
 import { parseSize, UsageError } from "./cli.ts";
 import type { Mark } from "./file_watch.ts";
 import { loadModule } from "./module_loader.ts";
+import { placeOf } from "./module_place.ts";
 
 /** What the default export of a module is called with: the parameters of the SPEC. */
 export type ModuleParameters = Readonly<Record<string, string | number>>;
@@ -38,7 +39,7 @@ export async function openModule(path: string, parameters: ReadonlyMap<string, s
  * @param files as of `loadModule()`
  * @throws {DblockError} as `openModule()`.
  */
-export async function loadDisk(path: string, files?: Map<string, Mark>): Promise<MakeDisk> {
+export async function loadDisk(path: string, files: Map<string, Mark> = new Map()): Promise<MakeDisk> {
   const { default: exported } = await loadModule(path, files);
   const attempted = `Cannot load ${path}`;
   if (exported === undefined) {
@@ -46,7 +47,7 @@ export async function loadDisk(path: string, files?: Map<string, Mark>): Promise
   }
   return async (given, handedOver) => {
     const made = typeof exported === "function"
-      ? await called(exported as BackendFactory<ModuleParameters>, given, handedOver, attempted)
+      ? await called(() => (exported as BackendFactory<ModuleParameters>)(given, handedOver), attempted, files)
       : exported;
     const wrong = whyNoBackend(made) ??
       (made === exported && handedOver !== undefined
@@ -60,16 +61,13 @@ export async function loadDisk(path: string, files?: Map<string, Mark>): Promise
   };
 }
 
-async function called(
-  make: BackendFactory<ModuleParameters>,
-  given: ModuleParameters,
-  handedOver: unknown,
-  attempted: string,
-): Promise<unknown> {
+async function called(make: () => unknown, attempted: string, files: ReadonlyMap<string, Mark>): Promise<unknown> {
   try {
-    return await make(given, handedOver);
+    return await make();
   } catch (error) {
-    throw new DblockError("EINVAL", attempted, `its default export threw ${describe(error)}`, { cause: error });
+    const place = await placeOf(error, files);
+    const wrong = `${place === undefined ? "" : `${place}: `}its default export threw ${describe(error)}`;
+    throw new DblockError("EINVAL", attempted, wrong, { cause: error });
   }
 }
 

@@ -4,16 +4,23 @@
  * also in an executable, whose own loader knows neither TypeScript nor files. What the module exports is module_disk.ts's
  * business.
  */
-import { dirname, resolve } from "./path.ts";
+import { placeOf } from "./module_place.ts";
+import { dirname, resolve } from "../system/path.ts";
 import * as sdk from "../mod.ts";
+import * as cli from "./cli.ts";
 import { DblockError, describe, ERRNO, errnoOf } from "../disk/errors.ts";
 import { type Mark, markOf } from "./file_watch.ts";
+import { quoteWord } from "./words.ts";
 
 /** What a module exports. */
 export type ModuleExports = Readonly<Record<string, unknown>>;
 
-/** This package, under the names by which modules import it. */
-const SDK = /^(jsr:)?@dblock\/dblock(@[^/]*)?$/;
+/** This package, or a part of it, under the names by which modules import it. */
+const SDK = /^(?:jsr:\/?)?@dblock\/dblock(?:@[^/]*)?(?:\/(.*))?$/;
+/** The parts that a disk can use, "" being the whole. */
+const SDK_PARTS: Readonly<Record<string, Readonly<Record<string, unknown>>>> = { "": sdk, cli };
+/** Specifiers of files. */
+const FILE = /^\.{1,2}\/|^\/|^file:/;
 const REMOTE = /^(jsr|npm|https?):/;
 
 /** What the runtime has for modules whose text comes from elsewhere: V8's own, linked here, so imports in a circle work. */
@@ -37,7 +44,9 @@ export async function loadModule(path: string, files: Map<string, Mark> = new Ma
     return await loader.run(resolve(path));
   } catch (error) {
     if (error instanceof DblockError && error.attempted === attempted) throw error;
-    throw new DblockError("EINVAL", attempted, oneLine(error), { cause: error });
+    const place = await placeOf(error, files);
+    const wrong = place === undefined ? oneLine(error) : `${place}: ${oneLine(error)}`;
+    throw new DblockError("EINVAL", attempted, wrong, { cause: error });
   }
 }
 
@@ -153,29 +162,63 @@ class Loader {
   /** What a module means by a specifier. */
   async #imported(specifier: string, from: VmModule): Promise<VmModule> {
     const file = this.#fileOf.get(from)!;
-    if (/^\.{1,2}\/|^\/|^file:/.test(specifier)) {
-      const target = specifier.startsWith("file:") ? fileOf(specifier) : resolve(dirname(file), specifier);
+    if (FILE.test(specifier)) {
+      const target = targetOf(specifier, file);
       return await this.#once(target, () => this.#moduleOf(target));
     }
-    if (SDK.test(specifier)) {
-      return await this.#once("@dblock/dblock", () => Promise.resolve(this.#constant("@dblock/dblock", sdk)));
+    const [sdkName, part = ""] = SDK.exec(specifier) ?? [];
+    if (sdkName !== undefined) {
+      const values = SDK_PARTS[part];
+      if (values === undefined) throw this.#noSuchPart(specifier, part);
+      const name = `@dblock/dblock/${part}`;
+      return await this.#once(name, () => Promise.resolve(this.#constant(name, values)));
     }
     if (/^(node|data):/.test(specifier)) {
       return await this.#once(specifier, async () => this.#constant(specifier, await import(specifier)));
     }
-    throw this.#cannotImport(specifier, from as Code);
+    throw await this.#cannotImport(specifier);
   }
 
-  #cannotImport(specifier: string, { dependencySpecifiers }: Code): DblockError {
+  #noSuchPart(specifier: string, part: string): DblockError {
+    const wrong = `it imports ${specifier}`;
+    return part === "testing"
+      ? new DblockError("EINVAL", this.#attempted, `${wrong}, which is for tests`, {
+        hint: "test the disk in a file of its own, which imports both: deno test -A disk_test.ts",
+      })
+      : new DblockError("EINVAL", this.#attempted, `${wrong}, which is no part of this package`, {
+        hint: "there are: @dblock/dblock and @dblock/dblock/cli",
+      });
+  }
+
+  async #cannotImport(specifier: string): Promise<DblockError> {
     const wrong = REMOTE.test(specifier)
       ? `it imports ${specifier}, which dblock does not download`
       : `it imports ${specifier}, and only files can be imported, such as "./${specifier}.ts"`;
-    const external = dependencySpecifiers.filter((name) => SDK.test(name)).map((name) => ` --external ${name}`).join(
-      "",
-    );
-    const hint = `make one file of it: deno bundle ${this.#path} -o disk.js${external}, and serve ./disk.js`;
+    const external = [...await this.#sdkNames()].map((name) => ` --external ${quoteWord(name)}`).join("");
+    const path = quoteWord(this.#path);
+    const hint = `make one file of it: deno bundle ${path} -o disk.js${external}, and serve ./disk.js`;
     return new DblockError("EINVAL", this.#attempted, wrong, { hint });
   }
+
+  /** The names by which this package is imported anywhere in the disk's files: a bundle must not have it a second time. */
+  async #sdkNames(): Promise<ReadonlySet<string>> {
+    const names = new Set<string>();
+    const files = new Set([resolve(this.#path)]);
+    for (const file of files) { // it grows meanwhile
+      // A file that is missing, or has a mistake, is said when the bundle is made.
+      const module = await this.#once(file, () => this.#moduleOf(file)).catch(() => undefined);
+      for (const specifier of (module as Code | undefined)?.dependencySpecifiers ?? []) {
+        if (SDK.test(specifier)) names.add(specifier);
+        else if (FILE.test(specifier)) files.add(targetOf(specifier, file));
+      }
+    }
+    return names;
+  }
+}
+
+/** The file that is meant by a specifier in another file. */
+function targetOf(specifier: string, file: string): string {
+  return specifier.startsWith("file:") ? fileOf(specifier) : resolve(dirname(file), specifier);
 }
 
 function fileUrl(file: string): string {

@@ -5,17 +5,19 @@
  */
 import { START_TIMEOUT_MS } from "./cli.ts";
 import type { Backend } from "../disk/backend.ts";
-import { DblockError, quietly, withHint } from "../disk/errors.ts";
+import { DblockError, withHint } from "../disk/errors.ts";
 import { type Meter, putMeter } from "../disk/meter.ts";
 import { readOnly } from "../filters/read_only.ts";
 import { Control, devicePath } from "../module/control.ts";
+import { callAfter } from "../module/deadline.ts";
 import { hasLostItsServer, settle } from "../module/existing.ts";
 import { checkExisting, type ServeOptions } from "../module/serve.ts";
 import type { SharedWorkers } from "../module/shared_workers.ts";
+import { formatNbdAddress } from "../nbd/address.ts";
 import { type Kernel, linux } from "../system/libc.ts";
-import type { DiskPlan, Exit } from "./disk_plan.ts";
+import { type DiskPlan, type Exit, nameOfPlan } from "./disk_plan.ts";
 import type { LiveOptions } from "./live_module.ts";
-import { complain, logOptionsOf } from "./log.ts";
+import { complain, logOptionsOf, say } from "./log.ts";
 import type { OpenOptions } from "./disk_source.ts";
 import { newMeter } from "./figures.ts";
 import { shareBackend } from "./shared_backend.ts";
@@ -69,7 +71,7 @@ export async function openDisk(plan: DiskPlan, options: StartOptions): Promise<O
   const { kernel = linux, signal } = options;
   const shared = await isServed(plan, kernel);
   const content = openContent(plan, { readOnly: plan.readOnly, shared });
-  const backend = await unlessAborted(content, plan.source.text, signal);
+  const backend = await unlessAborted(content, plan.source.text, signal, nameOfPlan(plan));
   const shares = shareBackend(backend, plan.exits.length);
   const parts = plan.exits.map((exit, i) => partOf(exit, shares[i]!, plan));
   const opened = { plan, backend, parts };
@@ -107,9 +109,14 @@ function named(exit: Exit & { readonly kind: "device" }): DeviceExit {
 /** The content with its filters. */
 export async function openContent(plan: DiskPlan, options: OpenOptions): Promise<Backend> {
   const { source, filters } = plan;
-  let disk = await source.open({ ...options, live: plan.watch ? liveOptions(plan) : undefined });
+  const name = nameOfPlan(plan);
+  const { log } = logOptionsOf(name);
+  // Filters say which disk it is; one without a name is the one at its address.
+  const address = plan.exits.find((exit) => exit.kind === "nbd")?.address;
+  const label = name ?? (address === undefined ? undefined : formatNbdAddress(address));
+  let disk = await source.open({ log, ...options, live: plan.watch ? liveOptions(plan) : undefined });
   try {
-    for (const filter of filters) disk = await filter.wrap(disk);
+    for (const filter of filters) disk = await filter.wrap(disk, { log, disk: label });
     return disk;
   } catch (error) {
     await disk.close?.("unused");
@@ -123,29 +130,36 @@ export async function openContent(plan: DiskPlan, options: OpenOptions): Promise
  *
  * @throws what opening throws; the signal's reason as soon as it is aborted.
  */
-export async function unlessAborted(opened: Promise<Backend>, text: string, signal: AbortSignal): Promise<Backend> {
+export async function unlessAborted(
+  opened: Promise<Backend>,
+  text: string,
+  signal: AbortSignal,
+  name?: string,
+): Promise<Backend> {
   const over = Promise.withResolvers<never>();
   const abort = () => over.reject(signal.reason);
   signal.addEventListener("abort", abort);
   if (signal.aborted) abort();
-  const timer = setTimeout(() => complain(`${text} is not open yet, and is waited for (Ctrl-C ends this)`), SLOW_MS);
+  const slow = `${text} is not open yet, and is waited for (Ctrl-C ends this)`;
+  using _timer = callAfter(SLOW_MS, () => complain(slow, name));
   try {
     return await Promise.race([opened, over.promise]);
   } catch (error) {
     opened.then((disk) => disk.close?.("unused")).catch(() => {}); // it comes too late, or has failed
     throw error;
   } finally {
-    clearTimeout(timer);
     signal.removeEventListener("abort", abort);
   }
 }
 
 /** A request that waits for new code is answered well before its timeout. */
-function liveOptions({ timeoutMs }: DiskPlan): LiveOptions {
+function liveOptions(plan: DiskPlan): LiveOptions {
+  const { timeoutMs } = plan;
+  const name = nameOfPlan(plan);
   return {
     pauseMaxMs: timeoutMs === 0 ? PAUSE_MAX_MS : Math.min(PAUSE_MAX_MS, timeoutMs / 2),
-    say: quietly(console.log),
-    complain,
+    say: (line) => say(line, name),
+    complain: (line) => complain(line, name),
   };
 }
 

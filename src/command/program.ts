@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT
 /**
- * The executable: `dblock`, or `dblock-ramdisk` if that is the name it was called by. Most of `dblock`
- * is a bundle of its own, so that the ramdisk and what opens no disk start as if there were nothing else.
+ * The executable: `dblock`, or `dblock-ramdisk` if that is the name it was called by. What each of them does is in bundles of
+ * their own: this one says which, and the others are not read.
  */
-import { isLight, LIGHT_COMMANDS, runDblock } from "./command_line.ts";
-import { CALLED_AS } from "./cli.ts";
-import { basename } from "./path.ts";
-import { ramdisk } from "./ramdisk.ts";
+import { CALLED_AS, partOf } from "./part_names.ts";
+import { basename } from "../system/path.ts";
 
 /**
  * The name by which this program was called: of a link, or of a copy. A service that starts its successor says it, as the file
@@ -19,11 +17,19 @@ function calledAs(): string {
   return basename(called);
 }
 
-if (import.meta.main) {
-  if (calledAs().startsWith("dblock-ramdisk")) await ramdisk(Deno.args);
-  else if (isLight(Deno.args)) await runDblock(Deno.args, LIGHT_COMMANDS);
-  else {
-    const { dblock } = await import(new URL("./main.ts", import.meta.url).href);
-    await dblock(Deno.args);
+async function run(words: readonly string[]): Promise<void> {
+  if (calledAs().startsWith("dblock-ramdisk")) {
+    const { ramdisk } = await import(new URL("./ramdisk.ts", import.meta.url).href);
+    return await ramdisk(words);
+  }
+  switch (partOf(words)) {
+    case "light":
+      return await (await import(new URL("./light.ts", import.meta.url).href)).light(words);
+    case "serving":
+      return await (await import(new URL("./serving.ts", import.meta.url).href)).serving(words);
+    case "main":
+      return await (await import(new URL("./main.ts", import.meta.url).href)).dblock(words);
   }
 }
+
+if (import.meta.main) await run(Deno.args);

@@ -22,10 +22,12 @@ import type { Device, Ending } from "../module/device.ts";
 import { DblockError, describe, quietly, withHint } from "../disk/errors.ts";
 import { hasLostItsServer, settle } from "../module/existing.ts";
 import { type DeviceInfo, list } from "../module/info.ts";
+import { linux } from "../system/libc.ts";
 import { PAGE_BYTES } from "../system/pages.ts";
 import { counted, formatDevice, jsonOf } from "./listing.ts";
-import { serve } from "../module/serve.ts";
-import { abortOnSignals, outliveTerminal, SIGNALS_HELP, untilEnded } from "./signals.ts";
+import { serveOn } from "../module/serve.ts";
+import { Progress } from "./progress.ts";
+import { abortOnSignals, outliveTerminal, SIGNALS_HELP, undoDevice, untilEnded } from "./signals.ts";
 
 const COMMAND = "dblock-ramdisk";
 const DEFAULT_NAME = "dblockramdisk";
@@ -185,21 +187,29 @@ async function serveRamdisk(args: RamdiskArgs): Promise<void> {
   const { name, store, queues, timeoutMs, onDeath, takeOver, grow } = args;
   outliveTerminal();
   using interrupted = abortOnSignals();
-  const device = await serve(store === undefined ? memory(args) : await stored(args, store), {
+  using starting = new Progress(`starting ${devicePath(name)}`);
+  const { signal } = interrupted;
+  const options = {
     name,
     timeoutMs,
     onDeath,
     existing: store === undefined ? "refuse" : takeOver ? "take-over" : "recover",
     grow,
     ...(queues === undefined ? {} : { queues }),
-    signal: interrupted.signal,
     startTimeoutMs: START_TIMEOUT_MS,
-  }).catch(async (error: unknown) => {
+  } as const;
+  const backend = store === undefined ? memory(args) : await stored(args, store);
+  const device = await serveOn(linux, backend, options, { startSignal: signal }).catch(async (error: unknown) => {
     if (!(error instanceof DblockError) || error.code !== "EEXIST") throw error;
     throw withHint(error, await whatToDo(args));
   });
+  if (signal.aborted) {
+    await undoDevice(device);
+    throw signal.reason;
+  }
   const ended = untilEnded(device); // from here on a signal is its business: without a listener it would kill
   interrupted[Symbol.dispose]();
+  starting[Symbol.dispose]();
   say(await greeting(device, name));
   await report(device, await ended, store);
 }
@@ -311,8 +321,9 @@ async function listRamdisks({ json }: RamdiskArgs): Promise<void> {
 }
 
 async function destroyRamdisk({ name, force }: RamdiskArgs): Promise<void> {
+  const progress = new Progress(`destroying ${devicePath(name)}`);
   try {
-    await destroy(name, { force });
+    await destroy(name, { force }).finally(() => progress[Symbol.dispose]());
   } catch (error) {
     if (!(error instanceof DblockError)) throw error;
     if (error.code === "EBUSY") {

@@ -6,6 +6,7 @@ import { type DeviceInfo, info } from "../module/info.ts";
 import { parseCount, UsageError } from "./cli.ts";
 import { type Command, readTyped } from "./command.ts";
 import { withNames } from "./info.ts";
+import { Progress } from "./progress.ts";
 import { ask, readStarted, startedNames } from "./run_folder.ts";
 import { checkName } from "./words.ts";
 
@@ -29,15 +30,20 @@ export const RELOAD: Command = {
     "The server of the disk starts a new one, which takes over all of its disks;\n" +
     "I/O waits for some milliseconds. If the new one cannot have all of them, the\n" +
     "one before goes on with all. Only a service of systemd can be reloaded, and only\n" +
-    "disks whose content outlives the program, without a write-back cache. Restart\n" +
-    "others: I/O waits for that, too.",
+    "disks whose content outlives the program, without a write-back cache. A server\n" +
+    "with --nbd or --metrics is not taken over: two processes cannot have its address.\n" +
+    "Restart others: I/O waits for that, too.",
   parse(words) {
     const typed = readTyped(words, this, 1);
     const [name] = typed.words.map(checkName);
     const server = typed.value("server");
     if ((name === undefined) === (server === undefined)) throw new UsageError("it takes a NAME, or --server PID");
     const pid = server === undefined ? undefined : parseCount(server, "process", 1, PID_MAX);
-    return async () => await reload(name ?? nameOf(pid!));
+    return async () => {
+      const disk = name ?? nameOf(pid!);
+      const progress = new Progress(`reloading the server of ${devicePath(disk)}`);
+      console.log(await reload(disk).finally(() => progress[Symbol.dispose]()));
+    };
   },
 };
 
@@ -50,7 +56,8 @@ function nameOf(pid: number): string {
   });
 }
 
-async function reload(name: string): Promise<void> {
+/** @returns what to say then */
+async function reload(name: string): Promise<string> {
   const attempted = `Cannot reload ${devicePath(name)}`;
   let before: DeviceInfo;
   try {
@@ -67,5 +74,5 @@ async function reload(name: string): Promise<void> {
     if (!isReloaded) throw error;
   }
   const { server } = await info(name);
-  console.log(`${devicePath(name)} goes on: process ${server?.pid} serves it now`);
+  return `${devicePath(name)} goes on: process ${server?.pid} serves it now`;
 }

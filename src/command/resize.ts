@@ -8,6 +8,7 @@ import { type Command, readTyped } from "./command.ts";
 import { checkName } from "./words.ts";
 import { withNames } from "./info.ts";
 import { diskSize } from "./parameters.ts";
+import { Progress } from "./progress.ts";
 import { ask } from "./run_folder.ts";
 
 /** The subcommand. */
@@ -22,7 +23,10 @@ export const RESIZE: Command = {
     const [name, size] = readTyped(words, this, 2).words;
     if (name === undefined || size === undefined) throw new UsageError("it takes a NAME and a SIZE: resize disk 20GiB");
     const [disk, sizeBytes] = [checkName(name), diskSize(size)];
-    return async () => console.log(await resizeOne(disk, sizeBytes));
+    return async () => {
+      const progress = new Progress(`resizing ${devicePath(disk)} to ${formatSize(sizeBytes)}`);
+      console.log(await resizeOne(disk, sizeBytes).finally(() => progress[Symbol.dispose]()));
+    };
   },
 };
 

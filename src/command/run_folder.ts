@@ -3,6 +3,7 @@
  * /run/dblock/: what a server leaves there while it serves. NAME.json has the words it was started with, so that
  * `dblock recover` can go on with them after its death; NAME.sock is where it can be asked. Nothing here serves a disk.
  */
+import type { MirrorStatus } from "../backends/mirror_status.ts";
 import { DblockError, describe, errnoOf, received } from "../disk/errors.ts";
 
 /** Where it is. Emptied when the machine starts; for root alone. */
@@ -19,6 +20,8 @@ export interface Started {
   readonly words: readonly string[];
   /** The number of /dev/nbdN, if the kernel's NBD client has the disk. */
   readonly kernelNbd?: number;
+  /** The initial ramdisk has started it (initrd.ts). */
+  readonly isOfInitrd?: true;
 }
 
 /** What a server can be asked. */
@@ -40,6 +43,8 @@ export interface Description {
   readonly filters: readonly string[];
   /** What else there is to say, a line each. */
   readonly lines: readonly string[];
+  /** How it is, if it is a mirror. */
+  readonly mirror?: MirrorStatus;
 }
 
 type Answer = { readonly answer: unknown } | { readonly errno: number; readonly message: string };
@@ -58,17 +63,19 @@ export function keepStarted(started: Started, isLeft: () => boolean = () => fals
   Deno.renameSync(`${path}.${Deno.pid}`, path);
   return {
     [Symbol.dispose]: () => {
-      if (isLeft()) return;
-      // Another server may have it by now.
-      if (readStarted(started.name)?.pid === started.pid) removeIfThere(path);
+      if (!isLeft()) removeOwn(path, (one) => readStartedAt(one)?.pid === started.pid);
     },
   };
 }
 
 /** How a disk was started; undefined if nobody knows. */
 export function readStarted(name: string): Started | undefined {
+  return readStartedAt(`${RUN_FOLDER}/${name}.json`);
+}
+
+function readStartedAt(path: string): Started | undefined {
   try {
-    const started: unknown = JSON.parse(Deno.readTextFileSync(`${RUN_FOLDER}/${name}.json`));
+    const started: unknown = JSON.parse(Deno.readTextFileSync(path));
     return isStarted(started) ? started : undefined;
   } catch {
     return undefined;
@@ -77,9 +84,10 @@ export function readStarted(name: string): Started | undefined {
 
 function isStarted(value: unknown): value is Started {
   if (typeof value !== "object" || value === null) return false;
-  const { name, pid, cwd, words, kernelNbd } = value as Partial<Record<keyof Started, unknown>>;
+  const { name, pid, cwd, words, kernelNbd, isOfInitrd } = value as Partial<Record<keyof Started, unknown>>;
   return typeof name === "string" && typeof pid === "number" && typeof cwd === "string" && Array.isArray(words) &&
     (kernelNbd === undefined || Number.isInteger(kernelNbd)) &&
+    (isOfInitrd === undefined || isOfInitrd === true) &&
     words.every((word) => typeof word === "string");
 }
 
@@ -96,6 +104,23 @@ export function startedNames(): string[] {
 /** Removes what a dead server has left of a disk. */
 export function forgetStarted(name: string): void {
   for (const kind of ["json", "sock"]) removeIfThere(`${RUN_FOLDER}/${name}.${kind}`);
+}
+
+/**
+ * Removes what this process has left, unless another server has put its own in that place. The other one may do so at any moment,
+ * as it takes the disks over while this process ends: so the file is moved aside, and looked at there.
+ */
+function removeOwn(path: string, isOwn: (path: string) => boolean): void {
+  const aside = `${path}.${Deno.pid}.old`;
+  try {
+    if (!isOwn(path)) return;
+    Deno.renameSync(path, aside);
+    // Back to its place, unless the other server has made another one there meanwhile.
+    if (!isOwn(aside)) Deno.linkSync(aside, path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.AlreadyExists)) throw error;
+  }
+  removeIfThere(aside);
 }
 
 function removeIfThere(path: string): void {
@@ -116,17 +141,26 @@ export function serverPids(): number[] {
   return sortOutServers().alive;
 }
 
-/** The same, with those that died: who ends in order leaves nothing. They are found once. */
+/** The same, with those that died: who ends in order leaves nothing. They are found once, by who may remove what they left. */
 export function sortOutServers(): { readonly alive: number[]; readonly dead: number[] } {
   try {
     const pids = [...Deno.readDirSync(`${RUN_FOLDER}/${SERVERS}`)].map(({ name }) =>
       Number(/^(\d+)\.sock$/.exec(name)?.[1])
     );
     const [alive, dead] = [pids.filter(isAlive), pids.filter((pid) => pid > 0 && !isAlive(pid))];
-    for (const pid of dead) removeIfThere(`${RUN_FOLDER}/${serverName(pid)}.sock`);
-    return { alive: alive.sort((a, b) => a - b), dead };
+    return { alive: alive.sort((a, b) => a - b), dead: dead.filter(removeDead) };
   } catch {
     return { alive: [], dead: [] };
+  }
+}
+
+/** False where this process may not: for dblock-metrics.service, which only asks, the folder is read-only. */
+function removeDead(pid: number): boolean {
+  try {
+    removeIfThere(`${RUN_FOLDER}/${serverName(pid)}.sock`);
+    return true;
+  } catch {
+    return false;
   }
 }
 
@@ -146,20 +180,20 @@ export type Answerer = (question: Question, gone: AbortSignal) => Promise<unknow
 export function answerQuestions(name: string, answer: Answerer): Disposable {
   const path = `${RUN_FOLDER}/${name}.sock`;
   Deno.mkdirSync(path.slice(0, path.lastIndexOf("/")), { recursive: true, mode: 0o700 });
-  removeIfThere(path); // a dead server's
-  const listener = Deno.listen({ transport: "unix", path });
-  const inode = Deno.statSync(path).ino;
+  // A listener that is closed removes what is at its path, a moment later. By then that may be another server's, which has taken the
+  // disk over: so this one is made elsewhere.
+  const made = `${path}.${Deno.pid}.new`;
+  removeIfThere(made);
+  const listener = Deno.listen({ transport: "unix", path: made });
+  const inode = Deno.statSync(made).ino;
+  Deno.renameSync(made, path); // a dead server's goes
   void (async () => {
     for await (const conn of listener) void answerOne(conn, answer);
   })().catch(() => {}); // it was closed
   return {
     [Symbol.dispose]: () => {
       listener.close();
-      try {
-        if (Deno.statSync(path).ino === inode) Deno.removeSync(path);
-      } catch {
-        // It is gone.
-      }
+      removeOwn(path, (one) => Deno.statSync(one).ino === inode);
     },
   };
 }

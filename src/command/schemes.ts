@@ -62,7 +62,10 @@ export const SCHEMES: readonly Scheme[] = [
     parameters: [],
     read: ({ text }) => {
       const uri = usage(() => parseNbdUri(text));
-      return { survives: true, open: ({ readOnly }) => NbdBackend.open(uri, { readOnly }) };
+      return {
+        survives: true,
+        open: ({ readOnly, log }) => NbdBackend.open(uri, { readOnly, ...(log === undefined ? {} : { log }) }),
+      };
     },
   },
   {
@@ -187,6 +190,10 @@ function readFile(spec: Spec, parameters: Parameters): Source {
     open: async ({ readOnly, shared, growToBytes }) => {
       const found = await statOf(path);
       const sizeBytes = growToBytes ?? size;
+      if (found === undefined && path.startsWith("/dev/") && !path.startsWith("/dev/shm/")) {
+        // A file there would take the memory, and the place of the device when that comes.
+        throw new DblockError("ENOENT", `Cannot open ${path}`, "there is no such device");
+      }
       if (found === undefined && (sizeBytes === undefined || readOnly)) {
         const hint = readOnly ? "a disk that is read-only is not made" : `to make it: ${withSize(spec)}`;
         throw new DblockError("ENOENT", `Cannot open ${path}`, "there is no such file", { hint });
@@ -194,6 +201,10 @@ function readFile(spec: Spec, parameters: Parameters): Source {
       if (found?.isFile && found.size === 0 && sizeBytes === undefined) {
         const hint = `to make it larger: ${withSize(spec)}`;
         throw new DblockError("EINVAL", `Cannot open ${path}`, "the file is empty", { hint });
+      }
+      if (found?.isFile && found.size > 0 && growToBytes === undefined && size !== undefined && size !== found.size) {
+        const wrong = `it has ${found.size} bytes, not ${size}`;
+        throw new DblockError("EINVAL", `Cannot open ${path}`, wrong, { hint: sizeHint(spec, size > found.size) });
       }
       const isRaw = direct || parameters.has("raw") || found !== undefined && !found.isFile ||
         (sizeBytes ?? found?.size ?? 0) % PAGE_BYTES !== 0;
@@ -230,6 +241,12 @@ function readModule(spec: Spec): Source {
 
 function withSize({ text }: Spec): string {
   return `${text}${text.includes("?") ? "&" : "?"}size=4GiB`;
+}
+
+function sizeHint({ text }: Spec, isLarger: boolean): string {
+  const without = text.replace(/([?&])size=[^&]*(&|$)/, (_, before, after) => after === "" ? "" : before);
+  const more = isLarger ? "; to make it larger once it is served: dblock resize NAME SIZE" : "";
+  return `give no size: ${without}${more}`;
 }
 
 async function statOf(path: string): Promise<Deno.FileInfo | undefined> {

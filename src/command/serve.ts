@@ -25,12 +25,19 @@ const METRICS: Option = {
   text: "answer Prometheus with figures of these disks: 127.0.0.1:9464 (at /metrics), or unix:PATH",
 };
 
+const INITRD: Option = {
+  name: "initrd",
+  text:
+    "for an initial ramdisk, which starts the disks that / and /usr are on: the server goes on when the machine's root " +
+    "is there, and nothing takes its disks over",
+};
+
 /** The subcommand. */
 export const SERVE: Command = {
   name: "serve",
   summary: "serve disks until they are destroyed",
   usage: "SPEC [OPTIONS] [SPEC [OPTIONS]]... [--config [FILE|DIR]]",
-  options: [...DISK_OPTIONS, CONFIG, METRICS, TOKEN_OPTION],
+  options: [...DISK_OPTIONS, CONFIG, METRICS, TOKEN_OPTION, INITRD],
   examples: [
     { words: "serve memory:4GiB --name scratch", text: "/dev/scratch, in memory" },
     { words: "serve ./disk.img?size=10GiB --name disk", text: "/dev/disk, in a file that is made if it is not there" },
@@ -85,12 +92,13 @@ ${SIGNALS_HELP}`;
   parse(words) {
     const items = readItems(words, this.options);
     const paths = items.flatMap((item) => item.kind === "option" && item.option === CONFIG ? [item.value] : []);
-    const others: readonly Option[] = [CONFIG, METRICS, TOKEN_OPTION];
+    const others: readonly Option[] = [CONFIG, METRICS, TOKEN_OPTION, INITRD];
     const own = items.filter((item) => item.kind === "word" || !others.includes(item.option));
     // Without a SPEC beside them, --take-over is about the disks of the files.
     const takeOver = paths.length > 0 && own.length > 0 && own.every(isTakeOver);
     const plans = readDisks(takeOver ? [] : own);
     const metrics = readMetrics(items);
+    const isOfInitrd = items.some((item) => item.kind === "option" && item.option === INITRD);
     if (plans.length + paths.length === 0) {
       throw new UsageError("a SPEC is missing (write it like memory:4GiB or ./disk.img)");
     }
@@ -98,7 +106,7 @@ ${SIGNALS_HELP}`;
       const configured = paths.flatMap(readConfig);
       const all = [...plans, ...takeOver ? configured.map(takingOver) : configured];
       requireNames(all);
-      await serveDisks(all, metrics);
+      await serveDisks(all, { metrics, initrdFiles: isOfInitrd ? paths : undefined });
     };
   },
 };

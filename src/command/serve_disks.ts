@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** What `dblock serve` and `dblock recover` do: disks in one process, from their start to the end of the last one. */
-import { DblockError, describe, quietly } from "../disk/errors.ts";
+import { DblockError, describe } from "../disk/errors.ts";
 import type { Device } from "../module/device.ts";
 import { list } from "../module/info.ts";
 import { SharedWorkers } from "../module/shared_workers.ts";
@@ -9,28 +9,36 @@ import { becomeIoFlusher, formatSize, keepCode, ServiceFailure } from "./cli.ts"
 import type { DiskPlan } from "./disk_plan.ts";
 import { figuresOf, Measured } from "./figures.ts";
 import type { HttpPlan } from "./http.ts";
+import { followRoot, INITRD_LINE, keepUnitsAway, NO_RELOAD } from "./initrd.ts";
 import { counted } from "./listing.ts";
-import { complain } from "./log.ts";
+import { complain, say } from "./log.ts";
 import { metricsUrl, serveMetrics } from "./metrics.ts";
+import { Progress } from "./progress.ts";
 import { closeUnused, openDisk, type StartOptions } from "./opened_disk.ts";
 import { answerQuestions, type Description, keepStarted, type Question, serverName } from "./run_folder.ts";
 import { endAtSignals, greetingOfKernelDisk, type ServedKernelDisk, startKernelDisks } from "./serve_kernel_disk.ts";
 import { closeAtSignals, type Exporter, Sockets, startServers } from "./serve_nbd.ts";
-import { type DeviceEnd, ServedDisk, undoDevice } from "./served_disk.ts";
-import { Service } from "./service.ts";
-import { abortOnSignals, heedSignals, outliveTerminal } from "./signals.ts";
+import { type DeviceEnd, ServedDisk } from "./served_disk.ts";
+import { outliveShutdown, Service } from "./service.ts";
+import { abortOnSignals, heedSignals, outliveTerminal, undoDevice } from "./signals.ts";
 
-/** Whether anybody can read it or not, the disks go on. */
-const say = quietly(console.log);
+/** What else a server does. */
+export interface ServerOptions {
+  /** Answers Prometheus. */
+  readonly metrics?: HttpPlan | undefined;
+  /** The initial ramdisk has started it, for the disks of these files of /etc/dblock. */
+  readonly initrdFiles?: readonly string[] | undefined;
+}
 
 /**
  * Serves disks until all of them have ended. If one of them cannot be started, none is, nor if nobody can ask for `metrics`.
  *
  * @throws {DblockError} why one cannot be started, or has failed.
  */
-export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan): Promise<void> {
+export async function serveDisks(plans: readonly DiskPlan[], options: ServerOptions = {}): Promise<void> {
+  const { metrics, initrdFiles } = options;
   using service = Service.here();
-  service?.outliveShutdown();
+  if (service !== undefined || initrdFiles !== undefined) outliveShutdown();
   becomeIoFlusher();
   keepCode();
   outliveTerminal();
@@ -40,6 +48,7 @@ export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan)
   const signal = AbortSignal.any([interrupted.signal, stop.signal]);
   await using undo = new AsyncDisposableStack();
   // Before any disk is touched: one that is taken over has no other server to go back to.
+  using starting = new Progress(`starting ${plans.length === 1 ? plans[0]!.source.text : `${plans.length} disks`}`);
   using sockets = await Sockets.open(plans);
   let measured: () => readonly Measured[] = () => [];
   await using asked = metrics === undefined
@@ -66,7 +75,11 @@ export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan)
   const left = new Set<string>();
   const running = new Set(disks);
   const inUse = () => [...running].flatMap((disk) => disk.devices);
-  using _words = leaveWords(disks, left, async (gone) => {
+  using _root = initrdFiles === undefined ? undefined : followRoot();
+  using _units = initrdFiles === undefined ? undefined : keepUnitsAway(initrdFiles);
+  const own = { left, isOfInitrd: initrdFiles !== undefined };
+  using _words = leaveWords(disks, own, async (gone) => {
+    if (initrdFiles !== undefined) throw new DblockError("EOPNOTSUPP", "Cannot reload", NO_RELOAD);
     if (service === undefined) throw new DblockError("EOPNOTSUPP", "Cannot reload", NO_SERVICE);
     if (servers.length + kernelDisks.length > 0 || asked !== undefined) {
       throw new DblockError("EOPNOTSUPP", "Cannot reload", NOT_IN_DEV);
@@ -78,11 +91,13 @@ export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan)
   using _servers = closeAtSignals(servers);
   using _kernelDisks = endAtSignals(kernelDisks, complain);
   if (asked !== undefined) say(`${metricsUrl(asked)} has the figures`);
+  starting[Symbol.dispose]();
   const greetingLines = greetings(disks, servers, kernelDisks);
-  for (const line of greetingLines) say(line);
-  service?.ready(greetingLines);
+  for (const { text, disk } of greetingLines) say(text, disk);
+  service?.ready(greetingLines.map(({ text }) => text));
+  using _copying = new Progress(() => copyingOf(disks));
 
-  const failures: DblockError[] = [];
+  const failures: Failure[] = [];
   await Promise.all([
     ...disks.map(async (disk) => {
       const ends = await disk.ended;
@@ -96,18 +111,30 @@ export async function serveDisks(plans: readonly DiskPlan[], metrics?: HttpPlan)
     }),
     ...servers.map(async ({ server, uris }) => {
       await server.closed;
-      for (const uri of uris) say(`${uri} has ended`);
+      for (const { uri, disk } of uris) say(`${uri} has ended`, disk);
     }),
     ...kernelDisks.map(async (one) => {
       await one.ended;
-      say(`${one.device.path} (${one.name}) has ended`);
+      say(`${one.device.path} (${one.name}) has ended`, one.name);
     }),
   ]);
   service?.ended();
-  for (const failure of failures.slice(1)) complain(failure.message);
+  for (const { error, disk } of failures.slice(1)) complain(error.message, disk);
   const [failure] = failures;
   if (failure === undefined) return;
-  throw service === undefined ? failure : new ServiceFailure(failure);
+  throw service === undefined ? failure.error : new ServiceFailure(failure.error, failure.disk);
+}
+
+/** Why a disk cannot be served any more. */
+interface Failure {
+  readonly error: DblockError;
+  readonly disk: string;
+}
+
+/** A line, and the disk that it is about. */
+interface Line {
+  readonly text: string;
+  readonly disk: string | undefined;
 }
 
 const NO_SERVICE =
@@ -239,7 +266,7 @@ function answerForFigures(measured: () => readonly Measured[]): Disposable | und
 /** Says in /run/dblock/ how each disk was started, and answers there. What is `left` can be recovered later. */
 function leaveWords(
   disks: readonly ServedDisk[],
-  left: ReadonlySet<string>,
+  { left, isOfInitrd }: { readonly left: ReadonlySet<string>; readonly isOfInitrd: boolean },
   reload: (gone: AbortSignal) => Promise<void>,
 ): Disposable {
   const stack = new DisposableStack();
@@ -248,8 +275,10 @@ function leaveWords(
       try {
         const { words } = disk.plan;
         const named = words.includes("--name") ? words : [...words, "--name", name];
-        stack.use(keepStarted({ name, pid: Deno.pid, cwd: Deno.cwd(), words: named }, () => left.has(name)));
-        stack.use(answerQuestions(name, (question, gone) => answer(disk, question, () => reload(gone))));
+        const started = { name, pid: Deno.pid, cwd: Deno.cwd(), words: named };
+        stack.use(keepStarted(isOfInitrd ? { ...started, isOfInitrd } : started, () => left.has(name)));
+        const lines = isOfInitrd ? [INITRD_LINE] : [];
+        stack.use(answerQuestions(name, (question, gone) => answer(disk, question, lines, () => reload(gone))));
       } catch (error) {
         complain(`/run/dblock/${name}: ${describe(error)}; nobody can ask this server to resize the disk`, name);
       }
@@ -261,6 +290,7 @@ function leaveWords(
 async function answer(
   disk: ServedDisk,
   question: Question,
+  ownLines: readonly string[],
   reload: () => Promise<void>,
 ): Promise<Description | void> {
   switch (question.ask) {
@@ -272,23 +302,39 @@ async function answer(
       return await reload();
     case "describe": {
       const { source, filters } = disk.plan;
-      return { spec: source.text, filters: filters.map(({ name }) => name), lines: source.describe?.() ?? [] };
+      const mirror = source.mirror?.();
+      return {
+        spec: source.text,
+        filters: filters.map(({ name }) => name),
+        lines: [...source.describe?.() ?? [], ...ownLines],
+        ...(mirror === undefined ? {} : { mirror }),
+      };
     }
   }
+}
+
+/** What mirrors still have to copy, for who looks at the terminal. */
+function copyingOf(disks: readonly ServedDisk[]): string {
+  const left = disks.flatMap(({ plan: { source } }) => source.mirror?.()?.halves ?? [])
+    .filter(({ state }) => state === "syncing");
+  return left.map(({ name, syncLeftBytes }) => `copying to ${name}: ${formatSize(syncLeftBytes)} left`).join(", ");
 }
 
 function greetings(
   disks: readonly ServedDisk[],
   servers: readonly Exporter[],
   kernelDisks: readonly ServedKernelDisk[],
-): string[] {
-  const lines = disks.flatMap((disk) => disk.devices.map((device) => greeting(disk, device)));
-  for (const { uris } of servers) lines.push(...uris.map((uri) => `${uri} is ready`));
-  lines.push(...kernelDisks.map(greetingOfKernelDisk));
+): Line[] {
+  const lines: Line[] = [
+    ...disks.flatMap((disk) => disk.devices.map((device) => ({ text: greeting(disk, device), disk: device.name }))),
+    ...servers.flatMap(({ uris }) => uris.map(({ uri, disk }) => ({ text: `${uri} is ready`, disk }))),
+    ...kernelDisks.map((one) => ({ text: greetingOfKernelDisk(one), disk: one.name })),
+  ];
   const names = [...disks.flatMap((disk) => disk.devices), ...kernelDisks].map(({ name }) => name);
   const end = names.length === 1 ? `dblock destroy ${names[0]}, or Ctrl-C` : "Ctrl-C";
   const last = lines.pop();
-  return last === undefined ? [] : [...lines, `${last}; to end ${lines.length === 0 ? "it" : "all"}: ${end}`];
+  if (last === undefined) return [];
+  return [...lines, { ...last, text: `${last.text}; to end ${lines.length === 0 ? "it" : "all"}: ${end}` }];
 }
 
 function greeting({ plan }: ServedDisk, { path, sizeBytes, queueCount, origin }: Device): string {
@@ -296,20 +342,21 @@ function greeting({ plan }: ServedDisk, { path, sizeBytes, queueCount, origin }:
   return `${path} is ${what}: ${formatSize(sizeBytes)}, ${counted(queueCount, "queue")}, ${plan.source.text}`;
 }
 
-function report({ plan }: ServedDisk, { device: { name, path }, ending }: DeviceEnd, failures: DblockError[]): void {
+function report({ plan }: ServedDisk, { device: { name, path }, ending }: DeviceEnd, failures: Failure[]): void {
   switch (ending.reason) {
     case "failed": {
       const hint = plan.onDeath === "remove" ? "the disk has ended" : `go on with: dblock recover ${name}`;
-      failures.push(new DblockError("EIO", `Cannot serve ${path} any more`, describe(ending.error), { hint }));
+      const error = new DblockError("EIO", `Cannot serve ${path} any more`, describe(ending.error), { hint });
+      failures.push({ error, disk: name });
       return;
     }
     case "left":
-      return say(`${path} is left to its next server; to go on: dblock recover ${name}`);
+      return say(`${path} is left to its next server; to go on: dblock recover ${name}`, name);
     case "replaced":
-      return say(`${path} goes on: another process has taken it over`);
+      return say(`${path} goes on: another process has taken it over`, name);
     case "closed":
-      return say(`${path} has ended: destroyed`);
+      return say(`${path} has ended: destroyed`, name);
     case "destroyed":
-      return say(`${path} has ended: destroyed by another process`);
+      return say(`${path} has ended: destroyed by another process`, name);
   }
 }

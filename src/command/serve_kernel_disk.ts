@@ -33,7 +33,7 @@ export async function startKernelDisks(disks: readonly ServedDisk[]): Promise<Se
       const before = readStarted(name);
       if (before !== undefined) await replaceDead(before);
       const { timeoutMs, words } = disk.plan;
-      const device = await serveKernelDevice(backend, { timeoutMs, ...logOptionsOf() });
+      const device = await serveKernelDevice(backend, { timeoutMs, ...logOptionsOf(name) });
       const kept = keepStarted({ name, pid: Deno.pid, cwd: Deno.cwd(), words, kernelNbd: device.index });
       started.push({ name, disk, device, meter, ended: device.closed.then(() => kept[Symbol.dispose]()) });
     } catch (error) {
@@ -52,13 +52,18 @@ export function greetingOfKernelDisk({ name, disk, device }: ServedKernelDisk): 
 }
 
 /** Ctrl-C and SIGTERM end the disks; if somebody uses one, the second time. */
-export function endAtSignals(disks: readonly ServedKernelDisk[], complain: (line: string) => void): Disposable {
+export function endAtSignals(
+  disks: readonly ServedKernelDisk[],
+  complain: (line: string, disk: string) => void,
+): Disposable {
   const asked = new Set<ServedKernelDisk>();
   const end = () => {
     for (const one of disks) {
       const force = asked.has(one);
       asked.add(one);
-      one.device.close({ force }).catch((error) => complain(`${describe(error)}; once more ends it all the same`));
+      one.device.close({ force }).catch((error) =>
+        complain(`${describe(error)}; once more ends it all the same`, one.name)
+      );
     }
   };
   const signals = ["SIGINT", "SIGTERM"] as const;

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT
 /** Disks of `dblock serve --nbd`: one server for each address. */
-import { formatNbdUri, type NbdAddress } from "../nbd/address.ts";
+import { formatNbdAddress, formatNbdUri, isLocalAddress, type NbdAddress } from "../nbd/address.ts";
 import { closeListener, listen } from "../nbd/listener.ts";
 import { type NbdServer, serveNbdOn } from "../nbd/server.ts";
-import { type DiskPlan, exportNames } from "./disk_plan.ts";
-import { logOptionsOf } from "./log.ts";
+import { type DiskPlan, exportNames, nameOfPlan } from "./disk_plan.ts";
+import { complain, logOptionsOf } from "./log.ts";
 import type { NbdPart, ServedDisk } from "./served_disk.ts";
 
 /** A server, and what is behind it. */
 export interface Exporter {
   readonly server: NbdServer;
-  readonly uris: readonly string[];
+  /** How each disk is found, and the disk's name. */
+  readonly uris: readonly { readonly uri: string; readonly disk: string | undefined }[];
   readonly parts: readonly { readonly disk: ServedDisk; readonly part: NbdPart; readonly name: string }[];
 }
 
@@ -70,13 +71,29 @@ export async function startServers(
   for (const group of groups.values()) {
     const exports = Object.fromEntries(group.map(({ part, name }) => [name, part.backend]));
     const { address } = group[0]!.part.exit;
-    const server = await serveNbdOn(() => sockets.take(address), exports, { address, signal, ...logOptionsOf() });
-    const uris = server.exportNames.map((exportName) =>
-      formatNbdUri({ address: server.address, exportName, tls: false })
-    );
+    // What is said of the address is about a disk only if that one is alone there.
+    const log = logOptionsOf(group.length === 1 ? nameOfPlan(group[0]!.disk.plan) : undefined);
+    const server = await serveNbdOn(() => sockets.take(address), exports, { address, signal, ...log });
+    const uris = group.map(({ name: exportName, disk }) => ({
+      uri: formatNbdUri({ address: server.address, exportName, tls: false }),
+      disk: nameOfPlan(disk.plan) ?? (exportName || undefined),
+    }));
     servers.push({ server, uris, parts: group });
+    const exposed = exposedLine(server.address, group);
+    if (exposed !== undefined) complain(exposed, group.length === 1 ? uris[0]!.disk : undefined);
   }
   return servers;
+}
+
+/** What it means that an address is not this machine's alone; undefined if nobody can write a disk there. */
+function exposedLine(address: NbdAddress, parts: Exporter["parts"]): string | undefined {
+  const writable = parts.filter(({ part: { backend }, disk: { plan } }) => !plan.readOnly && backend.readOnly !== true);
+  if (address.transport === "unix" || isLocalAddress(address) || writable.length === 0) return undefined;
+  const disks = writable.map(({ disk: { plan } }) => plan.source.text).join(" and ");
+  const where = formatNbdAddress(address);
+  return `${where}: whoever can reach this address can read and write ${disks}, as nobody is asked for a password and ` +
+    `nothing is encrypted; for this machine alone: --nbd 127.0.0.1:${address.port}, or unix:PATH; for others: a firewall ` +
+    "that keeps strangers out, or --read-only";
 }
 
 /** Ctrl-C and SIGTERM end them. */

@@ -24,7 +24,7 @@ import {
   type StartOptions,
 } from "./opened_disk.ts";
 import { shareBackend } from "./shared_backend.ts";
-import { isKept } from "./signals.ts";
+import { undoDevice } from "./signals.ts";
 
 /** A disk that is to be an export: whoever serves it closes it. */
 export interface NbdPart {
@@ -299,10 +299,4 @@ async function hasNoServer(device: Device): Promise<boolean> {
   } catch {
     return false; // it is gone
   }
-}
-
-/** Takes a start back. A disk that was there before is left to the next server: those who use it wait, and lose nothing. */
-export async function undoDevice(device: Device): Promise<void> {
-  const isLeft = device.origin !== "created" && await isKept(device);
-  await (isLeft ? device.leave() : device.close({ force: true }));
 }

@@ -7,8 +7,8 @@ import { DblockError, describe } from "../disk/errors.ts";
 import type { Device } from "../module/device.ts";
 import { execute } from "../system/libc.ts";
 import { ServiceManager } from "../system/service_manager.ts";
-import { CALLED_AS } from "./cli.ts";
-import { exists } from "./path.ts";
+import { CALLED_AS } from "./part_names.ts";
+import { exists } from "../system/path.ts";
 
 /** Two words are lost before the watchdog bites. */
 const WATCHDOG_SHARE = 3;
@@ -50,7 +50,7 @@ export class Service implements Disposable {
   readonly #manager: ServiceManager;
   /** Its file's name, while that is there: after an upgrade the same name is the new program. */
   readonly #program = Deno.execPath();
-  readonly #words = Deno.readTextFileSync("/proc/self/cmdline").split("\0").slice(0, -1);
+  readonly #words = ownWords();
   #timer: ReturnType<typeof setInterval> | undefined;
   /** The process that is to take over. */
   #successor: number | undefined;
@@ -65,17 +65,6 @@ export class Service implements Disposable {
   static here(): Service | undefined {
     const manager = ServiceManager.of(Deno.env.toObject(), Deno.pid);
     return manager === undefined ? undefined : new Service(manager);
-  }
-
-  /**
-   * Asks the last step of a shutdown not to kill this process: systemd spares root's processes whose first word begins with
-   * "@", as a file system that is still mounted then may be on a disk of theirs. The program is started again by exec, once.
-   */
-  outliveShutdown(): void {
-    const [name = "", ...words] = this.#words;
-    if (name.startsWith("@")) return;
-    execute(this.#program, ["@dblock", ...words]);
-    // Not reached, unless exec failed. Then it is as any other process.
   }
 
   /** The disks are there. From now on the watchdog hears that this thread is alive. */
@@ -166,6 +155,22 @@ export class Service implements Disposable {
   [Symbol.dispose](): void {
     clearInterval(this.#timer);
   }
+}
+
+/** What this process was started with, from its name on. */
+function ownWords(): string[] {
+  return Deno.readTextFileSync("/proc/self/cmdline").split("\0").slice(0, -1);
+}
+
+/**
+ * Asks the last step of a shutdown not to kill this process: systemd spares root's processes whose first word begins with
+ * "@", as a file system that is still mounted then may be on a disk of theirs. The program is started again by exec, once.
+ */
+export function outliveShutdown(): void {
+  const [name = "", ...words] = ownWords();
+  if (name.startsWith("@")) return;
+  execute(Deno.execPath(), ["@dblock", ...words]);
+  // Not reached, unless exec failed. Then it is as any other process.
 }
 
 /** CLOCK_MONOTONIC, which systemd compares: /proc/uptime has the same clock, but for sleeps of the machine. */

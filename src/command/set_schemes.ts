@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** The schemes of disks that are made of others: rows of the table, with what opens them. */
 import { concat } from "../backends/concat.ts";
+import { unusedOf } from "../backends/member.ts";
 import { MirrorBackend } from "../backends/mirror.ts";
 import type { MirrorStatus } from "../backends/mirror_status.ts";
 import { slice } from "../backends/slice.ts";
@@ -9,6 +10,7 @@ import type { Backend } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 import { formatSize, UsageError } from "./cli.ts";
 import { type DiskSource, type OpenOptions, type Scheme, SIZE, type Source } from "./disk_source.ts";
+import { complain } from "./log.ts";
 import type { Parameters } from "./parameters.ts";
 import { membersOf, parseSpec, type Spec } from "./spec.ts";
 
@@ -27,7 +29,7 @@ export const SET_SCHEMES: readonly Scheme[] = [
     form: "concat:SPEC,SPEC…",
     text: "disks one behind the other",
     parameters: [],
-    read: (spec, _parameters, readMember) => readSet(spec, readMember, concat),
+    read: (spec, _parameters, readMember) => readSet(spec, readMember, (disks) => concat(disks)),
   },
   {
     names: ["stripe"],
@@ -36,7 +38,13 @@ export const SET_SCHEMES: readonly Scheme[] = [
     parameters: [{ name: "chunk", value: "SIZE", text: "so much on one before the next one [64KiB]" }],
     read: (spec, parameters, readMember) => {
       const chunkBytes = parameters.size("chunk");
-      return readSet(spec, readMember, (disks) => stripe(disks, chunkBytes === undefined ? {} : { chunkBytes }));
+      return readSet(spec, readMember, (disks, names, log) => {
+        const whole = stripe(disks, chunkBytes === undefined ? {} : { chunkBytes });
+        const named = disks.map(({ sizeBytes }, i) => ({ name: names[i]!, sizeBytes }));
+        const unused = unusedOf("The stripe", named, whole.sizeBytes / disks.length);
+        if (unused !== undefined) log(unused);
+        return whole;
+      });
     },
   },
   {
@@ -79,12 +87,25 @@ function readSlice(spec: Spec, parameters: Parameters, readMember: ReadMember): 
     ...together([source]),
     open: (options) =>
       joined([source], options, ([disk]) =>
-        slice(disk!, {
-          ...(partition === undefined ? {} : { partition }),
-          ...(offsetBytes === undefined ? {} : { offsetBytes }),
-          ...(sizeBytes === undefined ? {} : { sizeBytes }),
-        })),
+        asTyped(
+          spec,
+          slice(disk!, {
+            ...(partition === undefined ? {} : { partition }),
+            ...(offsetBytes === undefined ? {} : { offsetBytes }),
+            ...(sizeBytes === undefined ? {} : { sizeBytes }),
+          }),
+        )),
   };
+}
+
+/** A range or a partition that the disk does not have was typed; whether it has one is known only when it is open. */
+async function asTyped<T>({ text }: Spec, made: Promise<T>): Promise<T> {
+  try {
+    return await made;
+  } catch (error) {
+    const isTyped = error instanceof DblockError && error.code === "EINVAL";
+    throw isTyped ? new UsageError(`${text}: ${error.message}`) : error;
+  }
 }
 
 function readMirror(spec: Spec, parameters: Parameters, readMember: ReadMember): Source {
@@ -97,12 +118,15 @@ function readMirror(spec: Spec, parameters: Parameters, readMember: ReadMember):
     ...of,
     files: [...of.files, ...(bitmapPath === undefined ? [] : [bitmapPath])],
     describe: () => mirror === undefined ? [] : describeMirror(mirror.status),
+    mirror: () => mirror?.status,
     open: async (options) => {
       requireNoGrowth(options);
+      requireNoOther(spec, options);
       const halves = sources.map((source) => ({ name: source.text, open: () => source.open(options) }));
       return mirror = await MirrorBackend.open(halves, {
         ...(bitmapPath === undefined ? {} : { bitmapPath }),
         lateMs,
+        log: options.log ?? complain,
       });
     },
   };
@@ -119,11 +143,16 @@ function describeMirror({ state, halves, writtenBytes, resyncedBytes, repairedBy
   ];
 }
 
-function readSet(spec: Spec, readMember: ReadMember, join: (disks: readonly Backend[]) => Backend): Source {
+function readSet(
+  spec: Spec,
+  readMember: ReadMember,
+  join: (disks: readonly Backend[], names: readonly string[], log: (line: string) => void) => Backend,
+): Source {
   const sources = membersOf(spec).map(readMember);
+  const names = sources.map(({ text }) => text);
   return {
     ...together(sources),
-    open: (options) => joined(sources, options, join),
+    open: (options) => joined(sources, options, (disks) => join(disks, names, options.log ?? complain)),
   };
 }
 
@@ -142,6 +171,17 @@ function together(
 function requireNoGrowth({ growToBytes }: OpenOptions): void {
   if (growToBytes === undefined) return;
   throw new DblockError("EOPNOTSUPP", "Cannot grow the disk", "it is made of others, whose sizes stay");
+}
+
+/**
+ * A mirror copies from one half to the others, and only its server knows which halves have everything. A second one beside it
+ * would copy what is old by then.
+ */
+function requireNoOther({ text }: Spec, { shared }: OpenOptions): void {
+  if (!shared) return;
+  throw new DblockError("EOPNOTSUPP", `Cannot take over ${text}`, "only its server knows what has to be copied", {
+    hint: "end that server first (a service: systemctl restart dblock@NAME), then serve it without --take-over",
+  });
 }
 
 /** Opens all, or none. */

@@ -5,17 +5,19 @@
  */
 import { DblockError, describe, withHint } from "../disk/errors.ts";
 import type { Device, Ending } from "../module/device.ts";
-import { ignoreSignal, SIGTTIN, SIGTTOU } from "../system/libc.ts";
+import { ignoreSignal, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2 } from "../system/libc.ts";
 import { complain } from "./log.ts";
 
 /** For `--help`. */
 export const SIGNALS_HELP = `Signals:
   SIGINT (Ctrl-C)    destroys the disk and ends; if somebody uses the disk, says
-                     who, and the second one destroys it all the same
+                     who, and the second one destroys it all the same; clients
+                     of NBD are cut off by the first
   SIGTERM            the same; but under --on-death hold or fail it answers what
                      is in hand, leaves the disk to the next server, and ends
   SIGHUP             nothing: the disk goes on without the terminal
   SIGTSTP (Ctrl-Z)   stops the program if nobody uses the disk
+  SIGUSR2            prints the report of the filter "stats"; else nothing
 `;
 
 const ENDING = ["SIGINT", "SIGTERM"] as const;
@@ -54,6 +56,22 @@ export function outliveTerminal(): void {
   Deno.addSignalListener("SIGHUP", () => {});
   // With `stty tostop` a line from the background would stop the program, and with it the disk.
   for (const signal of [SIGTTIN, SIGTTOU]) ignoreSignal(signal);
+}
+
+/**
+ * From now on SIGUSR1 and SIGUSR2 do nothing, unless somebody listens to SIGUSR2 afterwards (the filter `stats`). To be called
+ * before anything else, for good: a program that calls this cannot listen to SIGUSR1.
+ *
+ * At SIGUSR1 Deno opens V8's debugger on 127.0.0.1:9229, and asks nobody who connects for a password: every user of the
+ * machine could then run code as this program's user, which is root where disks are served. Deno has no option against that.
+ */
+export function keepDebuggerShut(): void {
+  // Deno installs its handler at its first listener, which may be the debugger's, some time after the program's start; a
+  // later listener leaves the kernel's side as it is. So the handler is installed here, and then taken away.
+  const nothing = () => {};
+  Deno.addSignalListener("SIGUSR1", nothing);
+  Deno.removeSignalListener("SIGUSR1", nothing);
+  for (const signal of [SIGUSR1, SIGUSR2]) ignoreSignal(signal);
 }
 
 /** How to stop. */
@@ -118,6 +136,12 @@ export function heedSignals(devices: () => readonly Device[], options: UntilEnde
   return {
     [Symbol.dispose]: () => listeners.forEach(([name, listener]) => Deno.removeSignalListener(name, listener)),
   };
+}
+
+/** Takes a start back. A disk that was there before is left to the next server: those who use it wait, and lose nothing. */
+export async function undoDevice(device: Device): Promise<void> {
+  const isLeft = device.origin !== "created" && await isKept(device);
+  await (isLeft ? device.leave() : device.close({ force: true }));
 }
 
 /** Whether its policy keeps the device when its server is gone. */

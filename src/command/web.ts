@@ -3,7 +3,6 @@
  * `dblock top --web`: a page for people that shows what all disks do. This file answers HTTP: the page's files, what the page
  * is told each second, and what it may ask for. Everything that a browser gets comes from here.
  */
-import { stripTypeScriptTypes } from "node:module";
 import { DblockError, describe, quietly } from "../disk/errors.ts";
 import { UsageError } from "./cli.ts";
 import { destroyOne } from "./destroy.ts";
@@ -69,22 +68,22 @@ const SCRIPT = "text/javascript; charset=utf-8";
 const STYLE = "text/css; charset=utf-8";
 
 /** By path. A browser knows no types, so they are taken out: V8 does that, and lines stay where they are. */
-const FILES: Readonly<Record<string, readonly [type: string, text: () => string]>> = {
+const FILES: Readonly<Record<string, readonly [type: string, text: () => string | Promise<string>]>> = {
   "/": ["text/html; charset=utf-8", () => htmlText],
   "/colours.css": [STYLE, () => coloursStyle],
   "/dark.css": [STYLE, () => darkStyle],
   "/disk.css": [STYLE, () => diskStyle],
   "/page.css": [STYLE, () => pageStyle],
   "/icon.svg": ["image/svg+xml", () => iconText],
-  "/page.ts": [SCRIPT, () => stripTypeScriptTypes(pageText)],
-  "/order.ts": [SCRIPT, () => stripTypeScriptTypes(orderText)],
-  "/card.ts": [SCRIPT, () => stripTypeScriptTypes(cardText)],
-  "/charts.ts": [SCRIPT, () => stripTypeScriptTypes(chartsText)],
-  "/control.ts": [SCRIPT, () => stripTypeScriptTypes(controlText)],
-  "/map.ts": [SCRIPT, () => stripTypeScriptTypes(mapText)],
-  "/model.ts": [SCRIPT, () => stripTypeScriptTypes(modelText)],
-  "/terms.ts": [SCRIPT, () => stripTypeScriptTypes(termsText)],
-  "/units.ts": [SCRIPT, () => stripTypeScriptTypes(unitsText)],
+  "/page.ts": [SCRIPT, () => withoutTypes(pageText)],
+  "/order.ts": [SCRIPT, () => withoutTypes(orderText)],
+  "/card.ts": [SCRIPT, () => withoutTypes(cardText)],
+  "/charts.ts": [SCRIPT, () => withoutTypes(chartsText)],
+  "/control.ts": [SCRIPT, () => withoutTypes(controlText)],
+  "/map.ts": [SCRIPT, () => withoutTypes(mapText)],
+  "/model.ts": [SCRIPT, () => withoutTypes(modelText)],
+  "/terms.ts": [SCRIPT, () => withoutTypes(termsText)],
+  "/units.ts": [SCRIPT, () => withoutTypes(unitsText)],
   "/uplot/uPlot.iife.min.js": [SCRIPT, () => plotText],
   "/uplot/uPlot.min.css": [STYLE, () => plotStyle],
   "/uplot/LICENSE": ["text/plain; charset=utf-8", () => plotLicence],
@@ -129,7 +128,13 @@ async function answer(request: Request, page: Page): Promise<Response> {
   const file = Object.hasOwn(FILES, pathname) ? FILES[pathname] : undefined;
   if (file === undefined) return plain("there is /", 404);
   const [type, text] = file;
-  return new Response(text(), { headers: { "content-type": type } });
+  return new Response(await text(), { headers: { "content-type": type } });
+}
+
+async function withoutTypes(code: string): Promise<string> {
+  // Not at the program's start: a bundle that imports anything is read as a whole then (src/build/README.md).
+  const { stripTypeScriptTypes } = await import("node:module");
+  return stripTypeScriptTypes(code);
 }
 
 function plain(text: string, status: number, headers: Record<string, string> = {}): Response {

@@ -6,7 +6,10 @@ import { COMMANDS } from "../../../src/command/commands.ts";
 import { readConfig } from "../../../src/command/config.ts";
 import { readItems } from "../../../src/command/command.ts";
 import { DISK_OPTIONS, exportNames, readDisks } from "../../../src/command/disk_plan.ts";
-import { isLight, LIGHT_COMMANDS, overview } from "../../../src/command/command_line.ts";
+import { overview } from "../../../src/command/command_line.ts";
+import { LIGHT_COMMANDS } from "../../../src/command/light.ts";
+import { LIGHT_NAMES, partOf, SERVING_NAMES } from "../../../src/command/part_names.ts";
+import { SERVING_COMMANDS } from "../../../src/command/serving.ts";
 import { readCommandLine } from "../../../src/command/main.ts";
 import { plansOf as plansToRecover } from "../../../src/command/recover.ts";
 import { SERVE } from "../../../src/command/serve.ts";
@@ -153,6 +156,8 @@ Deno.test("a disk that only NBD clients have takes no option that needs one in /
     assertThrows(() => plansOf(`a.img ${option} --nbd unix:/x`), UsageError, wrong);
     plansOf(`a.img ${option} --nbd unix:/x --name a`);
   }
+  const late = "clients have this one, whose time limits are their own; leave it out, or add --name NAME";
+  assertThrows(() => plansOf("a.img --timeout 5 --nbd unix:/x"), UsageError, late);
   plansOf("a.img --on-death remove --nbd unix:/x");
   // New code has to be there within half of it.
   assertEquals(plansOf("./a.ts --watch --timeout 5 --nbd unix:/x")[0]!.timeoutMs, 5_000);
@@ -283,12 +288,23 @@ Deno.test("readConfig() names a disk by its file, reads folders, and says in whi
 });
 
 Deno.test("subcommands that open no disk start without filters, NBD and what SPECs mean", async () => {
-  assertEquals(LIGHT_COMMANDS.filter((command) => !COMMANDS.includes(command)), []);
-  assertEquals([["list"], ["--version"], ["serve"], ["--help"], []].map(isLight), [true, true, false, false, false]);
-  const program = new URL("../../../src/command/program.ts", import.meta.url).pathname;
+  for (const [commands, names] of [[LIGHT_COMMANDS, LIGHT_NAMES], [SERVING_COMMANDS, SERVING_NAMES]] as const) {
+    assertEquals(commands.filter((command) => !COMMANDS.includes(command)), []);
+    assertEquals(commands.map(({ name }) => name), names);
+  }
+  assertEquals(
+    [["list"], ["--version"], ["serve"], ["recover"], ["top"], ["--help"], []].map(partOf),
+    ["light", "light", "serving", "serving", "main", "main", "main"],
+  );
   const deno = new URL("../../../src/build/deno.sh", import.meta.url).pathname;
-  const { stdout } = await new Deno.Command(deno, { args: ["info", "--json", "--no-lock", program] }).output();
-  const { modules } = JSON.parse(new TextDecoder().decode(stdout)) as { modules: { specifier: string }[] };
-  const heavy = modules.filter(({ specifier }) => /\/(nbd|filters)\/|\/schemes\.ts$/.test(specifier));
-  assertEquals([modules.length > 20, heavy], [true, []]);
+  const modulesOf = async (name: string) => {
+    const path = new URL(`../../../src/command/${name}`, import.meta.url).pathname;
+    const { stdout } = await new Deno.Command(deno, { args: ["info", "--json", "--no-lock", path] }).output();
+    return (JSON.parse(new TextDecoder().decode(stdout)) as { modules: { specifier: string }[] }).modules;
+  };
+  const light = await modulesOf("light.ts");
+  const heavy = light.filter(({ specifier }) => /\/(nbd|filters)\/|\/schemes\.ts$/.test(specifier));
+  assertEquals([light.length > 20, heavy], [true, []]);
+  // What each start reads first.
+  assertEquals((await modulesOf("program.ts")).length, 3);
 });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** What `dblock metrics` prints, where it listens, and who may ask. */
-import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { NullBackend } from "../../../src/backends/null.ts";
 import { UsageError } from "../../../src/command/cli.ts";
 import { Exposition } from "../../../src/command/exposition.ts";
@@ -11,6 +11,7 @@ import { exposition } from "../../../src/command/metrics.ts";
 import type { Figure } from "../../../src/disk/backend.ts";
 import { DblockError } from "../../../src/disk/errors.ts";
 import { Meter } from "../../../src/disk/meter.ts";
+import { madeUpDisk } from "./made_up_disk.ts";
 
 Deno.test("families are in one piece, labels are quoted, and a sample that is there twice stays the first one", () => {
   const out = new Exposition();
@@ -54,6 +55,74 @@ Deno.test("a disk's histogram counts up to its count, and two backends' figures 
   assertMatch(text, /^dblock_reads_completed_total\{disk="d",transport="nbd"\} 4$/m);
   assertMatch(text, /^dblock_backend_cache_bytes\{disk="d",transport="nbd"\} 1$/m);
   assertMatch(text, /^dblock_backend_cache_bytes\{disk="d",transport="nbd",part="2"\} 2$/m);
+});
+
+Deno.test("what the module and the block layer count of a disk is shown, each number under its own name", () => {
+  const counted = {
+    ...{ queue_count: 3, queue_depth: 64, open_count: 5, waiting_count: 6, handed_count: 7, quarantined_count: 8 },
+    ...{ death_count: 9, error_count: 10, timeout_count: 11, stale_count: 12, refused_count: 13, replayed_count: 14 },
+    ...{
+      batch_count: 15,
+      handed_total: 16,
+      leave_count: 17,
+      requests: [21, 22, 23, 24, 25],
+      bytes: [31, 32, 0, 34, 35],
+    },
+  };
+  const kernel = { readSeconds: 1.5, writeSeconds: 2.5, discardSeconds: 3.5, flushSeconds: 4.5, busySeconds: 5.5 };
+  const text = exposition([
+    madeUpDisk({ ...counted, name: "held", state: 3, server_pid: 0 }, { kernel, spec: "x.img" }),
+    madeUpDisk({ name: "live" }),
+  ]);
+  const samplesOf = (disk: string) =>
+    text.split("\n").filter((line) => line.includes(`disk="${disk}"`)).map((line) =>
+      line.replace(`disk="${disk}",transport="dblock.ko"`, "").replace("{}", "").replace("{,", "{")
+    );
+  assertEquals(samplesOf("held").sort(), [
+    "dblock_batches_total 15",
+    "dblock_discard_time_seconds_total 3.5",
+    "dblock_discarded_bytes_total 34",
+    "dblock_discards_completed_total 24",
+    'dblock_disk_info{spec="x.img",path="/dev/held"} 1',
+    "dblock_failed_requests_total 10",
+    "dblock_flush_requests_time_seconds_total 4.5",
+    "dblock_flush_requests_total 23",
+    "dblock_handed_out_requests_total 16",
+    "dblock_io_now 13",
+    "dblock_io_time_seconds_total 5.5",
+    "dblock_open_handles 5",
+    "dblock_queue_depth 64",
+    "dblock_queues 3",
+    "dblock_read_bytes_total 31",
+    "dblock_read_time_seconds_total 1.5",
+    "dblock_reads_completed_total 21",
+    "dblock_refused_answers_total 13",
+    "dblock_replayed_requests_total 14",
+    "dblock_requests_handed_out 7",
+    "dblock_requests_quarantined 8",
+    "dblock_requests_waiting 6",
+    "dblock_served 0",
+    "dblock_server_deaths_total 9",
+    "dblock_server_leaves_total 17",
+    "dblock_size_bytes 1048576",
+    "dblock_stale_answers_total 12",
+    'dblock_state{state="created"} 0',
+    'dblock_state{state="failed"} 0',
+    'dblock_state{state="gone"} 0',
+    'dblock_state{state="held"} 1',
+    'dblock_state{state="live"} 0',
+    'dblock_state{state="removing"} 0',
+    'dblock_state{state="starting"} 0',
+    "dblock_timed_out_requests_total 11",
+    "dblock_write_time_seconds_total 2.5",
+    "dblock_write_zeroes_completed_total 25",
+    "dblock_writes_completed_total 22",
+    "dblock_written_bytes_total 32",
+    "dblock_zeroed_bytes_total 35",
+  ]);
+  const live = samplesOf("live");
+  assert(live.includes("dblock_served 1") && live.includes('dblock_state{state="live"} 1'), live.join("\n"));
+  assertEquals(live.filter((line) => /_time_seconds_/.test(line)), []);
 });
 
 Deno.test("a figure of a module that Prometheus could not read is left out, and the others stay", () => {

@@ -168,7 +168,7 @@ const WRONG: readonly [what: string, text: string, said: string][] = [
   [
     "an import beside one of this package",
     'import { DblockError } from "jsr:@dblock/dblock@1"; import "npm:left-pad"; export default DblockError;',
-    "/disk.ts -o disk.js --external jsr:@dblock/dblock@1, and serve ./disk.js",
+    "/disk.ts' -o disk.js --external jsr:@dblock/dblock@1, and serve ./disk.js",
   ],
   ["an import from JSR", 'import * as x from "jsr:@std/fs"; export default x;', "dblock does not download"],
   ["an import of a web page", 'import x from "https://example.org/x.ts"; export default x;', "deno bundle"],
@@ -183,7 +183,22 @@ const WRONG: readonly [what: string, text: string, said: string][] = [
   [
     "an import from npm that comes first",
     'import "npm:left-pad"; import { DblockError } from "@dblock/dblock"; export default DblockError;',
-    "/disk.ts -o disk.js --external @dblock/dblock, and serve ./disk.js",
+    "/disk.ts' -o disk.js --external @dblock/dblock, and serve ./disk.js",
+  ],
+  [
+    "an import from npm in another file than that of this package",
+    'import { lib } from "./lib.ts"; import { DblockError } from "@dblock/dblock"; export default [lib, DblockError];',
+    "/disk.ts' -o disk.js --external @dblock/dblock --external jsr:@dblock/dblock@1, and serve ./disk.js",
+  ],
+  [
+    "an import of the tests of this package",
+    'import "jsr:@dblock/dblock@1/testing"; export default 1;',
+    "it imports jsr:@dblock/dblock@1/testing, which is for tests (test the disk in a file of its own",
+  ],
+  [
+    "an import of no part of this package",
+    'import "@dblock/dblock/more"; export default 1;',
+    "it imports @dblock/dblock/more, which is no part of this package (there are: @dblock/dblock and @dblock/dblock/cli)",
   ],
   ["a mistake in JavaScript", 'import "./bad.js"; export default 1;', "/bad.js: "],
   ["code that throws", "throw new TypeError('at once');", "at once"],
@@ -195,6 +210,9 @@ for (const [what, text, said] of WRONG) {
       "disk.ts": text,
       "ok.ts": "export const ok = 1;",
       "bad.js": "const = 5;",
+      "lib.ts": 'import "npm:left-pad"; import "./more.ts"; export const lib = 1;',
+      "more.ts":
+        'import { DblockError } from "jsr:@dblock/dblock@1"; import "./lib.ts"; export const more = DblockError;',
       "circle.ts": 'import { late } from "./disk.ts"; late;',
     };
     await withFiles(files, async (dir) => {
@@ -205,6 +223,56 @@ for (const [what, text, said] of WRONG) {
     });
   });
 }
+
+const THROWS = `// Types and comments are gone in the code that runs.
+
+interface Given { readonly sizeBytes: number }
+
+enum Kind { One = 1 }
+
+export class Store {
+  constructor(readonly given: Given) {}
+
+  check(): never { throw new TypeError(\`at \${Kind.One}\`); }
+}
+`;
+
+Deno.test("code that throws while it is loaded, or while it makes its disk, is named with file, line and column", async () => {
+  const saidBy = async (files: Readonly<Record<string, string>>) => {
+    let said = "";
+    await withFiles(files, async (dir) => {
+      const { message } = await assertRejects(() => openModule(`${dir}/disk.ts`, new Map()), DblockError);
+      said = message.replaceAll(dir, "DIR");
+    });
+    return said;
+  };
+  const use = "new Store({ sizeBytes: 1 }).check();";
+  const place = "DIR/disk.ts:10:26";
+  assertEquals(await saidBy({ "disk.ts": THROWS + use }), `Cannot load DIR/disk.ts: ${place}: TypeError: at 1`);
+  assertEquals(
+    await saidBy({ "disk.ts": `${THROWS}export default async (): Promise<unknown> => { await 0; ${use} }` }),
+    `Cannot load DIR/disk.ts: ${place}: its default export threw TypeError: at 1`,
+  );
+  // It is the file in which it was thrown, and a place of JavaScript is the one that runs.
+  assertEquals(
+    await saidBy({ "disk.ts": 'import "./lib.js"; export default 1;', "lib.js": "\n  null.x;" }),
+    "Cannot load DIR/disk.ts: DIR/lib.js:2:8: TypeError: Cannot read properties of null (reading 'x')",
+  );
+  // Who throws no error says no place.
+  assertEquals(await saidBy({ "disk.ts": 'throw "a word";' }), "Cannot load DIR/disk.ts: a word");
+});
+
+Deno.test("a module imports @dblock/dblock/cli, and a path with a blank in it is quoted in what is to be typed", async () => {
+  const files = {
+    "a disk.ts": 'import "npm:left-pad"; export default 1;',
+    "disk.ts": 'import { parseSize } from "@dblock/dblock/cli"; export const bytes = parseSize("4KiB");',
+  };
+  await withFiles(files, async (dir) => {
+    assertEquals((await loadModule(`${dir}/disk.ts`)).bytes, 4096);
+    const { message } = await assertRejects(() => openModule(`${dir}/a disk.ts`, new Map()), DblockError);
+    assertStringIncludes(message, `deno bundle '${dir}/a disk.ts' -o disk.js, and serve ./disk.js`);
+  });
+});
 
 Deno.test("openModule() says that there is no such file", async () => {
   await assertRejects(

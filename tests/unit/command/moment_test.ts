@@ -7,9 +7,8 @@ import { activityBetween, describeDisk, keyOf, levelsOf, type Look, type Seen } 
 import { bytesOfLevel, FIELDS, levelOf, PIECES } from "../../../src/command/page/terms.ts";
 import { MAP_CELLS, Meter } from "../../../src/disk/meter.ts";
 import { CELLS } from "../../../src/filters/histogram.ts";
-import { DBLOCK_DEVICE_DIRECT, dblock_info } from "../../../src/module/abi.ts";
-import { type DeviceInfo, inWords } from "../../../src/module/info.ts";
-import { decode, encode } from "../../../src/system/struct.ts";
+import { DBLOCK_DEVICE_DIRECT } from "../../../src/module/abi.ts";
+import { type InfoFields, madeUpDisk } from "./made_up_disk.ts";
 
 const SIZE = 2 ** 20;
 
@@ -29,21 +28,8 @@ function exported(meter: Meter, more: Partial<DiskFigures> = {}): Seen {
 }
 
 /** A disk in /dev. */
-function device(changes: Parameters<typeof encode<typeof dblock_info>>[1] = {}, more: Partial<Seen> = {}): Seen {
-  const fields = { name: "a", size_bytes: SIZE, queue_count: 1, state: 2, on_death: 2, server_pid: 42, ...changes };
-  const module: DeviceInfo = inWords(decode(dblock_info, encode(dblock_info, fields)));
-  const pid = module.server === undefined ? {} : { pid: module.server.pid };
-  return {
-    atMs: 0,
-    disk: "a",
-    transport: "dblock.ko",
-    sizeBytes: module.sizeBytes,
-    path: "/dev/a",
-    module,
-    own: [],
-    ...pid,
-    ...more,
-  };
+function device(fields: InfoFields = {}, more: Partial<Seen> = {}): Seen {
+  return { atMs: 0, ...madeUpDisk(fields, more) };
 }
 
 const look = (timeMs: number, ...disks: Seen[]): Look => ({
@@ -193,6 +179,13 @@ Deno.test("deaths, replays, timeouts and new servers of a disk in /dev", () => {
   assertEquals(texts(all.add(dead, back, servers())), [
     "change: 1 request was handed out again",
     "change: process 43 serves it now",
+  ]);
+});
+
+Deno.test("a server that leaves a disk to the next one is a change, and no death", () => {
+  const left = look(1000, device({ server_pid: 0, state: 3, leave_count: 1 }));
+  assertEquals(texts(new Happenings().add(look(0, device()), left, servers())), [
+    "change: its server has left it: its I/O waits for the next one",
   ]);
 });
 

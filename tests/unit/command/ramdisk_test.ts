@@ -135,14 +135,14 @@ Deno.test("failure() says whether the disk waits for a server, and what to type 
 });
 
 Deno.test({
-  name: "ramdisk.ts says that the module is not loaded, and which command loads it",
+  name: "ramdisk.ts says that the module is not loaded, and where the command that loads it stands",
   ignore: hasModule(),
   fn: async () => {
     for (const args of [[], ["-d"]]) {
       const { code, stderr } = await run(...args);
       assertEquals(code, 1);
       assertStringIncludes(stderr, "the dblock module is not loaded");
-      assertStringIncludes(stderr, "sudo make load");
+      assertStringIncludes(stderr, "dblock doctor says how to load it");
       assertEquals(stderr.trimEnd().split("\n").length, 1);
     }
   },

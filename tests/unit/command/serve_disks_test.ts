@@ -25,12 +25,30 @@ Deno.test("dblock serve finds that an address cannot be had before it opens a di
       [["--nbd", taken], /^dblock serve: Cannot listen on 127\.0\.0\.1:\d+: .*another server has it/],
       [["--nbd", free, "--metrics", taken], /^dblock serve: Cannot listen on 127\.0\.0\.1:\d+/],
       [["--nbd", free, "--metrics", `unix:${path}`], /^dblock serve: Cannot listen on .*taken\.sock/],
+      [
+        ["--nbd", `unix:${dir.path}/no/x.sock`],
+        /^dblock serve: Cannot listen on .*: there is no folder .*\/no \(mkdir -p /,
+      ],
     ] as const
   ) {
     const { code, stderr } = await serve(words, dir.path);
     assertMatch(stderr, said);
     assertEquals([code, stderr.trimEnd().split("\n").length, names(dir.path)], [1, 1, ["taken.sock"]], words.join(" "));
   }
+});
+
+Deno.test("dblock serve ends with status 2 where a slice of a disk is typed that the disk does not have", async () => {
+  using dir = folder();
+  const args = ["run", "-A", "--no-check", `${root}/src/command/program.ts`, "serve", "slice:null:1MiB?offset=2MiB"];
+  const nbd = ["--nbd", `unix:${dir.path}/x.sock`];
+  const { code, stderr } = await new Deno.Command(`${root}/src/build/deno.sh`, { args: [...args, ...nbd] }).output();
+  assertEquals(
+    [code, new TextDecoder().decode(stderr)],
+    [
+      2,
+      "dblock serve: slice:null:1MiB?offset=2MiB: Cannot take what is at 2 MiB of a disk: the disk has 1 MiB; see dblock serve --help\n",
+    ],
+  );
 });
 
 function names(path: string): string[] {

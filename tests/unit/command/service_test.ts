@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/** What systemd hears of `dblock serve` while the machine stops. Starts and reloads are in tests/device/debian_unit_test.ts. */
+/** What systemd hears of `dblock serve` once the disks are there, and while the machine stops. The rest is in tests/device/debian_unit_test.ts. */
 import { assert, assertEquals } from "@std/assert";
 import { Service } from "../../../src/command/service.ts";
 import { NullBackend } from "../../../src/backends/null.ts";
@@ -8,14 +8,28 @@ import { serveOn } from "../../../src/module/serve.ts";
 import { FakeKernel } from "../../sim/fake_kernel.ts";
 import { DatagramListener } from "../system/datagram_listener.ts";
 
-/** This process as a service, a disk of it that is mounted, and what systemd hears. */
-async function mounted() {
+/** This process as a service, whose environment has these variables too, and what systemd hears of it. */
+function started(variables: Readonly<Record<string, string>> = {}) {
   const socket = `@dblock-service-test-${Deno.pid}`;
   const listener = new DatagramListener(socket);
-  Deno.env.set("NOTIFY_SOCKET", socket);
+  const environment = { ...variables, NOTIFY_SOCKET: socket };
+  for (const [name, value] of Object.entries(environment)) Deno.env.set(name, value);
   const service = Service.here();
-  Deno.env.delete("NOTIFY_SOCKET");
+  for (const name of Object.keys(environment)) Deno.env.delete(name);
   assert(service !== undefined);
+  return {
+    service,
+    heard: () => Array.from({ length: 1_000 }, () => listener.heard()).filter((notice) => notice !== undefined),
+    [Symbol.dispose]: () => {
+      service[Symbol.dispose]();
+      listener[Symbol.dispose]();
+    },
+  };
+}
+
+/** The same with a disk that is mounted. */
+async function mounted() {
+  const one = started();
   const kernel = new FakeKernel();
   const device = await serveOn(kernel, new NullBackend({ sizeBytes: 4096 }), { name: "a", log: () => {} });
   const inside = kernel.devices.get("a")!;
@@ -32,18 +46,59 @@ async function mounted() {
     },
   });
   return {
-    service,
+    service: one.service,
+    heard: one.heard,
     devices: () => [counting],
     write: () => writes++,
     unmount: () => inside.openCount = 0,
-    heard: () => Array.from({ length: 1_000 }, () => listener.heard()).filter((notice) => notice !== undefined),
     [Symbol.asyncDispose]: async () => {
-      service[Symbol.dispose]();
-      listener[Symbol.dispose]();
+      one[Symbol.dispose]();
       await device.close();
     },
   };
 }
+
+const delay = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+Deno.test("ready() says that the disks are there; then the watchdog hears of this process three times in its time", async () => {
+  const watchdogMs = 600;
+  using one = started({ WATCHDOG_USEC: `${watchdogMs * 1000}`, WATCHDOG_PID: `${Deno.pid}` });
+  await delay(watchdogMs);
+  assertEquals(one.heard(), [], "a service that is not ready is not watched");
+  const began = performance.now();
+  one.service.ready(["/dev/a is ready", "/dev/b is ready"]);
+  const ready = `READY=1\nMAINPID=${Deno.pid}\nSTATUS=/dev/a is ready; /dev/b is ready`;
+  assertEquals(one.heard(), [ready]);
+  // Said once more, after a reload that failed: nobody hears of this process twice as often.
+  one.service.ready(["/dev/a is ready", "/dev/b is ready"]);
+  await delay(2 * watchdogMs);
+  const wordsMax = Math.ceil((performance.now() - began) / (watchdogMs / 3));
+  const [again, ...words] = one.heard();
+  assertEquals([again, ...new Set(words)], [ready, "WATCHDOG=1"]);
+  assert(words.length >= 3 && words.length <= wordsMax, `${words.length} words, at most ${wordsMax}`);
+  one.service[Symbol.dispose]();
+  one.heard();
+  await delay(watchdogMs);
+  assertEquals(one.heard(), []);
+});
+
+Deno.test("a thread that is busy for good does not feed the watchdog", async () => {
+  using one = started({ WATCHDOG_USEC: "300000" });
+  one.service.ready([]);
+  await delay(400);
+  assert(one.heard().includes("WATCHDOG=1"));
+  for (const until = performance.now() + 600; performance.now() < until;);
+  assertEquals(one.heard(), []);
+});
+
+Deno.test("a watchdog of another process, or none, hears nothing", async () => {
+  for (const variables of [{}, { WATCHDOG_USEC: "150000", WATCHDOG_PID: "1" }]) {
+    using one = started(variables);
+    one.service.ready(["/dev/a is ready"]);
+    await delay(200);
+    assertEquals(one.heard().length, 1);
+  }
+});
 
 Deno.test("while a disk is unmounted as the machine stops, systemd gives its server more time, asked now and then", async () => {
   await using all = await mounted();

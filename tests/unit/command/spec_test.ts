@@ -5,6 +5,7 @@ import { readSpec } from "../../../src/command/schemes.ts";
 import { membersOf, parseSpec } from "../../../src/command/spec.ts";
 import { DblockError } from "../../../src/disk/errors.ts";
 import { requestOptions } from "../../../src/disk/request.ts";
+import { serveOne } from "../nbd/recorder.ts";
 
 const open = { readOnly: false, shared: false };
 
@@ -90,6 +91,10 @@ Deno.test("a file is made only if a size is given, and told from a raw one by it
   const path = `${dir}/disk.img`;
   const missing = await assertRejects(() => readSpec(path).open(open), DblockError);
   assertStringIncludes(missing.message, `there is no such file (to make it: ${path}?size=4GiB)`);
+  for (const path of ["/dev/dblock-none", "/dev/dblock-none?size=1MiB"]) {
+    const none = await assertRejects(() => readSpec(path).open(open), DblockError);
+    assertEquals(none.message, "Cannot open /dev/dblock-none: there is no such device");
+  }
   await assertRejects(
     () => readSpec(`${path}?size=1MiB`).open({ ...open, readOnly: true }),
     DblockError,
@@ -99,7 +104,7 @@ Deno.test("a file is made only if a size is given, and told from a raw one by it
   for (const [query, mapped] of [["?size=1MiB", true], ["", true], ["?raw", false]] as const) {
     const disk = await readSpec(path + query).open(open);
     assertEquals([disk.sizeBytes, "mapping" in disk], [2 ** 20, mapped]);
-    await disk.close?.("unused");
+    await disk.close?.("left");
   }
   await Deno.truncate(path, 2 ** 20 + 512);
   const odd = await readSpec(path).open(open);
@@ -115,12 +120,6 @@ Deno.test("a file is made only if a size is given, and told from a raw one by it
 const REFUSED: readonly [spec: string, said: string][] = [
   ["/tmp", "Cannot keep a disk in /tmp: it is a folder"],
   ["/dev/null", "Cannot keep a disk in /dev/null: it is no file and no block device"],
-  ["slice:memory:1MiB?offset=2MiB", "Cannot take what is at 2097152 of a disk: the disk has 1048576 bytes"],
-  [
-    "slice:memory:1MiB?offset=4KiB&size=1MiB",
-    "Cannot take 1048576 bytes at 4096 of a disk: the disk has 1048576 bytes",
-  ],
-  ["slice:memory:1MiB?partition=1", "there is neither a GPT nor an MBR"],
 ];
 
 for (const [spec, said] of REFUSED) {
@@ -130,12 +129,80 @@ for (const [spec, said] of REFUSED) {
   });
 }
 
+/** Parts that a disk does not have, and what is said. */
+const NOT_THERE: readonly [spec: string, said: string][] = [
+  ["slice:memory:1MiB?offset=2MiB", "Cannot take what is at 2 MiB of a disk: the disk has 1 MiB"],
+  ["slice:memory:1MiB?offset=4KiB&size=1MiB", "Cannot take 1 MiB at 4 KiB of a disk: the disk has 1 MiB"],
+  ["slice:null:1049088?size=2MiB", "Cannot take 2 MiB at 0 bytes of a disk: the disk has 1049088 bytes"],
+  ["slice:memory:1MiB?partition=1", "there is neither a GPT nor an MBR"],
+];
+
+for (const [spec, said] of NOT_THERE) {
+  Deno.test(`"${spec}" is a mistake of the words, and one line says so`, async () => {
+    const { message } = await assertRejects(() => readSpec(spec).open(open), UsageError);
+    assertStringIncludes(message, `${spec}: `);
+    assertStringIncludes(message, said);
+  });
+}
+
+Deno.test("disks of different sizes: one line says what a stripe or a mirror does not use of which", async () => {
+  const said: string[] = [];
+  const linesOf = async (spec: string) => {
+    said.length = 0;
+    const disk = await readSpec(spec).open({ ...open, log: (line) => said.push(line) });
+    await disk.close?.("unused");
+    return said.filter((line) => line.includes("not used"));
+  };
+  assertEquals(await linesOf("stripe:null:1MiB,null:2MiB,null:1048064"), [
+    "The stripe uses 960 KiB of each disk, the most that the smallest allows; not used: 65536 bytes (64 KiB) of null:1MiB, " +
+    "1114112 bytes (1.06 MiB) of null:2MiB",
+  ]);
+  assertEquals(await linesOf("mirror:null:1048064,null:1MiB"), [
+    "The mirror uses 1048064 bytes of each disk, the most that the smallest allows; not used: 512 bytes of null:1MiB",
+  ]);
+  for (
+    const spec of ["stripe:null:1048064,[null:1048064]", "concat:null:1MiB,null:2MiB", "mirror:null:1MiB,null:1024KiB"]
+  ) {
+    assertEquals(await linesOf(spec), [], spec);
+  }
+});
+
 Deno.test("a set of which one disk cannot be opened closes the others", async () => {
   const dir = await Deno.makeTempDir();
-  const spec = readSpec(`concat:[${dir}/a?size=1MiB],${dir}/missing`);
+  await Deno.writeFile(`${dir}/a`, new Uint8Array(2 ** 20));
+  const spec = readSpec(`concat:${dir}/a,${dir}/missing`);
   await assertRejects(() => spec.open(open), DblockError, "there is no such file");
   const again = await readSpec(`${dir}/a`).open(open); // nobody holds its lock
   await again.close?.("unused");
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("a size that a file has not is refused with what can be typed", async () => {
+  const dir = await Deno.makeTempDir();
+  const path = `${dir}/a.img`;
+  await Deno.writeFile(path, new Uint8Array(2 ** 20));
+  const refused = async (spec: string) => (await assertRejects(() => readSpec(spec).open(open), DblockError)).message;
+  const larger = "to make it larger once it is served: dblock resize NAME SIZE";
+  for (const [parameters, rest] of [["size=2MiB", ""], ["raw&size=2MiB", "?raw"], ["size=2MiB&raw", "?raw"]]) {
+    const wrong = "it has 1048576 bytes, not 2097152";
+    const said = `Cannot open ${path}: ${wrong} (give no size: ${path}${rest}; ${larger})`;
+    assertEquals(await refused(`${path}?${parameters}`), said);
+  }
+  assertEquals(
+    await refused(`${path}?size=512KiB`),
+    `Cannot open ${path}: it has 1048576 bytes, not 524288 (give no size: ${path})`,
+  );
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("a mirror is not taken over, as two servers would copy over what the other one has written", async () => {
+  const dir = await Deno.makeTempDir();
+  for (const bitmap of ["", `?bitmap=${dir}/bitmap`]) {
+    const text = `mirror:[${dir}/a.img?size=1MiB],[${dir}/b.img?size=1MiB]${bitmap}`;
+    const { message } = await assertRejects(() => readSpec(text).open({ ...open, shared: true }), DblockError);
+    assertEquals(message.startsWith(`Cannot take over ${text}: only its server knows`), true, message);
+  }
+  assertEquals([...Deno.readDirSync(dir)], []);
   await Deno.remove(dir, { recursive: true });
 });
 
@@ -187,3 +254,31 @@ for (const [late, ms] of [["", 10_000], ["?late=2500", 2_500]] as const) {
     await Deno.remove(dir, { recursive: true });
   });
 }
+
+Deno.test("a mirror and an NBD disk say what happens to them where they are told to", async () => {
+  const dir = await Deno.makeTempDir();
+  const said: string[] = [];
+  let told = Promise.withResolvers<void>();
+  const log = (line: string) => {
+    said.push(line);
+    told.resolve();
+  };
+  const mirror = await readSpec(`mirror:null:1MiB,${dir}/b.img?size=1MiB`.replace(/,(.*)/, ",[$1]")).open({
+    ...open,
+    log,
+  });
+  await told.promise;
+  await mirror.close?.("destroyed");
+  assertEquals(said.splice(0), [`${dir}/b.img?size=1MiB has everything`]);
+  const server = await serveOne({ sizeBytes: 4096, read: () => {}, write: () => {} });
+  const nbd = await readSpec(`nbd+unix:///disk?socket=${server.path}`).open({ ...open, log });
+  told = Promise.withResolvers<void>();
+  await server.server.close();
+  const lost = assertRejects(async () => await nbd.read(new Uint8Array(512), 0, requestOptions()));
+  await told.promise;
+  await nbd.close?.("destroyed");
+  await lost;
+  assertStringIncludes(said.join("\n"), "requests wait");
+  await server[Symbol.asyncDispose]();
+  await Deno.remove(dir, { recursive: true });
+});
