@@ -3,6 +3,8 @@
 # the executable, the module for each kernel asked for, its sources (the GPL wants them), licences, a short README.
 #
 #   src/build/dist.sh dblock-ramdisk 6.1 6.12          make executable comes before
+#
+# Of the environment: VERSION, another one than that of deno.json; OUTPUT, another folder; COMPRESSION, an option of gzip (-1: quick).
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -23,9 +25,9 @@ esac
 strip=strip
 [ "$arch" = "$(uname -m)" ] || strip=$arch-linux-gnu-strip
 
-version=$(sed -n 's/^ *"version": *"\(.*\)".*/\1/p' deno.json)
+version=${VERSION:-$(sed -n 's/^ *"version": *"\(.*\)".*/\1/p' deno.json)}
 name="dblock-$version-linux-$arch"
-dist="$root/.build/dist"
+dist=${OUTPUT:-$root/.build/dist}
 stage="$dist/$name"
 rm -rf "$stage"
 trap 'rm -rf "$stage"' EXIT
@@ -58,6 +60,7 @@ src/build/deno.sh run --allow-all src/build/completion/main.ts "$stage/share/com
 cp LICENSE LICENSE.GPL-2.0 LICENSE.MIT "$stage/"
 cp .build/toolchain/node_modules/deno/LICENSE "$stage/LICENSE.deno"
 cp src/command/page/uplot/LICENSE "$stage/LICENSE.uPlot"
+cp -r src/build/monitoring "$stage/"
 mkdir -p "$stage/kmod/uapi"
 cp kmod/Kbuild kmod/README.md kmod/*.c kmod/*.h "$stage/kmod/"
 rm -f "$stage"/kmod/*.mod.c
@@ -66,6 +69,6 @@ sed -e "s/@VERSION@/$version/" -e "s/@RELEASES@/${releases# }/" src/build/dist-R
 chmod -R u=rwX,go=rX "$stage"
 
 # Owners and times are fixed, so that the same sources give the same archive.
-tar -C "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -cf - "$name" | gzip -n -6 >"$dist/$name.tar.gz.part"
+tar -C "$dist" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -cf - "$name" | gzip -n "${COMPRESSION:--6}" >"$dist/$name.tar.gz.part"
 mv "$dist/$name.tar.gz.part" "$dist/$name.tar.gz"
-echo "dist: .build/dist/$name.tar.gz ($(du -m "$dist/$name.tar.gz" | cut -f1) MiB), modules for$releases"
+echo "dist: ${dist#"$root/"}/$name.tar.gz ($(du -m "$dist/$name.tar.gz" | cut -f1) MiB), modules for$releases"

@@ -3,7 +3,7 @@
 #
 #   sudo ./install.sh                      below /usr/local
 #   sudo ./install.sh --prefix /opt/dblock
-#   sudo ./install.sh --uninstall          what was installed (with the same --prefix); disks and /etc/dblock stay
+#   sudo ./install.sh --uninstall          what was installed (with the same --prefix), if there is no disk; /etc/dblock stays
 #   ./install.sh --destdir DIR             into a tree that is not this machine's: nothing is loaded, nobody is told
 set -eu
 
@@ -36,6 +36,7 @@ done
 case $prefix in /*) ;; *) die "--prefix is a whole path, such as /usr/local" ;; esac
 [ -n "$destdir" ] || [ "$(id -u)" = 0 ] || die "not root; type: sudo ./install.sh"
 
+units=/etc/systemd/system
 # Every file that was installed, for --uninstall.
 manifest="$destdir$prefix/share/dblock/installed-files"
 
@@ -47,16 +48,61 @@ tell_machine() {
     if [ -d "/lib/modules/$release" ]; then depmod "$release" || true; fi
 }
 
+# Whether the kernel that runs can have the module: compat.h needs 5.10.
+is_new_enough() {
+    major=${release%%.*}
+    minor=${release#*.}
+    minor=${minor%%[!0-9]*}
+    [ "$major" -gt 5 ] || { [ "$major" -eq 5 ] && [ "$minor" -ge 10 ]; }
+}
+
+# The program that destroys disks is about to go: ends here if there is one.
+no_disk_is_there() {
+    for disk in /sys/block/*/dblock; do
+        [ -e "$disk" ] || continue
+        disk=${disk%/dblock}
+        die "the disk ${disk##*/} is there; type: dblock destroy ${disk##*/}"
+    done
+    # The kernel's NBD client says who gave it a disk: what another server left in /run is no disk any more.
+    for record in /run/dblock/*.json; do
+        [ -e "$record" ] || continue
+        number=$(sed -n 's/.*"kernelNbd":\([0-9][0-9]*\).*/\1/p' "$record")
+        pid=$(sed -n 's/.*"pid":\([0-9][0-9]*\).*/\1/p' "$record")
+        [ -n "$number" ] && [ "$(cat "/sys/block/nbd$number/pid" 2>/dev/null)" = "$pid" ] || continue
+        disk=${record##*/}
+        die "the disk ${disk%.json} (/dev/nbd$number) is there; type: dblock destroy ${disk%.json}"
+    done
+}
+
+# Services go on with the program that was just installed: it takes their disks over, and those who use them notice nothing.
+reload_services() {
+    systemctl try-restart dblock-metrics.service || true
+    active=$(systemctl list-units --state=active --plain --no-legend 'dblock@*.service' | cut -d' ' -f1 | tr '\n' ' ')
+    case $("$prefix/bin/dblock" list 2>&1 >/dev/null) in
+    *"the module speaks ABI"*)
+        # The new program can serve no disk of the module that is loaded: after a restart the disks would wait for a server.
+        [ -z "$active" ] || echo "no disk has the new program, as the module that is loaded is another version's; unmount the" \
+            "disks and type: systemctl stop $active&& modprobe -r dblock && modprobe dblock && systemctl start $active(or reboot)" >&2
+        ;;
+    *)
+        for one in $active; do
+            systemctl reload "$one" || echo "$one goes on with the version before; to change that: systemctl restart $one" >&2
+        done
+        ;;
+    esac
+}
+
 if [ -n "$uninstall" ]; then
     [ -e "$manifest" ] || die "nothing is installed below $prefix (no $manifest)"
-    if [ -z "$destdir" ] && [ -e /dev/dblockctl ]; then
-        for disk in /sys/block/*/dblock; do
-            [ -e "$disk" ] || continue
-            disk=${disk%/dblock}
-            die "the disk ${disk##*/} is there; type: dblock destroy ${disk##*/}"
-        done
-        modprobe -r dblock 2>/dev/null || true
+    if [ -z "$destdir" ]; then
+        no_disk_is_there
+        if [ -d /run/systemd/system ]; then systemctl stop dblock-metrics.service || true; fi
+        if [ -e /dev/dblockctl ]; then modprobe -r dblock 2>/dev/null || true; fi
     fi
+    # What was enabled is a link to a unit that goes. One to a package's unit stays.
+    for link in "$destdir$units"/*.wants/dblock@*.service "$destdir$units"/*.wants/dblock-metrics.service; do
+        case $(readlink "$link") in "$units"/*) rm -f "$link" ;; esac
+    done
     while read -r file; do rm -f "$destdir$file"; done <"$manifest"
     rm -f "$manifest"
     rmdir "$destdir$prefix/share/dblock" 2>/dev/null || true
@@ -77,7 +123,11 @@ put() {
 
 mkdir -p "$(dirname "$manifest")"
 # What an earlier version had and this one has not goes.
-if [ -e "$manifest" ]; then mv "$manifest" "$manifest.before"; fi
+upgrade=
+if [ -e "$manifest" ]; then
+    upgrade=yes
+    mv "$manifest" "$manifest.before"
+fi
 : >"$manifest"
 
 put dblock-ramdisk "$prefix/bin/dblock" 755
@@ -90,26 +140,38 @@ put share/completion/_dblock "$prefix/share/zsh/site-functions/_dblock"
 put share/completion/dblock.fish "$prefix/share/fish/vendor_completions.d/dblock.fish"
 put 60-dblock.rules /etc/udev/rules.d/60-dblock.rules
 put share/systemd/dblock-generator /etc/systemd/system-generators/dblock-generator 755
-put share/systemd/dblock@.service /etc/systemd/system/dblock@.service
-sed -i "s#/usr/bin/dblock#$prefix/bin/dblock#" "$destdir/etc/systemd/system/dblock@.service"
-mkdir -p "$destdir/etc/dblock"
+for unit in dblock@.service dblock-metrics.service; do
+    put "share/systemd/$unit" "$units/$unit"
+    sed -i "s#/usr/bin/dblock#$prefix/bin/dblock#" "$destdir$units/$unit"
+done
+mkdir -p "$destdir"/etc/dblock
 
 # The module of the kernel that runs: from here, or made here where the kernel's headers are.
-if [ -z "$destdir" ] && [ -e /proc/modules ]; then
+install_module() {
     module="dblock-$release.ko"
+    if ! is_new_enough; then
+        echo "install.sh: this kernel ($release) is too old for the module; boot Linux 5.10 or newer, and type: sudo ./install.sh" >&2
+        return
+    fi
     if [ ! -e "$here/$module" ] && [ -e "/lib/modules/$release/build" ]; then
-        make -s -C "/lib/modules/$release/build" M="$here/kmod" modules && cp "$here/kmod/dblock.ko" "$here/$module"
+        if ! make -s -C "/lib/modules/$release/build" M="$here/kmod" modules; then
+            echo "install.sh: the module cannot be built for $release: see above" >&2
+            return
+        fi
+        cp "$here/kmod/dblock.ko" "$here/$module"
     fi
     if [ -e "$here/$module" ]; then
         put "$module" "/lib/modules/$release/updates/dblock.ko"
     else
         echo "install.sh: there is no module for $release here, and no headers to build it: apt-get install linux-headers-$release" >&2
     fi
-fi
+}
+if [ -z "$destdir" ] && [ -e /proc/modules ]; then install_module; fi
 
 if [ -e "$manifest.before" ]; then
     while read -r file; do grep -qxF "$file" "$manifest" || rm -f "$destdir$file"; done <"$manifest.before"
     rm -f "$manifest.before"
 fi
 tell_machine
+if [ -n "$upgrade" ] && [ -z "$destdir" ] && [ -d /run/systemd/system ]; then reload_services; fi
 echo "dblock is installed below $prefix; type: dblock doctor"

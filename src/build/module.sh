@@ -20,6 +20,15 @@ require_modules() {
     [ "$(id -u)" = 0 ] || die "Cannot $1 dblock.ko: not root; type: sudo make $1"
 }
 
+# As compat.h says it, but before a compiler is asked, and in one line.
+require_new_kernel() {
+    major=${release%%.*}
+    minor=${release#*.}
+    minor=${minor%%[!0-9]*}
+    [ "$major" -gt 5 ] || { [ "$major" -eq 5 ] && [ "$minor" -ge 10 ]; } ||
+        die "Cannot build dblock.ko: this kernel ($release) is too old; boot Linux 5.10 or newer, or type: make demo (a VM)"
+}
+
 is_loaded() {
     grep -q '^dblock ' /proc/modules
 }
@@ -39,6 +48,7 @@ build() {
 
 load() {
     require_modules load
+    require_new_kernel
     if is_loaded; then
         echo "dblock is loaded already; to load a new build type: make unload load"
         return
@@ -49,10 +59,18 @@ load() {
     built_for=$(modinfo -F vermagic "$module" | cut -d' ' -f1)
     [ "$built_for" = "$release" ] ||
         die "Cannot load kmod/dblock.ko: it is for $built_for, this is $release; type: apt-get install linux-headers-$release"
+    lockdown=$(sed -n 's/.*\[\(.*\)\].*/\1/p' /sys/kernel/security/lockdown 2>/dev/null || true)
     if ! reason=$(insmod "$module" 2>&1); then
         case "$reason" in
         *"Key was rejected"* | *"Required key not available"*)
             die "Cannot load dblock.ko: Secure Boot wants signed modules; sign kmod/dblock.ko with a key of yours that the machine has (sudo mokutil --import KEY.der, then reboot), or turn Secure Boot off" ;;
+        # Without Secure Boot an unsigned module is refused like somebody who is not root.
+        *"not permitted"*)
+            case "$lockdown" in
+            integrity | confidentiality)
+                die "Cannot load dblock.ko: lockdown ($lockdown) wants signed modules; boot without lockdown=$lockdown, or sign kmod/dblock.ko" ;;
+            esac
+            die "Cannot load dblock.ko: ${reason##*: }; type: dmesg | tail" ;;
         *) die "Cannot load dblock.ko: ${reason##*: }; type: dmesg | tail" ;;
         esac
     fi

@@ -3,6 +3,9 @@
 # akmods; then asks rpmlint about them. What has to be made first is the executable, by `make`.
 #
 #   src/build/rpm.sh dblock-ramdisk            make rpm
+#
+# Of the environment: VERSION, another one than that of deno.json; OUTPUT, another folder; COMPRESSION, how rpm packs (w0.gzdio: not
+# at all, which is quick).
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -16,7 +19,7 @@ case $machine in
 *) machine_unknown "$program" ;;
 esac
 
-out="$root/.build/rpm"
+out=${OUTPUT:-$root/.build/rpm}
 stage="$out/stage"
 rm -rf "$out"
 mkdir -p "$stage"
@@ -29,8 +32,9 @@ build() {
     shift 2
     rpmbuild "$what" --nodeps --target "$arch" --define "_topdir $out/work" --define "_rpmdir $out" \
         --define "_sourcedir $stage" --define "_srcrpmdir $stage" --define "_build_name_fmt %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm" \
-        --define "dblock_version $version" --define "stage $stage" "$@" "$spec" >>"$out/build.log" 2>&1 ||
-        { tail -20 "$out/build.log" >&2; echo "Cannot make the packages: .build/rpm/build.log says why" >&2; exit 1; }
+        --define "dblock_version $version" --define "stage $stage" ${COMPRESSION:+--define "_binary_payload $COMPRESSION"} \
+        "$@" "$spec" >>"$out/build.log" 2>&1 ||
+        { tail -20 "$out/build.log" >&2; echo "Cannot make the packages: $out/build.log says why" >&2; exit 1; }
 }
 
 name="dblock-kmod-$version"
@@ -46,6 +50,6 @@ for file in "$out"/*.rpm; do echo "rpm: ${file#"$root/"} ($(du -m "$file" | cut 
 # What it may say otherwise stands in rpm/rpmlint.toml, with the reason.
 rpmlint --config src/build/rpm/rpmlint.toml "$out"/*.rpm >"$out/rpmlint.log" 2>&1 || true
 if grep -E ': [EW]: ' "$out/rpmlint.log" || ! grep -q ' 0 errors, 0 warnings' "$out/rpmlint.log"; then
-    echo "rpmlint has something to say: .build/rpm/rpmlint.log" >&2
+    echo "rpmlint has something to say: $out/rpmlint.log" >&2
     exit 1
 fi

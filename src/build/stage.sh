@@ -14,7 +14,12 @@ cp kmod/Kbuild kmod/*.c kmod/*.h "$stage/kmod/"
 rm -f "$stage"/kmod/*.mod.c
 cp kmod/uapi/*.h "$stage/kmod/uapi/"
 cp README.md LICENSE LICENSE.MIT LICENSE.GPL-2.0 "$stage/"
-cp src/build/systemd/dblock-generator src/build/systemd/dblock@.service kmod/60-dblock.rules "$stage/"
+# The program has Deno and uPlot in it, whose licences want to be with it.
+cp .build/toolchain/node_modules/deno/LICENSE "$stage/LICENSE.deno"
+cp src/command/page/uplot/LICENSE "$stage/LICENSE.uPlot"
+cp -r src/build/monitoring "$stage/"
+cp src/build/systemd/dblock-generator src/build/systemd/dblock@.service src/build/systemd/dblock-metrics.service "$stage/"
+cp kmod/60-dblock.rules "$stage/"
 echo dblock >"$stage/modules-load.d/dblock.conf"
 src/build/deno.sh run --allow-all src/build/manual/main.ts "$stage/man"
 src/build/deno.sh run --allow-all src/build/completion/main.ts "$stage/completion"

@@ -12,11 +12,14 @@
  *	server destroy NAME [force]
  *	server verify DISK SEED	writes all of a disk in random order, then reads and
  *		compares it, past all caches
+ *	server verify DISK SEED on	the same again and again, each time with
+ *		the next seed, until SIGTERM; the round then begun is the last
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -297,21 +300,22 @@ static void pattern(uint32_t *words, uint64_t at, uint32_t seed)
 	}
 }
 
-static int verify(const char *disk, uint32_t seed)
-{
-	int fd = open(disk, O_RDWR | O_DIRECT | O_CLOEXEC);
-	char *wanted = memory(VERIFY_BYTES), *found = memory(VERIFY_BYTES);
-	uint64_t count, i, j, at, *order;
+static volatile sig_atomic_t is_last;
 
-	if (fd < 0)
-		fail(disk);
-	count = lseek(fd, 0, SEEK_END) / VERIFY_BYTES;
-	order = memory(count * sizeof(*order));
-	srandom(seed);
-	for (i = 0; i < count; i++) {
-		j = random() % (i + 1);
-		order[i] = order[j];
-		order[j] = i;
+static void be_last(int number)
+{
+	(void)number;
+	is_last = 1;
+}
+
+static int round_of(int fd, const uint64_t *order, uint64_t count, uint32_t seed)
+{
+	static char *wanted, *found;
+	uint64_t i, at;
+
+	if (!wanted) {
+		wanted = memory(VERIFY_BYTES);
+		found = memory(VERIFY_BYTES);
 	}
 	for (i = 0; i < count; i++) {
 		at = order[i] * VERIFY_BYTES;
@@ -336,6 +340,29 @@ static int verify(const char *disk, uint32_t seed)
 	return 0;
 }
 
+static int verify(const char *disk, uint32_t seed, int is_endless)
+{
+	int fd = open(disk, O_RDWR | O_DIRECT | O_CLOEXEC);
+	uint64_t count, i, j, *order;
+
+	if (fd < 0)
+		fail(disk);
+	signal(SIGTERM, be_last);
+	count = lseek(fd, 0, SEEK_END) / VERIFY_BYTES;
+	order = memory(count * sizeof(*order));
+	srandom(seed);
+	for (i = 0; i < count; i++) {
+		j = random() % (i + 1);
+		order[i] = order[j];
+		order[j] = i;
+	}
+	do {
+		if (round_of(fd, order, count, seed++))
+			return 1;
+	} while (is_endless && !is_last);
+	return 0;
+}
+
 static int given(int argc, char **argv, const char *word)
 {
 	while (argc-- > 3)
@@ -356,7 +383,8 @@ int main(int argc, char **argv)
 	if (!strcmp(command, "destroy"))
 		return destroy(argv[2], given(argc, argv, "force"));
 	if (!strcmp(command, "verify") && argc > 3)
-		return verify(argv[2], strtoul(argv[3], NULL, 10));
-	fprintf(stderr, "usage: server serve NAME FILE [direct] [hold] | info NAME [STATE] | destroy NAME [force] | verify DISK SEED\n");
+		return verify(argv[2], strtoul(argv[3], NULL, 10),
+			      given(argc, argv, "on"));
+	fprintf(stderr, "usage: server serve NAME FILE [direct] [hold] | info NAME [STATE] | destroy NAME [force] | verify DISK SEED [on]\n");
 	return 2;
 }

@@ -69,7 +69,7 @@ filesystem() {
 recovery() {
   local verifying
   serve "$1" hold || return 1
-  "$server" verify "/dev/$1" 3 &
+  "$server" verify "/dev/$1" 3 on &
   verifying=$!
   sleep 0.5
   kill -0 $verifying || return 1
@@ -79,7 +79,7 @@ recovery() {
   sleep 0.5
   kill -0 $verifying || return 1
   serve "$1" || return 1
-  "$server" info "$1" 2 && wait $verifying
+  "$server" info "$1" 2 && kill -TERM $verifying && wait $verifying
 }
 
 # Everything fails at once when the server is killed, and the disk goes.

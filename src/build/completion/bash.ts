@@ -16,6 +16,12 @@ __dblock_disks() {
         disk=\${disk%/dblock}
         echo "\${disk##*/}"
     done
+    # Those of the kernel's NBD client (--transport nbd). Only root can look there.
+    for disk in "\${__dblock_run:-/run/dblock}"/*.json; do
+        grep -qs '"kernelNbd"' "$disk" || continue
+        disk=\${disk##*/}
+        echo "\${disk%.json}"
+    done
 }
 
 # What a SPEC's parameters are: of the scheme that it begins with, or of a file.

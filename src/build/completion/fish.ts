@@ -31,6 +31,10 @@ function __dblock_disks --description 'The disks that there are'
     for disk in (set -q __dblock_sys; and echo $__dblock_sys; or echo /sys/block)/*/dblock
         basename (dirname $disk)
     end
+    # Those of the kernel's NBD client (--transport nbd). Only root can look there.
+    for started in (set -q __dblock_run; and echo $__dblock_run; or echo /run/dblock)/*.json
+        grep -qs '"kernelNbd"' $started; and basename $started .json
+    end
 end
 
 function __dblock_filters --description 'Filters, and the options of the one that is typed'

@@ -12,6 +12,13 @@ export function zshCompletion(): string {
 __dblock_disks() {
     local -a disks
     disks=(\${__dblock_sys:-/sys/block}/*/dblock(N:h:t))
+    # Those of the kernel's NBD client (--transport nbd). Only root can look there.
+    local started
+    for started in \${__dblock_run:-/run/dblock}/*.json(N); do
+        if grep -qs '"kernelNbd"' $started; then
+            disks+=(\${started:t:r})
+        fi
+    done
     compadd -a disks
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** What the module's sources say of it: its parameters, its files in sysfs, its calls. */
+import { ATTRIBUTES } from "./attributes.ts";
 
 /** A name and what it means. */
 export interface Named {
@@ -11,7 +12,7 @@ export interface Named {
 export interface ModuleSources {
   readonly parameters: readonly Named[];
   /** Files of /sys/block/NAME/dblock/, in their order. */
-  readonly attributes: readonly string[];
+  readonly attributes: readonly Named[];
   /** Calls of the ABI. */
   readonly calls: readonly Named[];
   readonly states: readonly string[];
@@ -45,7 +46,11 @@ export function readModuleSources(folder: string): ModuleSources {
   const names = [...header.matchAll(/^#define (DBLOCK_IOC_\w+)\s+_IO/gm)].map((match) => match[1]!);
   return {
     parameters,
-    attributes: [...sysfs.matchAll(/&dblock_attr_(\w+)\.attr\.attr/g)].map((match) => match[1]!),
+    attributes: [...sysfs.matchAll(/&(?:dblock|dev)_attr_(\w+)\.attr\b/g)].map(([, name = ""]) => {
+      const text = ATTRIBUTES[name];
+      if (text === undefined) throw new Error(`src/build/manual/attributes.ts does not say what ${name} is`);
+      return { name, text };
+    }),
     calls: names.map((name) => ({ name, text: described.get(name) ?? (name.endsWith("EXCHANGE") ? EXCHANGE : "") })),
     states: [...(/dblock_state_names\[\][^{]*\{([^}]*)\}/.exec(state)?.[1] ?? "").matchAll(/"(\w+)"/g)].map((match) =>
       match[1]!

@@ -3,6 +3,7 @@
 import { COMMANDS } from "../../command/commands.ts";
 import { CONFIG_FOLDER } from "../../command/config.ts";
 import { DISK_OPTIONS } from "../../command/disk_plan.ts";
+import { DKMS_KEY } from "../../command/doctor.ts";
 import { HELP } from "../../command/ramdisk.ts";
 import { RUN_FOLDER } from "../../command/run_folder.ts";
 import { SIGNALS_HELP } from "../../command/signals.ts";
@@ -82,6 +83,7 @@ function dblockPage(date: Date): Page {
     ),
     section("SIGNALS", SIGNALS),
     servicesSection(),
+    rootSection(),
     filesSection(),
     EXIT_STATUS,
     section("SEE ALSO", ".Xr dblock\\-ramdisk 1 ,\n.Xr dblock 4 ,\n.Xr dblock.conf 5 ,\n.Xr systemd.unit 5"),
@@ -140,6 +142,81 @@ function servicesSection(): string {
       "Such a disk cannot be enabled for local-fs.target, for which the network waits: make it wanted by " +
         "remote-fs.target with systemctl add-wants.",
     ),
+    prose(
+      "A file system that nobody unmounts before the machine's last step, in which all processes are killed, keeps its server for " +
+        "two minutes without a request, and then systemd kills the server: what was acknowledged stays. A server that systemd does " +
+        "not stop is spared in that step, as its first word begins with @, and serves until systemd has unmounted everything. Its " +
+        "store is a block device: a file would keep its own file system busy. For such a disk:",
+    ),
+    literal(
+      "sed -e '/^Conflicts=shutdown.target/d' -e 's/^\\[Service\\]$/&\\nSlice=system.slice/' \\\n" +
+        "    /lib/systemd/system/dblock@.service >/etc/systemd/system/dblock@NAME.service\nsystemctl daemon-reload",
+    ),
+    prose(
+      "Swap can be on a disk in memory. Its server is then never killed for memory, its threads are real-time ones, and every " +
+        "block is written once before it is needed, by dd to the end of the disk, before mkswap. Otherwise the server can wait " +
+        "for memory that waits for the server:",
+    ),
+    literal("systemctl edit dblock@NAME\n[Service]\nCPUSchedulingPolicy=rr\nOOMScoreAdjust=-1000"),
+  );
+}
+
+function rootSection(): string {
+  return section(
+    "THE ROOT FILE SYSTEM",
+    prose(
+      "/ and /usr can be on a disk of dblock: the initial ramdisk serves it before it mounts them, and that server stays until the " +
+        "machine ends. With initramfs-tools, Debian's default, the package does what is needed; for dracut and others there is " +
+        "nothing ready (see below), and dblock doctor says so. The content of such a disk is on " +
+        "block devices (a partition, a volume, a mirror of two), as no file system is mounted so early. To move /usr:",
+    ),
+    literal(
+      `echo /dev/disk/by-id/ID >${CONFIG_FOLDER}/usr\nsystemctl start dblock@usr\nmkfs.ext4 /dev/usr && mount /dev/usr /mnt\n` +
+        'cp -a /usr/. /mnt/ && umount /mnt\necho "UUID=$(blkid -o value -s UUID /dev/usr) /usr ext4 defaults 0 2" >>/etc/fstab\n' +
+        "update-initramfs -u",
+    ),
+    prose(
+      "update-initramfs finds the disks by fstab and by what is mounted, also behind LVM, dm-crypt and partitions. It says in a line what " +
+        "cannot be served so early, and why. A change of the disk's file in /etc/dblock wants update-initramfs -u, too.",
+    ),
+    prose(
+      "Where LVM or dm-crypt lies between, the store has the same content as the disk, and whoever looks for his own finds both. " +
+        "LVM has to be told to leave the store alone, in /etc/lvm/lvm.conf, and /etc/crypttab has to name the disk:",
+    ),
+    literal('devices { global_filter = [ "r|^/dev/vdb$|" ] }\n\nusr_crypt /dev/disk/by-id/dblock-usr none luks'),
+    list([
+      {
+        head: "Li systemctl",
+        text: prose(
+          "The service of such a disk is not to be enabled. While the initial ramdisk's server is there, the service " +
+            `starts no other: its condition is that ${RUN_FOLDER}/initrd/NAME, a link to that process, leads nowhere.`,
+        ),
+      },
+      {
+        head: "Li dblock list, info, metrics, top, resize",
+        text: prose(
+          "Work as with any other disk. The server is marked with (initrd). What it says is in the journal: " +
+            "journalctl -t dblock.",
+        ),
+      },
+      {
+        head: "Li dblock reload",
+        text: prose(
+          "Is refused, as new code would be read from the disk that it is to serve. An upgrade of the package leaves the " +
+            "server alone, and makes the initial ramdisk anew; the next boot has the new program.",
+        ),
+      },
+    ]),
+    prose(
+      "The server's program stays in memory, about 90 MB, and it is not killed for memory. It can be swapped out: swap must not be on " +
+        "that disk, nor in a file on it. When the machine ends, systemd spares the server, and makes / and /usr read-only with it. If " +
+        "the disk is not there 30 s after the server has started, or the server ends, a line on the console says so.",
+    ),
+    prose(
+      "For another kind of initial ramdisk: load the module and start the following there, as root, with /dev, /proc, /run and /sys " +
+        "mounted; these have to be moved to the machine's root later.",
+    ),
+    literal(`dblock serve --config ${CONFIG_FOLDER}/NAME --initrd </dev/null >/dev/kmsg 2>&1 &`),
   );
 }
 
@@ -153,6 +230,14 @@ function filesSection(): string {
         text: prose("The words that a disk was started with, for dblock recover."),
       },
       { head: `Pa ${RUN_FOLDER}/NAME.sock`, text: prose("Where a server can be asked: by info, resize and reload.") },
+      {
+        head: `Pa ${RUN_FOLDER}/servers/PID.sock`,
+        text: prose("Where a server can be asked about all of its disks: by metrics and top."),
+      },
+      {
+        head: `Pa ${RUN_FOLDER}/initrd/NAME`,
+        text: prose(`A link to the process that the initial ramdisk has started for ${CONFIG_FOLDER}/NAME.`),
+      },
       { head: "Pa /sys/block/NAME/dblock/", text: `What the module tells:\n.Xr dblock 4 .` },
     ]),
   );
@@ -215,9 +300,11 @@ function confPage(date: Date): Page {
       literal("# /etc/fstab\n/dev/data /srv/data ext4 defaults 0 2"),
       prose("Two halves on two real disks, checked, at most 200 MiB a second:"),
       literal(
-        `# ${CONFIG_FOLDER}/safe\nmirror:/dev/disk/by-id/a,/dev/disk/by-id/b\n    --with checksum=file=/var/lib/dblock/safe.sums\n` +
-          "    --with rate=bandwidth=200MiB",
+        `# ${CONFIG_FOLDER}/safe\nmirror:/dev/disk/by-id/a,/dev/disk/by-id/b?bitmap=/var/lib/dblock/safe.bitmap\n    --with checksum=file=/var/lib/dblock/safe.sums\n` +
+          "    --with rate=bytes=200MiB",
       ),
+      prose("/usr, which the initial ramdisk mounts (THE ROOT FILE SYSTEM in dblock(1)); not a service:"),
+      literal(`# ${CONFIG_FOLDER}/usr\n/dev/disk/by-partuuid/PARTUUID`),
       prose("Scratch space that is empty after each boot:"),
       literal(`# ${CONFIG_FOLDER}/scratch\nmemory:4GiB`),
     ),
@@ -257,13 +344,14 @@ function modulePage(date: Date, { parameters, attributes, calls, states }: Modul
       subsection(
         "sysfs",
         prose("/sys/block/NAME/dblock/ has what the module tells of a disk, a value a file:"),
-        `.Bd -ragged -offset indent\n${attributes.map((name) => `.Va ${argument(name)}`).join("\n")}\n.Ed`,
+        list(attributes.map(({ name, text }) => ({ head: `Va ${argument(name)}`, text: prose(sentence(text)) }))),
       ),
       subsection(
         "Calls",
         list(calls.map(({ name, text }) => ({ head: `Dv ${argument(name)}`, text: prose(sentence(text)) }))),
       ),
     ),
+    secureBootSection(),
     section(
       "FILES",
       list([
@@ -276,4 +364,20 @@ function modulePage(date: Date, { parameters, attributes, calls, states }: Modul
     section("SEE ALSO", ".Xr dblock 1 ,\n.Xr dblock.conf 5 ,\n.Xr modprobe 8"),
   ];
   return { file: "dblock.4", text: page(head, sections) };
+}
+
+function secureBootSection(): string {
+  return section(
+    "SECURE BOOT",
+    prose(
+      "Under Secure Boot the kernel loads only modules that are signed with a key that the machine trusts. DKMS signs the module " +
+        "with a key of this machine, which is enrolled once:",
+    ),
+    literal(`sudo mokutil --import ${DKMS_KEY}\nsudo reboot`),
+    prose(
+      "The first command asks for a password. When the machine starts, the firmware asks whether to enroll the key, and for the " +
+        "same password. The key of akmods is /etc/pki/akmods/certs/public_key.der. dblock doctor says whether Secure Boot is what " +
+        "keeps the module away. Disks of --transport nbd need no module but the kernel's own, which is signed.",
+    ),
+  );
 }

@@ -60,6 +60,13 @@ export async function makeFromDeno(
   addProgram(output, stub, { options: OPTIONS.split(" "), variables: VARIABLES, bundles: bundlesOf(parts) });
 }
 
+/** A part that another one imports. As a script it is run at once: the way through a module with a URL takes 10 ms. */
+const IMPORTED = /\bimport\(__dblock\.part\((\d+)\)\.href\)/g;
+
+function isScript({ code, path }: Part): boolean {
+  return asScript(code, basename(path), false) !== undefined;
+}
+
 /**
  * The program as the stub gives it to Deno, in consecutive file descriptors: a few lines that Deno loads as the main
  * module, and the parts, which those lines run.
@@ -70,7 +77,10 @@ function bundlesOf(parts: readonly Part[]): Bundle[] {
       const target = parts.findIndex((other) => other.path === part.references.get(specifier));
       if (target < 0) throw new Error(`unreachable: ${specifier} is no part of the program`);
       return `__dblock.part(${target})`;
-    });
+    }).replaceAll(
+      IMPORTED,
+      (all, target: string) => isScript(parts[Number(target)]!) ? `__dblock.run(${target})` : all,
+    );
     const name = basename(part.path);
     return { name, code, script: asScript(code, name, index === 0) };
   });

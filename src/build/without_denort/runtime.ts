@@ -6,7 +6,7 @@
 
 /** As scripts and modules of an executable see it. */
 interface Runtime {
-  /** Runs a part that is a script; resolves to its exports. */
+  /** Runs a part that is a script, once; resolves to its exports. */
   run(index: number): Promise<unknown>;
   /** A URL from which a part can be started, or imported: always the same one. */
   part(index: number): URL;
@@ -23,6 +23,7 @@ export function startRuntime(first: number, exportsOf: readonly (readonly string
   if (scope.__dblock !== undefined) return;
   const read = (index: number) => Deno.readTextFileSync(`/proc/self/fd/${first + index}`);
   const urls: string[] = [];
+  const runs: Promise<unknown>[] = [];
   const moduleOf = (index: number): string => {
     const begin = `(${startRuntime})(${first}, ${JSON.stringify(exportsOf)});`;
     const names = exportsOf[index];
@@ -35,7 +36,7 @@ export function startRuntime(first: number, exportsOf: readonly (readonly string
   scope.__dblock = {
     // Called in this way, eval() runs the script in the global scope.
     // deno-lint-ignore no-eval -- it is the program itself
-    run: (index) => (0, eval)(read(index)),
+    run: (index) => runs[index] ??= (0, eval)(read(index)),
     // A descriptor's path as the URL has no extension, so Deno would transpile it; a blob has a media type.
     part: (index) =>
       new URL(urls[index] ??= URL.createObjectURL(new Blob([moduleOf(index)], { type: "text/javascript" }))),

@@ -13,9 +13,8 @@ export interface Script {
   readonly exports: readonly string[];
 }
 
-// As esbuild prints them: all exports in one statement at the end; imports of what is not in the bundle at a line's start.
+// As esbuild prints them: all exports in one statement at the end.
 const EXPORTS = /(?:^|\n)export \{([^{}]*)\};\s*$/;
-const IMPORT_OR_EXPORT = /^(?:import\s*(?:[\w$*{][^;"'`]*\sfrom\s*)?["'][^"'\n]+["']|export[\s{*])/m;
 const META = /\bimport\.meta\b/g;
 
 /**
@@ -28,8 +27,8 @@ const META = /\bimport\.meta\b/g;
  */
 export function asScript(code: string, name: string, isEntry: boolean): Script | undefined {
   const list = EXPORTS.exec(code)?.[1] ?? "";
-  const body = code.replace(EXPORTS, "\n");
-  if (IMPORT_OR_EXPORT.test(body)) return undefined;
+  const body = code.replace(EXPORTS, "\n").replace(META, "__dblockMeta");
+  if (!isBody(body)) return undefined;
   const pairs = list.split(",").map((item) => item.trim()).filter((item) => item !== "").map((item) => {
     const [local, exported = local] = item.split(/\s+as\s+/) as [string, string?];
     return [exported, local] as const;
@@ -38,9 +37,21 @@ export function asScript(code: string, name: string, isEntry: boolean): Script |
   const result = `return { ${pairs.map(([exported, local]) => `${exported}: ${local}`).join(", ")} };`;
   return {
     // In front of the first line, so that line numbers are the bundle's.
-    source: `(async () => { "use strict"; ${meta} ${
-      body.replace(META, "__dblockMeta")
-    }\n${result}\n})()\n//# sourceURL=${name}\n`,
+    source: `(async () => { "use strict"; ${meta} ${body}\n${result}\n})()\n//# sourceURL=${name}\n`,
     exports: pairs.map(([exported]) => exported),
   };
+}
+
+/**
+ * Whether V8 takes it for a function's body. An import or an export is an error there, but not the text of one: a bundle has other
+ * modules in it as strings.
+ */
+function isBody(code: string): boolean {
+  try {
+    new Function(`return async () => { "use strict"; ${code}\n};`);
+    return true;
+  } catch (error) {
+    if (error instanceof SyntaxError) return false;
+    throw error;
+  }
 }

@@ -12,6 +12,13 @@ for (const [file, text] of Object.entries(scripts)) await Deno.writeTextFile(`${
 // Where the disks of the module are; this machine has none.
 for (const name of ["scratch", "second"]) await Deno.mkdir(`${folder}/block/${name}/dblock`, { recursive: true });
 await Deno.mkdir(`${folder}/block/sda`);
+await Deno.mkdir(`${folder}/run`);
+const started = { pid: 42, cwd: "/", words: ["memory:1MiB"] };
+await Deno.writeTextFile(
+  `${folder}/run/kernel.1.json`,
+  `${JSON.stringify({ name: "kernel.1", ...started, kernelNbd: 0 })}\n`,
+);
+await Deno.writeTextFile(`${folder}/run/keeps.json`, `${JSON.stringify({ name: "keeps", ...started })}\n`);
 await Deno.mkdir(`${folder}/here`);
 for (const name of ["disk.img", "disk.ts"]) await Deno.writeTextFile(`${folder}/here/${name}`, "");
 
@@ -82,6 +89,7 @@ const TYPED: readonly [line: string, shown: readonly string[], not?: string][] =
   ["dblock re", ["resize", "recover", "reload"], "destroy"],
   ["dblock info s", ["scratch", "second"], "sda"],
   ["dblock destroy sc", ["dblock destroy scratch "]],
+  ["dblock destroy ke", ["dblock destroy kernel.1 "], "keeps"],
   ["dblock destroy --fo", ["--force "]],
   ["dblock serve memory:1MiB --on-death ho", ["--on-death hold "]],
   ["dblock serve memory:1MiB --transport n", ["--transport nbd "]],
@@ -104,7 +112,7 @@ function assertShown(said: string, [line, shown, not]: (typeof TYPED)[number]): 
 
 Deno.test("TAB in bash completes subcommands, disks, options, kinds of disk, filters and their options", async () => {
   await using bash = await Shell.start("bash --norc --noprofile -i", [
-    `bind 'set show-all-if-ambiguous on'; bind 'set enable-bracketed-paste off'; __dblock_sys=${folder}/block`,
+    `bind 'set show-all-if-ambiguous on'; bind 'set enable-bracketed-paste off'; __dblock_sys=${folder}/block __dblock_run=${folder}/run`,
     `source ${folder}/dblock.bash`,
   ]);
   for (const typed of TYPED) assertShown(await bash.tab(typed[0]), typed);
@@ -114,7 +122,7 @@ Deno.test("TAB in bash completes subcommands, disks, options, kinds of disk, fil
 
 Deno.test("TAB in zsh does the same", async () => {
   await using zsh = await Shell.start("zsh -f -i", [
-    `unsetopt zle_bracketed_paste prompt_sp; LISTMAX=1000; __dblock_sys=${folder}/block`,
+    `unsetopt zle_bracketed_paste prompt_sp; LISTMAX=1000; __dblock_sys=${folder}/block __dblock_run=${folder}/run`,
     `fpath=(${folder} $fpath); autoload -Uz compinit; compinit -u -D; unsetopt menu_complete auto_menu; setopt list_ambiguous no_list_beep`,
     "bindkey -e",
   ]);
@@ -123,7 +131,8 @@ Deno.test("TAB in zsh does the same", async () => {
 
 Deno.test("fish offers the same", async () => {
   for (const [line, shown, not] of TYPED) {
-    const script = `set __dblock_sys ${folder}/block; source ${folder}/dblock.fish; complete -C '${line}'`;
+    const script =
+      `set __dblock_sys ${folder}/block; set __dblock_run ${folder}/run; source ${folder}/dblock.fish; complete -C '${line}'`;
     const { stdout, stderr } = await new Deno.Command("fish", {
       args: ["--no-config", "--command", script],
       cwd: `${folder}/here`,

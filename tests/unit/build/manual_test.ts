@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: MIT
 // The manual: pages that mandoc finds nothing wrong with, and that have every subcommand, option, filter, parameter and file.
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { ATTRIBUTES } from "../../../src/build/manual/attributes.ts";
 import { argument, prose } from "../../../src/build/manual/mdoc.ts";
 import { readModuleSources } from "../../../src/build/manual/module_sources.ts";
 import { pages } from "../../../src/build/manual/pages.ts";
 import { ramdiskOptions } from "../../../src/build/manual/ramdisk_options.ts";
+import { readItems } from "../../../src/command/command.ts";
 import { COMMANDS } from "../../../src/command/commands.ts";
-import { DISK_OPTIONS } from "../../../src/command/disk_plan.ts";
+import { readConfig } from "../../../src/command/config.ts";
+import { DISK_OPTIONS, readDisks } from "../../../src/command/disk_plan.ts";
+import { DKMS_KEY } from "../../../src/command/doctor.ts";
 import { HELP } from "../../../src/command/ramdisk.ts";
+import { INITRD_FOLDER } from "../../../src/command/initrd.ts";
+import { RUN_FOLDER, serverName } from "../../../src/command/run_folder.ts";
 import { SCHEMES } from "../../../src/command/schemes.ts";
-import { filters } from "../../../src/filters/table.ts";
+import { filters, parseFilter } from "../../../src/filters/table.ts";
 
 const kmod = new URL("../../../kmod", import.meta.url).pathname;
 const sources = readModuleSources(kmod);
@@ -85,11 +91,50 @@ Deno.test("dblock(4) has the parameters, files and calls of the module's sources
   assertEquals(parameters.map(({ name }) => name).sort(), ["debug", "max_devices", "poll_us"]);
   assertEquals([attributes.length > 25, calls.length, states.includes("held")], [true, 10, true]);
   for (const { name, text } of parameters) for (const part of [name, text]) assertStringIncludes(page, squeezed(part));
-  for (const name of attributes) assertStringIncludes(page, name);
+  for (const { name, text } of attributes) {
+    assertStringIncludes(page.toLowerCase(), `${name} ${squeezed(text).toLowerCase()}`);
+  }
+  assertEquals(Object.keys(ATTRIBUTES), attributes.map(({ name }) => name));
   for (const { name, text } of calls) {
     assertStringIncludes(page, name);
     assert(text.length > 5, name);
   }
+});
+
+Deno.test("the manual says how a key is enrolled for Secure Boot, and where servers can be asked", async () => {
+  assertStringIncludes(await read("dblock.4"), `SECURE BOOT Under Secure Boot`);
+  assertStringIncludes(await read("dblock.4"), `sudo mokutil --import ${DKMS_KEY}`);
+  assertStringIncludes(await read("dblock.1"), `${RUN_FOLDER}/${serverName(7)}.sock`.replace("7", "PID"));
+});
+
+Deno.test("the manual says how /usr moves to a disk, and what an initial ramdisk starts", async () => {
+  const page = await read("dblock.1");
+  for (const part of ["update-initramfs -u", "--initrd </dev/null", `${INITRD_FOLDER}/NAME`]) {
+    assertStringIncludes(page, part);
+  }
+});
+
+Deno.test("each example of a disk can be read: files of /etc/dblock, SPECs that are put into them, filters", async () => {
+  const read = { files: 0, specs: 0, filters: 0 };
+  for (const { text } of made) {
+    for (const [, block = ""] of text.matchAll(/^\.Bd -literal.*\n([^]*?)\n\.Ed$/gm)) {
+      const example = block.replaceAll("\\&", "").replaceAll("\\-", "-").replaceAll("\\e", "\\");
+      for (const [, filter = ""] of example.matchAll(/--with (\S+)/g)) {
+        parseFilter(filter);
+        read.filters++;
+      }
+      for (const [, spec = ""] of example.matchAll(/^echo "(.*)" >\/etc\/dblock\//gm)) {
+        readDisks(readItems([spec], DISK_OPTIONS));
+        read.specs++;
+      }
+      const [, name] = /^# \/etc\/dblock\/(\w+)\n/.exec(example) ?? [];
+      if (name === undefined) continue;
+      await Deno.writeTextFile(`${folder}/${name}`, example);
+      assertEquals(readConfig(`${folder}/${name}`).map(({ exits }) => exits), [[{ kind: "device", name }]]);
+      read.files++;
+    }
+  }
+  assertEquals(read, { files: 4, specs: 1, filters: Object.keys(filters).length + 2 });
 });
 
 Deno.test("what would be a macro, a sentence's end or an escape stands in the page as it is", () => {

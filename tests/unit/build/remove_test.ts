@@ -58,7 +58,7 @@ const files = {
   "/sys/block/nbd3/pid": "16\n",
   ...record("d", 15, 3),
 };
-const stop = "systemctl stop dblock@*.service";
+const stop = "systemctl stop dblock@*.service dblock-metrics.service";
 
 for (const [kind, script] of Object.entries(scripts)) {
   Deno.test(`a removal of the ${kind} destroys all disks, those of the kernel's NBD client included`, async () => {

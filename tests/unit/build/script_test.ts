@@ -3,6 +3,7 @@
  * executable as modules do is in executable_test.ts.
  */
 import { assertEquals, assertMatch } from "@std/assert";
+import { readProgram } from "../../../src/build/program.ts";
 import { asScript } from "../../../src/build/without_denort/script.ts";
 
 async function run(code: string, isEntry = false): Promise<unknown> {
@@ -40,7 +41,20 @@ Deno.test("asScript() leaves a module that imports something a module, and no te
     `export * from "node:fs";`,
   ];
   for (const code of modules) assertEquals(asScript(code, "part.ts", false), undefined, code);
-  for (const code of ["const importer = 1;", `const a = await import("node:fs");`, "const b = `\nimport it`;"]) {
+  for (
+    const code of [
+      "const importer = 1;",
+      `const a = await import("node:fs");`,
+      "const b = `\nimport it`;",
+      "const t = `\nexport const a = 1;\n`;",
+    ]
+  ) {
     assertEquals(asScript(code, "part.ts", false)?.exports, [], code);
   }
+});
+
+Deno.test("all parts of the program are scripts: as modules they took most of its start", async () => {
+  const { parts } = await readProgram(new URL("../../../src/command/program.ts", import.meta.url).pathname);
+  const modules = parts.filter(({ code, path }) => asScript(code, path, false) === undefined);
+  assertEquals(modules.map(({ path }) => path), []);
 });

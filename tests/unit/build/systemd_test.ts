@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: MIT
 // The unit dblock@NAME, as systemd's own programs judge it, and what the generator adds to it for each file of /etc/dblock.
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { UsageError } from "../../../src/command/cli.ts";
+import { readConfig } from "../../../src/command/config.ts";
+import { INITRD_FOLDER } from "../../../src/command/initrd.ts";
+import { DBLOCK_CONTROL_PATH } from "../../../src/module/abi.ts";
 
 const folder = new URL("../../../src/build/systemd/", import.meta.url).pathname;
 
-/** What a generator adds for a disk. */
+/** What the unit wants. */
+const modprobe = "modprobe@dblock.service.d";
+
+/** What a generator adds for a disk; where there is one, the module is not loaded twice. */
 async function generated(files: Readonly<Record<string, string>>): Promise<Record<string, string[]>> {
   const dir = await Deno.makeTempDir();
   await Deno.mkdir(`${dir}/config`);
@@ -17,31 +24,56 @@ async function generated(files: Readonly<Record<string, string>>): Promise<Recor
   const units: Record<string, string[]> = {};
   try {
     for (const { name } of Deno.readDirSync(`${dir}/out`)) {
+      if (name === modprobe) continue;
       const lines = (await Deno.readTextFile(`${dir}/out/${name}/50-stores.conf`)).trim().split("\n");
       assertEquals(lines.shift(), "[Unit]");
       units[name] = lines;
     }
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error; // no disk at all
+    return units;
   }
+  const condition = await Deno.readTextFile(`${dir}/out/${modprobe}/50-loaded.conf`);
+  assertEquals(condition, `[Unit]\nConditionPathExists=!${DBLOCK_CONTROL_PATH}\n`);
   return units;
 }
 
-Deno.test("systemd-analyze finds no mistake in the unit, and an exposure of at most 4.0", async () => {
+Deno.test("systemd-analyze finds no mistake in the units, and an exposure of at most 4.0 and 2.2", async () => {
   const analyze = async (...args: string[]) => {
     const { code, stdout, stderr } = await new Deno.Command("systemd-analyze", { args }).output();
     return { code, said: new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr) };
   };
-  const unit = `${folder}dblock@.service`;
-  const security = await analyze("security", "--offline=true", "--no-pager", "--threshold=40", unit);
-  assertEquals(security.code, 0, security.said);
-  assertStringIncludes(security.said, "Overall exposure level");
-  // It complains about other units of this machine, and about a program that is not installed here.
-  const verify = await analyze("verify", "--man=no", unit);
-  const lines = verify.said.split("\n").filter((line) =>
-    line.includes("dblock@") && !line.includes("is not executable")
-  );
-  assertEquals(lines, []);
+  for (const [name, exposure] of [["dblock@.service", 40], ["dblock-metrics.service", 22]] as const) {
+    const unit = `${folder}${name}`;
+    const security = await analyze("security", "--offline=true", "--no-pager", `--threshold=${exposure}`, unit);
+    assertEquals(security.code, 0, security.said);
+    assertStringIncludes(security.said, "Overall exposure level");
+    // It complains about other units of this machine, and about a program that is not installed here.
+    const verify = await analyze("verify", "--man=no", unit);
+    const lines = verify.said.split("\n").filter((line) =>
+      line.includes(name.replace(".service", "")) && !line.includes("is not executable")
+    );
+    assertEquals(lines, []);
+  }
+});
+
+Deno.test("the service of the figures listens on loopback, and is in both packages", async () => {
+  const unit = await Deno.readTextFile(`${folder}dblock-metrics.service`);
+  assertStringIncludes(unit, "\nExecStart=/usr/bin/dblock metrics 127.0.0.1:9464\n");
+  for (const file of ["stage.sh", "debian/dblock.install", "rpm/dblock.spec"]) {
+    assertStringIncludes(await Deno.readTextFile(`${folder}../${file}`), "dblock-metrics.service");
+  }
+});
+
+Deno.test("--metrics in a disk's file is refused with what shows the figures of all disks", async () => {
+  const path = await Deno.makeTempFile();
+  for (const words of ["null:1MiB --metrics 127.0.0.1:9464", "null:1MiB --metrics=127.0.0.1:9464"]) {
+    await Deno.writeTextFile(path, words);
+    const { message } = assertThrows(() => readConfig(path), UsageError);
+    assertStringIncludes(message, `${path}: --metrics is an option of a server, not of a disk`);
+    assertStringIncludes(message, "systemctl enable --now dblock-metrics");
+  }
+  await Deno.remove(path);
 });
 
 Deno.test("a disk waits for the file systems and block devices that its file names", async () => {
@@ -107,6 +139,23 @@ Deno.test("the generator reads quotes, backslashes and %XX as the program does, 
   for (const [i, [config, lines]] of cases.entries()) {
     assertEquals(written[`dblock@a${i}.service.d`], [...lines, `Before=blockdev@dev-a${i}.target`], config);
   }
+});
+
+Deno.test("the paths of a file are printed for the hook of the initial ramdisk, as they are", async () => {
+  const file = await Deno.makeTempFile();
+  await Deno.writeTextFile(
+    file,
+    "mirror:/dev/disk/by-id/a-1,[/srv/x%20y\\ z.img?raw] --with log=file=/a%b # /c\n/dev/b",
+  );
+  const { code, stdout } = await new Deno.Command(`${folder}dblock-generator`, { args: ["--paths", file] }).output();
+  const paths = ["/dev/disk/by-id/a-1", "/srv/x y z.img", "/a%b", "/dev/b"];
+  assertEquals([code, new TextDecoder().decode(stdout).trimEnd().split("\n")], [0, paths]);
+  await Deno.remove(file);
+});
+
+Deno.test("the unit of a disk whose server is the initial ramdisk's starts no other", async () => {
+  const unit = await Deno.readTextFile(`${folder}dblock@.service`);
+  assertStringIncludes(unit, `\nConditionPathExists=!${INITRD_FOLDER}/%i\n`);
 });
 
 Deno.test("copies of editors and packages, and names that no disk can have, are left out; no file is no unit", async () => {
