@@ -1,8 +1,9 @@
 /**
- * `make test`: static checks, the suites on the host, then the device tests in a VM per kernel. The last line is
- * `N passed, N failed`, and the exit status is 1 if anything failed or nothing ran.
+ * `make test`: static checks, the suites on the host, then the device tests in VMs, kernel by kernel. Each begins where the
+ * one before leaves a place free, so that no processor waits for the longest. The last line is `N passed, N failed`, and the
+ * exit status is 1 if anything failed or nothing ran.
  */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { type FileResult, runDeviceTests, wantsDebian } from "./vm/device.ts";
 import { buildProgram, hasDeno } from "./vm/architecture.ts";
@@ -10,10 +11,12 @@ import { buildDir, projectDir, runMain, UserError } from "./vm/host.ts";
 import { systemImage } from "./vm/image.ts";
 import { defaultKernel, fetchKernel, kernelVersions, otherKernelNames } from "./vm/kernels.ts";
 import { buildModule } from "./vm/module.ts";
-import { runPortable } from "./vm/portable.ts";
+import { type PortableOptions, runPortable } from "./vm/portable.ts";
 import { addCounts, type Counts } from "./vm/report.ts";
 import { figureTable, fileTable, kernelTable, type TestedKernel } from "./vm/summary.ts";
-import { canHaveDebian, defaultMemoryMiB } from "./vm/vm.ts";
+import { defaultMemoryMiB } from "./vm/qemu.ts";
+import { Slots } from "./vm/slots.ts";
+import { canHaveDebian } from "./vm/vm.ts";
 import {
   type HostResult,
   runCheck,
@@ -47,8 +50,10 @@ const help = `Usage: make test [ARGS="..."]   or   src/build/deno.sh run -A test
   --verbose          show what device tests print while they run`;
 
 const tailLines = 60;
-/** Checks and suites on the host: each keeps one processor busy, or none. */
-const jobsAtATime = 2;
+/** Checks and suites on the host wait for half of their time or more, so there are two at a time for each processor. */
+const placesOfProcessor = 2;
+/** A VM has two processors, and mostly uses them. */
+const placesOfVm = 2;
 
 /** One line of the account at the end. */
 interface Failure {
@@ -80,28 +85,34 @@ async function main(): Promise<number> {
     console.log(help);
     return 0;
   }
-  const started = performance.now();
+  const startedMs = performance.now();
   const selected = selectFiles(positionals);
-  const jobs = hostJobs(selected, positionals, values.filter);
-  const work = async () => {
-    for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) recordHost(await job());
-  };
-  await Promise.all(Array.from({ length: jobsAtATime }, work));
+  const memoryMiB = values.memory === undefined ? undefined : toCount("--memory", values.memory);
+  const vms = values.vms === undefined ? values.verbose ? 1 : vmsAtATime(memoryMiB) : toCount("--vms", values.vms);
+  const places = new Slots(placesOfProcessor * Math.max(navigator.hardwareConcurrency, vms));
+  const placesForVms = new Slots(vms);
+  const inPlace = (work: () => Promise<void>) => placesForVms.use(() => places.use(work, placesOfVm));
+  const jobs = hostJobs(selected, positionals, values.filter).map(({ bootsVm, run }) => {
+    const work = async () => recordHost(await run(), values.filter !== undefined);
+    return bootsVm ? inPlace(work) : places.use(work);
+  });
+  const onHost = started(Promise.all(jobs));
   const deviceFiles = selected.get("device")!;
   if (deviceFiles.length > 0) {
-    const memoryMiB = values.memory === undefined ? undefined : toCount("--memory", values.memory);
     await runDevices(planDevices(deviceFiles, values.kernel, positionals.length === 0), {
       filter: values.filter,
       memoryMiB,
       smp: values.smp === undefined ? undefined : toCount("--smp", values.smp),
       scale: values.scale === undefined ? undefined : toScale(values.scale),
-      vms: values.vms === undefined ? values.verbose ? 1 : vmsAtATime(memoryMiB) : toCount("--vms", values.vms),
+      vms,
+      inPlace,
       verbose: values.verbose,
     });
   }
+  await onHost;
   printFailures();
   const { passed, failed, skipped } = addCounts(allCounts);
-  console.log(`\n${((performance.now() - started) / 1000).toFixed(0)} s`);
+  console.log(`\n${((performance.now() - startedMs) / 1000).toFixed(0)} s`);
   if (passed + failed + skipped === 0) console.log("no test ran");
   const lastLine = `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`;
   await Deno.writeTextFile(join(buildDir, "test-result"), `${lastLine}\n`);
@@ -109,22 +120,36 @@ async function main(): Promise<number> {
   return failed > 0 || passed === 0 && positionals.every((word) => !(word in staticChecks)) ? 1 : 0;
 }
 
+/** Something that is run on the host. */
+interface Job {
+  /** It takes a VM's places. */
+  readonly bootsVm: boolean;
+  readonly run: () => Promise<HostResult>;
+}
+
 /**
- * What runs on the host, in this order: the first suite, the unit tests, takes as long as the checks that run beside it. The
- * files of the harness's own suite are jobs of their own, so that the last job leaves no processor idle for long.
+ * What runs on the host, in this order: what takes longest comes first. The folders of the unit tests, which wait for most of
+ * their time, are jobs of their own, and so are the files of the interop suite and of the harness's own.
  */
 function hostJobs(
   selected: ReadonlyMap<string, readonly string[]>,
   words: readonly string[],
   filter: string | undefined,
-): (() => Promise<HostResult>)[] {
-  const suites = [...selected].filter(([suite]) => suite !== "device").flatMap(([suite, files]) => {
-    if (suite !== "vm") return files.length > 0 ? [() => runSuite(suite, files, filter)] : [];
-    return files.map((file) => () => runSuite(nameOf(file), [file], filter));
-  });
+): Job[] {
+  const jobsOf = (suite: string, nameOfJob: (file: string) => string = () => suite, bootsVm = false): Job[] =>
+    [...Map.groupBy(selected.get(suite) ?? [], nameOfJob)].map(([name, files]) => {
+      return { bootsVm, run: () => runSuite(name, files, filter) };
+    });
   const names = Object.keys(staticChecks).filter((name) => words.length === 0 || words.includes(name));
-  const checks = names.map((name) => () => runCheck(name));
-  return [...suites.slice(0, 1), ...checks, ...suites.slice(1)];
+  return [
+    ...jobsOf("interop", nameOf),
+    ...jobsOf("unit", (file) => nameOf(dirname(file))),
+    ...jobsOf("packages"),
+    ...names.map((name) => ({ bootsVm: false, run: () => runCheck(name) })),
+    ...["abi", "sim"].flatMap((suite) => jobsOf(suite)),
+    ...jobsOf("vm", nameOf, true),
+    ...jobsOf("installed", () => "installed", true),
+  ];
 }
 
 /** The test files of each suite that the words ask for. */
@@ -133,7 +158,9 @@ function selectFiles(words: readonly string[]): Map<string, string[]> {
   const used = new Set<string>(words.filter((word) => word in staticChecks));
   for (const suite of suiteNames) {
     const files = suiteFiles(suite).filter((file) => {
-      const hits = words.filter((word) => word === suite || (file.includes(word) && !(word in staticChecks)));
+      const hits = words.filter((word) =>
+        isSuite(word) ? word === suite : file.includes(word) && !(word in staticChecks)
+      );
       for (const word of hits) used.add(word);
       return words.length === 0 ? !suitesByName.includes(suite) : hits.length > 0;
     });
@@ -144,6 +171,11 @@ function selectFiles(words: readonly string[]): Map<string, string[]> {
     throw new UserError(`Cannot run "${unknown}": no suite, check or test file has that name (--help lists them)`);
   }
   return selected;
+}
+
+/** The name of a suite means that suite, and no file that has it in its path as well (device/debian_unit). */
+function isSuite(word: string): boolean {
+  return suiteNames.some((name) => name === word);
 }
 
 function toScale(text: string): number {
@@ -180,12 +212,14 @@ function planDevices(files: readonly string[], kernels: string | undefined, ever
   return new Map(everything ? [...plan, ...smokeKernels.map((version) => [version, smoke] as const)] : plan);
 }
 
-function recordHost(result: HostResult): void {
+/** @param mayBeEmpty a part of the tests was asked for, which need not be one of these */
+function recordHost(result: HostResult, mayBeEmpty: boolean): void {
   allCounts.push(result.counts);
   const { passed, failed, skipped } = result.counts;
   const isCheck = result.name in staticChecks;
+  if (!isCheck && mayBeEmpty && passed + failed + skipped === 0) return;
   const said = isCheck ? (failed > 0 ? "FAILED" : "ok") : describe(result.counts);
-  console.log(`${result.name.padEnd(8)} ${said} (${result.seconds.toFixed(1)} s)`);
+  console.log(`${result.name.padEnd(14)} ${said} (${result.seconds.toFixed(1)} s)`);
   // Tables that a suite has made.
   for (const line of result.output.split("\n")) if (line.startsWith("| ")) console.log(line);
   if (failed === 0 && (isCheck || passed + skipped > 0)) return;
@@ -203,15 +237,15 @@ interface DeviceRunOptions {
   readonly smp: number | undefined;
   readonly scale: number | undefined;
   readonly vms: number;
+  readonly inPlace: (work: () => Promise<void>) => Promise<void>;
   readonly verbose: boolean;
 }
 
-async function runDevices(
-  plan: Plan,
-  options: DeviceRunOptions,
-): Promise<void> {
-  const results: FileResult[] = [];
+/** The kernels in their order: the next one begins where the one before leaves a place free. */
+async function runDevices(plan: Plan, options: DeviceRunOptions): Promise<void> {
+  const running: Promise<readonly FileResult[]>[] = [];
   const kernels: TestedKernel[] = [];
+  const [first] = plan.keys();
   for (const [version, { files, scale }] of plan) {
     const ready = await prepare(`dblock.ko for ${version}`, `make module KERNEL=${version}`, async () => {
       const kernel = await fetchKernel(version);
@@ -219,12 +253,11 @@ async function runDevices(
     });
     if (ready === undefined) continue;
     const { architecture } = ready.kernel;
+    const what = hasDeno(architecture) ? `${files.length} files` : "no Deno: the server in C";
+    const record = recorder(`${ready.kernel.release}, ${what}`, version === first ? "" : ` (${version})`, options);
     if (!hasDeno(architecture)) {
       kernels.push(ready.kernel);
-      console.log(`device   ${ready.kernel.release}, no Deno: the server in C`);
-      const { memoryMiB, smp } = options;
-      results.push(await runPortable({ ...ready, memoryMiB, smp, onOutput: print }));
-      recordDevice(results.at(-1)!);
+      running.push(started(runServerInC({ ...ready, ...options }, record)));
       continue;
     }
     const programFile = await prepare("dblock-ramdisk", "make executable", () => buildProgram(architecture));
@@ -232,20 +265,37 @@ async function runDevices(
     const hasDebian = !files.some(wantsDebian) || !canHaveDebian(ready.kernel) ||
       await prepare("an image of Debian", 'make test ARGS="device/debian"', systemImage) !== undefined;
     kernels.push(ready.kernel);
-    console.log(`device   ${ready.kernel.release}, ${files.length} files`);
-    results.push(
-      ...await runDeviceTests({
-        ...options,
-        ...ready,
-        programFile,
-        files: files.filter((file) => hasDebian || !wantsDebian(file)),
-        scale: scale * (options.scale ?? 1),
-        onResult: recordDevice,
-        onRepeat: (path) => console.log(`      a fault of the emulator took the VM down (int3); again: ${path}`),
-        onOutput: options.verbose ? print : undefined,
-      }),
-    );
+    const tests = runDeviceTests({
+      ...options,
+      ...ready,
+      programFile,
+      files: files.filter((file) => hasDebian || !wantsDebian(file)),
+      scale: scale * (options.scale ?? 1),
+      onResult: record,
+      onRepeat: (path) => console.log(`      a fault of the emulator took the VM down (int3); again: ${path}`),
+      onOutput: options.verbose ? print : undefined,
+    });
+    running.push(started(tests));
   }
+  accountFor(plan, kernels, (await Promise.all(running)).flat());
+}
+
+/** Says the title before the first result: until then other work has the places, and says how it ended. */
+function recorder(title: string, note: string, { verbose }: DeviceRunOptions): (result: FileResult) => void {
+  let isAnnounced = false;
+  const announce = () => {
+    if (!isAnnounced) console.log(`device         ${title}`);
+    isAnnounced = true;
+  };
+  if (verbose) announce();
+  return (result) => {
+    announce();
+    recordDevice(result, note);
+  };
+}
+
+/** The failures for the account at the end, and the tables. */
+function accountFor(plan: Plan, kernels: readonly TestedKernel[], results: readonly FileResult[]): void {
   for (const result of results) {
     allCounts.push(result.counts);
     if (result.verdict !== "fail" && result.verdict !== "lost") continue;
@@ -265,6 +315,22 @@ async function runDevices(
   if (figures !== "") console.log(`\n${figures}`);
 }
 
+/** Work that is waited for later: until then nobody takes its failure for one that nobody hears of. */
+function started<T>(work: Promise<T>): Promise<T> {
+  work.catch(() => {});
+  return work;
+}
+
+async function runServerInC(
+  options: Pick<PortableOptions, "kernel" | "moduleFile"> & DeviceRunOptions,
+  record: (result: FileResult) => void,
+): Promise<readonly FileResult[]> {
+  const results: FileResult[] = [];
+  await options.inPlace(async () => void results.push(await runPortable({ ...options, onOutput: print })));
+  results.forEach(record);
+  return results;
+}
+
 function print(text: string): void {
   Deno.stdout.writeSync(new TextEncoder().encode(text));
 }
@@ -275,7 +341,7 @@ async function prepare<T>(title: string, rerun: string, make: () => Promise<T>):
     return await make();
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
-    console.log(`build    ${title} FAILED`);
+    console.log(`build          ${title} FAILED`);
     allCounts.push({ passed: 0, failed: 1, skipped: 0 });
     failures.push({ title: `build of ${title}`, output: error.message, problems: [], rerun });
     return undefined;
@@ -287,8 +353,9 @@ function nameOf(path: string): string {
   return path.replace("tests/", "").replace("_test.ts", "");
 }
 
-function recordDevice(result: FileResult): void {
-  const name = nameOf(result.path);
+/** @param note follows the file's name */
+function recordDevice(result: FileResult, note: string): void {
+  const name = nameOf(result.path) + note;
   const pace = result.seconds / result.pacedSeconds;
   const time = `${result.seconds.toFixed(1)} s${pace >= 1.2 ? `, the machine ${pace.toFixed(1)} times slower` : ""}`;
   console.log(`  ${name.padEnd(34)} ${result.verdict.padEnd(5)} ${describe(result.counts)} (${time})`);

@@ -77,6 +77,17 @@ Deno.test("after Ctrl-C bench leaves no disk, no fio, and of files those that we
   await sh("rm /tmp/full.img");
 });
 
+Deno.test("the jobs with many requests at a time run to their end", async () => {
+  const names = ["read-1MiB-8", "randread-4KiB-32", "randwrite-4KiB-32"];
+  const { status, stdout, stderr } = await bench(
+    `memory:16MiB --seconds 1 --area 8MiB --jobs ${names.join(",")} --json`,
+  );
+  assertEquals([status, stderr], [0, ""]);
+  const { jobs } = JSON.parse(stdout) as Report;
+  assertEquals(jobs.map(({ name }) => name), names);
+  for (const { name, disk, ratio } of jobs) assert(disk.iops > 0 && disk.p99Us >= disk.p50Us && ratio > 0, name);
+});
+
 Deno.test("a mistake of bench is one line, and leaves nothing behind", async () => {
   const mistakes: readonly [words: string, status: number, said: string][] = [
     ["/tmp/small.img?size=1MiB", 1, "it has 1 MiB, and fio needs 8 MiB"],

@@ -3,7 +3,7 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { list } from "../../src/module/info.ts";
 import { fio, fioErrors } from "./fio.ts";
-import { exists, figure, sh, waitFor } from "./harness.ts";
+import { assertWithin, exists, figure, sh, waitFor } from "./harness.ts";
 import { dblock, Serving } from "./serving.ts";
 
 const MODULE = `
@@ -147,6 +147,7 @@ Deno.test("twenty disks of one dblock serve cost one start, and go their own way
   const seconds = (performance.now() - startedMs) / 1_000;
   assertEquals(names.filter((name) => !exists(path(name))), []);
   figure({ "20 disks in one process": [seconds, "s"] });
+  assertWithin(10_000, seconds * 1_000, "20 disks are there");
   // Few threads serve them all: each of them has its own content, under load on all.
   const jobs = names.slice(0, 18).map((name) => `--name=${name} --filename=${path(name)}`).join(" ");
   const verified = fio(

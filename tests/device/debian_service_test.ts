@@ -36,12 +36,12 @@ Deno.test({
     await untilServed();
     await sh(`mkfs.ext4 -q /dev/${name} && mkdir ${place} && mount /dev/${name} ${place}`);
     const writer = new Writer(`${place}/file`);
-    await untilWritten();
     for (let round = 0; round < scaled(1); round++) {
+      await untilWritten();
       await sh(`systemctl restart ${name}`);
       await untilServed();
-      await untilWritten();
     }
+    // The first stop comes as soon as the disk is served again: its queues have no threads of their own by then.
     let longestStopMs = 0;
     for (let round = 0; round < scaled(1); round++) {
       const started = performance.now();
@@ -49,7 +49,8 @@ Deno.test({
       const tookMs = performance.now() - started;
       longestStopMs = Math.max(longestStopMs, tookMs);
       assertWithin(stopMs, tookMs, "stopped");
-      assertEquals([await stateOf(`${name}.service`), infoOf(name)!.state], ["inactive", DBLOCK_STATE_HELD]);
+      const states = [await stateOf(`${name}.service`), infoOf(name)!.state];
+      assertEquals(states, ["inactive", DBLOCK_STATE_HELD], await journalOf(name));
       await sh(`systemctl start ${name}`);
       await untilServed();
       await untilWritten();

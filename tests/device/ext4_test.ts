@@ -3,5 +3,6 @@
 import { survivesRemount } from "./filesystem.ts";
 
 Deno.test("ext4 keeps a real tree across a remount", async () => {
-  await survivesRemount({ type: "ext4", mkfs: "mkfs.ext4 -q", fsck: "fsck.ext4 -fn" });
+  const folders = ["lib", "share"];
+  await survivesRemount({ type: "ext4", mkfs: "mkfs.ext4 -q", fsck: "fsck.ext4 -fn", folders, bytesMin: 200e6 });
 });

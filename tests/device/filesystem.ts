@@ -9,38 +9,39 @@ export interface FileSystem {
   readonly mkfs: string;
   /** Checks an unmounted one and ends with 0 only if nothing is wrong. */
   readonly fsck: string;
+  /** What of /data is put on it, and so much of that there is at least. */
+  readonly folders: readonly string[];
+  readonly bytesMin: number;
 }
 
 const tree = "/data";
-const folders = "lib share";
 const mountpoint = "/mnt";
-const bytesMin = 200 * 10 ** 6;
 const filesMin = 2_000;
 /** Kind, mode, owner, link target and modification time of everything. */
-const attributes = `
-  find ${folders} -printf '%P %y %m %U:%G %l ' '(' -type f -printf '%s %T@\\n' -o -printf '\\n' ')' | sort`;
+const attributes = `-printf '%P %y %m %U:%G %l ' '(' -type f -printf '%s %T@\\n' -o -printf '\\n' ')' | sort`;
 
 /**
  * Makes the file system on a ramdisk, copies a real tree to it, unmounts, checks, mounts again, and compares every file
  * with its original. All of it has left memory in between: the disk's cache goes with the last opener.
  */
-export async function survivesRemount({ type, mkfs, fsck }: FileSystem): Promise<void> {
+export async function survivesRemount({ type, mkfs, fsck, folders, bytesMin }: FileSystem): Promise<void> {
+  const all = folders.join(" ");
   await using disk = await Ramdisk.start({ name: type, args: ["--size", "1GiB"] });
   await sh(`${mkfs} ${disk.path} && mount -t ${type} ${disk.path} ${mountpoint}`);
   try {
     const [files, bytes] =
-      (await sh(`cd ${tree}; find ${folders} -type f -printf '%s\\n' | awk '{ n++; b += $1 } END { print n, b }'`))
+      (await sh(`cd ${tree}; find ${all} -type f -printf '%s\\n' | awk '{ n++; b += $1 } END { print n, b }'`))
         .stdout.split(" ").map(Number) as [number, number];
     assert(files >= filesMin && bytes >= bytesMin, `${tree} has only ${files} files, ${bytes} bytes`);
-    await sh(`cd ${tree}; cp --archive ${folders} ${mountpoint} && sync -f ${mountpoint}`, { timeoutMs: 90_000 });
+    await sh(`cd ${tree}; cp --archive ${all} ${mountpoint} && sync -f ${mountpoint}`, { timeoutMs: 90_000 });
     await sh(`umount ${mountpoint}`);
     await sh(`${fsck} ${disk.path}`);
     await sh(`mount -t ${type} -o ro ${disk.path} ${mountpoint}`);
     for (const [folder, file] of [[tree, "/tmp/before"], [mountpoint, "/tmp/after"]]) {
-      await sh(`cd ${folder} && (${attributes}) >${file}`, { timeoutMs: 90_000 });
+      await sh(`cd ${folder} && (find ${all} ${attributes}) >${file}`, { timeoutMs: 90_000 });
     }
     assertEquals((await sh("diff /tmp/before /tmp/after | head", { check: false })).stdout, "");
-    for (const folder of folders.split(" ")) await assertSame(`${tree}/${folder}`, `${mountpoint}/${folder}`);
+    for (const folder of folders) await assertSame(`${tree}/${folder}`, `${mountpoint}/${folder}`);
   } finally {
     await sh(`umount ${mountpoint}`, { check: false });
   }

@@ -14,7 +14,11 @@ Deno.test("kill -9 of dblock-ramdisk under fio ends in errors and in the device'
     `--name=load --filename=${disk.path} --direct=1 --ioengine=io_uring --rw=randrw --bs=4k --iodepth=32 --numjobs=3 ` +
       `--size=64M --offset_increment=64M --time_based --runtime=60`,
   );
-  await waitFor("fio is at it", () => (infoOf("killed")?.requests[0] ?? 0) > 500);
+  // A job that comes after the end would make a file of that name.
+  await waitFor("all three jobs are at it", () => {
+    const { requests, open_count } = infoOf("killed")!;
+    return requests[0]! > 500 && open_count >= 3;
+  });
   disk.child.kill("SIGKILL");
   const killedAt = performance.now();
   const result = await running;

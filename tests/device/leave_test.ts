@@ -15,6 +15,8 @@ import {
 } from "../../src/mod.ts";
 import { assertWithin, exists, scaled, sh, waitFor } from "./harness.ts";
 import { Ramdisk } from "./ramdisk.ts";
+import * as abi from "../../src/module/abi.ts";
+import { TestDisk } from "./disk.ts";
 import { infoOf, MIB } from "./server.ts";
 
 const sizeBytes = 4 * MIB;
@@ -88,12 +90,49 @@ for (const [i, [kind, make, options]] of kinds.entries()) {
     await writer;
     const { counts } = await device.info();
     assertEquals([counts.errors, counts.timeouts], [0, 0]);
+    assertEquals(counts.deaths + counts.leaves, scaled(4));
     console.log(`${counts.replayed} replayed; the longest leave took ${Math.round(longestMs)} ms`);
-    if (longestMs < handOverMs) assertEquals(counts.replayed, 0);
+    if (longestMs < handOverMs) assertEquals([counts.replayed, counts.deaths], [0, 0]);
     await device.close({ waitMs: 20_000 });
     await sh(`rm /dev/shm/${name}.*; rm -f ${path}`);
   });
 }
+
+/** How many descriptors of this process lead to the module's control node: one for each call that waits. */
+function openControls(): number {
+  return [...Deno.readDirSync("/proc/self/fd")].filter(({ name }) => {
+    try {
+      return Deno.readLinkSync(`/proc/self/fd/${name}`) === abi.DBLOCK_CONTROL_PATH;
+    } catch {
+      return false; // the one that listed the folder
+    }
+  }).length;
+}
+
+Deno.test("a server that says that it leaves is no death, whichever of its queues is closed first, unless it attaches again", async () => {
+  const name = "leave11";
+  const LEAVES = abi.DBLOCK_COMMIT_LEAVES;
+  const options = { name, on_death: abi.DBLOCK_ON_DEATH_HOLD, queue_count: 2, existing: true };
+  const counted = () => [infoOf(name)!.leave_count, infoOf(name)!.death_count];
+  const first = await TestDisk.start({ ...options, existing: false });
+  await first.pause();
+  assertEquals(first.queues[1]!.commit([], { flags: LEAVES }).errno, 0);
+  assertEquals([infoOf(name)!.state, ...counted()], [abi.DBLOCK_STATE_LIVE, 0, 0]);
+  await first.abandon();
+  await first.untilState(abi.DBLOCK_STATE_HELD);
+  assertEquals(counted(), [1, 0]);
+  const second = await TestDisk.start(options);
+  await second.abandon();
+  await second.untilState(abi.DBLOCK_STATE_HELD);
+  assertEquals(counted(), [1, 1]);
+  await using third = await TestDisk.start(options);
+  await third.pause();
+  assertEquals(third.queues[0]!.commit([], { flags: LEAVES }).errno, 0);
+  for (const queue of third.queues) assertEquals(queue.attach(), 0);
+  await third.abandon();
+  await third.untilState(abi.DBLOCK_STATE_HELD);
+  assertEquals(counted(), [1, 2]);
+});
 
 Deno.test("a disk whose policy removes it cannot be left, and goes on", async () => {
   await using device = await serve(later(new SharedArrayBuffer(sizeBytes)), { name: "leave8" });
@@ -108,8 +147,9 @@ Deno.test("a server that waits for a busy disk to be closed does not destroy it 
   const backend = await FileBackend.open({ path: store, sizeBytes });
   const before = await serve(backend, { name, onDeath: "hold", log: () => {} });
   const user = await Deno.open(before.path);
+  const controls = openControls();
   const closing = before.close({ waitMs: 60_000 });
-  await new Promise((resolve) => setTimeout(resolve, 200));
+  await waitFor("it asks for the end of the disk again and again", () => openControls() > controls);
   await using next = await Ramdisk.start({ name, args: ["--store", store, "--take-over"] });
   assert(next.stdout.includes("is taken over"), next.stdout);
   user.close();

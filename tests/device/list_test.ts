@@ -20,7 +20,7 @@ Deno.test("dblock-ramdisk --list shows every disk, its use and its counts; each 
   assertEquals(lines[0], `/dev/list0: live, 64 MiB, 1 queue of 128, served by process ${one.pid}, open 0`);
   assertMatch(
     lines[1]!,
-    /^ {2}on death remove, timeout 30 s; 0 dead, 0 replayed, 0 timed out, 0 stale, 0 refused, 0 errors$/,
+    /^ {2}on death remove, timeout 30 s; 0 dead, 0 left, 0 replayed, 0 timed out, 0 stale, 0 refused, 0 errors$/,
   );
   assertMatch(lines[2]!, /^ {2}done: read \d+ \(.*\), write 10 \(640 KiB\), flush 0, discard 0, write zeroes 0$/);
   assertMatch(lines[3]!, /^ {2}now: 0 in flight .*; average batch \d+\.\d$/);

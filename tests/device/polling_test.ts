@@ -5,6 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { fio, fioErrors } from "./fio.ts";
 import { assertWithin, figure, kernelSlowness, requires, sh, waitFor } from "./harness.ts";
+import { DBLOCK_STATE_HELD } from "../../src/module/abi.ts";
 import { pacedMs } from "../vm/pace.ts";
 import { Ramdisk } from "./ramdisk.ts";
 import { destroyDevice, infoOf } from "./server.ts";
@@ -36,6 +37,51 @@ async function sleepCounts(pid: number): Promise<Map<string, number>> {
   return counts;
 }
 
+/** What a disk's queues say of how their servers wait: polling or not, and nanoseconds a request asleep and polling. */
+async function waitsOf(name: string): Promise<{ polls: boolean; sleepingNs: number; pollingNs: number }[]> {
+  const text = await Deno.readTextFile(`/sys/block/${name}/dblock/queue_waits`);
+  return text.trimEnd().split("\n").map((line, i) => {
+    const [, queue, way, sleepingNs, pollingNs] = /^(\d+) (polls|sleeps) (\d+) (\d+)$/.exec(line)!;
+    assertEquals(queue, `${i}`);
+    return { polls: way === "polls", sleepingNs: Number(sleepingNs), pollingNs: Number(pollingNs) };
+  });
+}
+
+/**
+ * The longest that there is. A reader that takes longer than a poll for its next request is one that seldom asks, and nothing is
+ * tried for it: on a slow kernel, beside other work, a request took 2.6 ms.
+ */
+const patientUs = "10000";
+
+/** The decision, and its reason: polling wins even where it was slower, by up to an eighth. */
+async function saysWhatItDecided(disk: Ramdisk): Promise<void> {
+  await Deno.writeTextFile(parameter, patientUs);
+  await sh(`taskset --cpu-list 1 dd if=${disk.path} of=/dev/null bs=4k count=1000 iflag=direct status=none`);
+  const tried = (await waitsOf(disk.name)).filter(({ pollingNs }) => pollingNs > 0);
+  assert(tried.length > 0, "a thousand requests are enough for both trials");
+  for (const { polls, sleepingNs, pollingNs } of tried) {
+    assert(sleepingNs > 1_000 && pollingNs > 1_000, `${sleepingNs} ns, ${pollingNs} ns`);
+    assertEquals(polls, pollingNs < sleepingNs + Math.floor(sleepingNs / 8));
+    figure({ "request asleep": [sleepingNs / 1000, "us"], "request polling": [pollingNs / 1000, "us"] });
+  }
+  await Deno.writeTextFile(parameter, "0");
+  assertEquals((await waitsOf(disk.name)).map(({ polls }) => polls), [false, false], "nobody polls where poll_us is 0");
+}
+
+/** What a server before has found out is no reason of the next one's, which has not tried anything. */
+async function forgetsWithTheServer(): Promise<void> {
+  const start = () => Ramdisk.start({ name: "poll2", args: ["--store", "/dev/shm/poll2", "--on-death", "hold"] });
+  const first = await start();
+  await Deno.writeTextFile(parameter, patientUs);
+  await sh(`taskset --cpu-list 1 dd if=${first.path} of=/dev/null bs=4k count=1000 iflag=direct status=none`);
+  assert((await waitsOf("poll2")).some(({ pollingNs }) => pollingNs > 0));
+  first.child.kill("SIGKILL");
+  await waitFor("the disk is held", () => infoOf("poll2")!.state === DBLOCK_STATE_HELD);
+  await using _next = await start();
+  assertEquals((await waitsOf("poll2")).map(({ sleepingNs, pollingNs }) => [sleepingNs, pollingNs]), [[0, 0], [0, 0]]);
+  assertEquals(await destroyDevice("poll2"), 0);
+}
+
 async function verifiesAtEachLength(disk: Ramdisk): Promise<void> {
   for (const pollUs of [0, 200, 10_000, 4_000_000_000]) {
     await Deno.writeTextFile(parameter, `${pollUs}`);
@@ -49,8 +95,9 @@ async function verifiesAtEachLength(disk: Ramdisk): Promise<void> {
   }
 }
 
-/** No reader is left, and the longest poll is still set. */
+/** No reader is left, and the longest poll is set. */
 async function idles(disk: Ramdisk): Promise<void> {
+  await Deno.writeTextFile(parameter, "10000");
   let used = Infinity;
   // What the load has left to do (V8's memory, threads that end) may take a while.
   for (let round = 0; round < 5 && used >= 150; round++) {
@@ -119,12 +166,14 @@ Deno.test("a server that polls", async (t) => {
       "serves one reader and writer at a time, with every length of the poll",
       () => verifiesAtEachLength(disk),
     );
+    await t.step("says in sysfs what it decided, and why", () => saysWhatItDecided(disk));
     await t.step("uses no CPU while it is idle, with the longest poll", () => idles(disk));
     await t.step({
       name: "is awake when the next request of one reader comes",
       ignore: !isFast,
       fn: () => findsServerAwake(disk),
     });
+    await t.step("says nothing of what a server before has found out", forgetsWithTheServer);
     await t.step("is killed at once", () => endsAtOnce(disk, "kill"));
     await using other = await start("poll1");
     await t.step("has its device destroyed by force at once", () => endsAtOnce(other, "destroy"));

@@ -3,6 +3,7 @@
 // time limit: 180 s
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { DblockError, info, MemoryBackend, RawBackend, serve } from "../../src/mod.ts";
+import { ext4Folder } from "./ext4_folder.ts";
 import { fio, fioLoop } from "./fio.ts";
 import { exists, sh, waitFor } from "./harness.ts";
 import { Program } from "./program.ts";
@@ -21,7 +22,8 @@ async function verify(path: string): Promise<void> {
 
 for (const direct of [false, true]) {
   Deno.test(`an image ${direct ? "with O_DIRECT " : ""}is served by Workers, and what was written is in the file`, async () => {
-    const path = "/tmp/raw.img";
+    await using folder = await ext4Folder();
+    const path = `${folder.path}/raw.img`;
     {
       using disk = await RawBackend.open({ path, sizeBytes, direct });
       await using device = await serve(disk.workers(), { name: "raw0", queues: 2 });

@@ -11,6 +11,13 @@ export async function dblock(words: string): Promise<ShellResult> {
   return await sh(`${program} ${words}`, { check: false, timeoutMs: endMs });
 }
 
+/** `dblock WORDS` at a terminal of its own, which is as a shell reads the words. */
+export function atTerminal(words: string): Running {
+  return new Running(`dblock ${words}`, ["script", "-qec", `${program} ${words}`, "/dev/null"], {
+    env: { TERM: "xterm" },
+  });
+}
+
 /** A running `dblock`. */
 export class Serving extends Running {
   private constructor(words: readonly string[]) {

@@ -5,10 +5,11 @@ import { FIO_REPORT, parseFio } from "../../src/command/fio.ts";
 import { LatencyWatch } from "../../src/command/latency.ts";
 import type { Activity } from "../../src/command/top.ts";
 import { ERRNO } from "../../src/disk/errors.ts";
+import { info } from "../../src/module/info.ts";
 import { isIoFlusher, setIoFlusher } from "../../src/system/libc.ts";
 import { TestDisk } from "./disk.ts";
 import { figure, sh, waitFor } from "./harness.ts";
-import { dblock, Serving } from "./serving.ts";
+import { atTerminal, dblock, Serving } from "./serving.ts";
 import { NR, syscall } from "./syscall.ts";
 
 interface Turn {
@@ -82,6 +83,64 @@ Deno.test("top has the percentiles of a load whose latency is known, of each dis
   }
   figure({ "p50 in top of a disk that takes 10 ms": [seen.p50Ms!, "ms"] });
 
+  serving.child.kill("SIGTERM");
+  assertEquals((await serving.end()).code, 0);
+});
+
+const DEPTH = 6;
+const BLOCK_BYTES = 16_384;
+
+Deno.test("top has bytes, depth and errors of each disk, and draws its table again in its place", async () => {
+  const words = "serve null:1GiB --name topdepth --with delay=read=300ms memory:16MiB --name toperr " +
+    "--with fault=operations=read,offset=8MiB,length=1MiB";
+  await using serving = await Serving.start(words.split(" "));
+  const common = "--direct=1 --ioengine=libaio --rw=randread --time_based --runtime=600";
+  const loads = [
+    `--name=depth --filename=/dev/topdepth --bs=${BLOCK_BYTES} --iodepth=${DEPTH}`,
+    "--name=errors --filename=/dev/toperr --bs=4k --offset=8M --size=1M --rate_iops=20 --continue_on_error=all",
+  ].map((args) =>
+    new Deno.Command("fio", { args: `${args} ${common}`.split(" "), stdout: "null", stderr: "null" }).spawn()
+  );
+  // A program starts slowly on a busy machine.
+  await waitFor("fio is at work", async () => {
+    const depth = await info("topdepth");
+    return depth.inFlight.waiting + depth.inFlight.handedOut === DEPTH && (await info("toperr")).counts.errors > 0;
+  }, 60_000);
+  const turns = (await top(5)).map(({ disks }) => new Map(disks.map((one) => [one.name, one])));
+  for (
+    const { readsPerSecond, bytesPerSecond, inFlight, errorsPerSecond } of turns.map((one) => one.get("topdepth")!)
+  ) {
+    // Six at a time, of 300 ms each; one second may have the end of six more.
+    assertBetween(readsPerSecond, 0, DEPTH / 0.3 + DEPTH, "reads of the disk with a depth");
+    // Counts and bytes of one moment are read one after the other.
+    assertBetween(bytesPerSecond - readsPerSecond * BLOCK_BYTES, -DEPTH * BLOCK_BYTES, DEPTH * BLOCK_BYTES, "bytes");
+    assertBetween(inFlight, 0, DEPTH, "requests in flight");
+    assertEquals(errorsPerSecond, 0);
+  }
+  assert(turns.some((one) => one.get("topdepth")!.bytesPerSecond > 4 * BLOCK_BYTES), "no second has bytes");
+  assert(turns.some((one) => one.get("topdepth")!.inFlight === DEPTH), "no second has all in flight");
+  const errors = turns.map((one) => one.get("toperr")!.errorsPerSecond);
+  assertBetween(Math.max(...errors), 2, 45, `errors of the disk that fails (${errors})`);
+
+  await using terminal = atTerminal("top --count 4");
+  assertEquals((await terminal.end(60_000)).code, 0);
+  const [before, ...screens] = terminal.stdout.split("\x1b[H\x1b[J");
+  assertEquals([before, screens.length], ["", 4], terminal.stdout);
+  const rows = screens.map((screen) => screen.trimEnd().split("\r\n"));
+  for (const lines of rows) {
+    // The head, two disks, and the sum: nothing of an earlier second, and nothing that moves the cursor.
+    assertEquals([lines.length, lines.join("").includes("\x1b")], [4, false], lines.join("\n"));
+    assertMatch(lines[0]!, /^DISK +r\/s +w\/s +MiB\/s +ms +p50 +p99 +queue +err\/s$/);
+    assertMatch(lines[1]!, /^topdepth( +[\d.]+| +-){8}$/);
+    assertMatch(lines[2]!, /^toperr( +[\d.]+| +-){8}$/);
+    assertMatch(lines[3]!, /^2 disks, /);
+  }
+  const columns = (row: number) => rows.map((lines) => lines[row]!.split(/ +/));
+  assert(columns(1).some((cells) => Number(cells[3]) > 0 && cells[7] === `${DEPTH}`), terminal.stdout);
+  assert(columns(2).some((cells) => Number(cells[8]) >= 2), terminal.stdout);
+
+  for (const load of loads) load.kill("SIGINT");
+  await Promise.all(loads.map((load) => load.status));
   serving.child.kill("SIGTERM");
   assertEquals((await serving.end()).code, 0);
 });

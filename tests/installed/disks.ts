@@ -2,9 +2,10 @@
  * The disks of the machine that gets dblock from its packages: two whose stores are files of the machine's disk, one of them
  * /home, and one whose store is a file on another one. All are in fstab, without "nofail".
  */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { figure, sh, waitFor } from "../device/harness.ts";
 import { infoOf } from "../device/server.ts";
+import { show } from "./transcript.ts";
 
 /** A disk, its file system's place, and the line of fstab that mounts it. */
 export interface MountedDisk {
@@ -56,8 +57,22 @@ export async function fill({ place }: MountedDisk): Promise<void> {
   await sh(`cd ${place} && cp /usr/bin/perl /usr/bin/bash . && sha256sum perl bash >${sums}`);
 }
 
+/** The module of that kernel bears the signature of the key that DKMS has made for this machine. */
+export async function isSigned(release: string): Promise<void> {
+  const { stdout } = await show(`modinfo -k ${release} -F signer dblock`);
+  assertMatch(stdout, /^DKMS module signing key$/m);
+  // The signature is of the certificate that mokutil would enroll.
+  const serial = (await sh("openssl x509 -inform der -in /var/lib/dkms/mok.pub -noout -serial")).stdout;
+  const signed = (await sh(`modinfo -k ${release} -F sig_key dblock`)).stdout.trim().replaceAll(":", "").replace(
+    /^00/,
+    "",
+  );
+  assertStringIncludes(serial, `=${signed}`);
+}
+
 /** Everything is there, what was written before too, and nothing was left half-done when the machine ended. */
 export async function checkBoot(): Promise<void> {
+  await show(`uname -r && lsblk --output=NAME,SIZE,MOUNTPOINT ${disks.map(({ name }) => `/dev/${name}`).join(" ")}`);
   for (const { name, place } of disks) {
     assertEquals((await sh(`findmnt --noheadings --output=SOURCE ${place}`)).stdout.trim(), `/dev/${name}`);
     await sh(`cd ${place} && sha256sum --quiet --check ${sums}`);

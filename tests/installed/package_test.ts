@@ -1,13 +1,16 @@
 // The packages on a whole Debian in a VM, boot after boot on one disk: installed with DKMS, used, upgraded, rebooted, removed. By
 // default with two reboots on one kernel, and a module that the host has compiled; DBLOCK_INSTALLED=long leaves all of it to DKMS,
-// upgrades to another kernel by apt, and has 20 reboots.
+// upgrades to another kernel by apt, and has 20 reboots. A copy of the machine has its /usr on a disk of dblock.
 import { listFiles } from "../vm/host.ts";
-import { downloadKernel, fetchKernel } from "../vm/kernels.ts";
+import { downloadKernel, fetchKernel, type Kernel } from "../vm/kernels.ts";
 import { buildModule } from "../vm/module.ts";
+import { EARLY_MAY_BE_SAID, EARLY_SAID, earlyStore, LATE_SAID, lateStore } from "./late.ts";
 import { Machine, packagesOf } from "./machine.ts";
 
 const isLong = Deno.env.get("DBLOCK_INSTALLED") === "long";
 const reboots = isLong ? 20 : 2;
+/** Room for the machine's /usr. */
+const earlyStoreBytes = 4 * 2 ** 30;
 /** Debian 12's own, and the one that the machine is upgraded to. */
 const [firstKernel, nextKernel] = ["6.1", "6.12"] as const;
 /** The version before that of this checkout, and the one that it is upgraded to. */
@@ -39,7 +42,21 @@ Deno.test("dblock's packages: installed, used, upgraded, rebooted and removed on
     await machine.boot(kernel, "kernel");
     kernel = upgraded;
   }
+  await machine.boot(kernel, "late");
+  await machine.checkLate(lateStore, LATE_SAID);
   for (let round = 0; round < reboots; round++) await machine.boot(kernel, "reboot");
+  await bootEarly(machine, kernel);
   await machine.boot(kernel, "remove");
   machine.printFigures();
 });
+
+/** A machine that is as this one is, until its /usr is on a disk of dblock: boots by an initial ramdisk of its own. */
+async function bootEarly(machine: Machine, kernel: Kernel): Promise<void> {
+  await using early = await machine.copy();
+  await early.addDisk(earlyStore, earlyStoreBytes);
+  await early.boot(kernel, "early_move");
+  for (const name of ["early", "early_again"]) {
+    await early.boot(kernel, name, { byOwnInitrd: true });
+    await early.checkLate(earlyStore, EARLY_SAID, EARLY_MAY_BE_SAID);
+  }
+}

@@ -2,6 +2,9 @@
 // Figures for Prometheus: what fio did over NBD, to the request; checked by promtool, and scraped by a real prometheus. The
 // alert rules and the Grafana board name nothing that is not there.
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { exposition } from "../../src/command/metrics.ts";
+import { Meter } from "../../src/disk/meter.ts";
+import { madeUpDisk } from "../unit/command/made_up_disk.ts";
 import { Background, run } from "./tools.ts";
 
 const program = new URL("../../src/command/main.ts", import.meta.url).pathname;
@@ -89,6 +92,32 @@ Deno.test("counters are fio's to the request, histograms count each, and promtoo
   );
 });
 
+Deno.test("promtool has nothing to say about disks of the module: live, dead, with histograms and with times", async () => {
+  const meter = new Meter();
+  for (const operation of ["read", "write"] as const) {
+    meter.addTime(meter.count(operation, 0, 4096, 0, 2 ** 20), 0.5, 1);
+    meter.addTime(meter.count(operation, 0, 4096, 5, 2 ** 20), 0.5, 1);
+  }
+  const kernel = { readSeconds: 1.5, writeSeconds: 2.5, discardSeconds: 0, flushSeconds: 1e-9, busySeconds: 1e9 };
+  const counted = {
+    error_count: 3,
+    death_count: 1,
+    replayed_count: 7,
+    quarantined_count: 1,
+    requests: [1, 2, 3, 4, 5],
+  };
+  const figure = { name: "own_things_total", help: "Things.", value: 1 };
+  const text = exposition([
+    madeUpDisk({ name: "live", ...counted }, { kernel, spec: 'a "b"\\', meter: meter.report(), own: [figure, figure] }),
+    madeUpDisk({ name: "held", state: 3, server_pid: 0 }, { kernel }),
+    { disk: "export", transport: "nbd", sizeBytes: 512, meter: meter.report(), own: [] },
+  ]);
+  assertEquals(sample(text, "dblock_replayed_requests_total", { disk: "live" }), 7);
+  const file = `${dir}/made-up.txt`;
+  await Deno.writeTextFile(file, text);
+  assertEquals(await run("sh", ["-c", `promtool check metrics <${file} 2>&1`]), "");
+});
+
 Deno.test("errors are counted by errno, and are no completed requests", async () => {
   const one = await served("faulty", "--with", "fault=operations=read,share=100%,errno=ENOSPC");
   await using _server = one.server;
@@ -105,7 +134,16 @@ Deno.test("errors are counted by errno, and are no completed requests", async ()
   assertEquals(sample(text, "dblock_request_duration_seconds_count", { operation: "read" }), 3);
 });
 
-Deno.test("a prometheus scrapes it and loads the alert rules", async () => {
+/** What the panels of the Grafana board ask, with its variables as Grafana puts them in. */
+async function boardExpressions(): Promise<string[]> {
+  const { panels } = JSON.parse(await Deno.readTextFile(`${monitoring}dblock-grafana.json`)) as {
+    readonly panels: readonly { readonly targets: readonly { readonly expr: string }[] }[];
+  };
+  const all = panels.flatMap(({ targets }) => targets.map(({ expr }) => expr));
+  return all.map((expr) => expr.replaceAll("$disk", ".+").replaceAll("$__rate_interval", "1m"));
+}
+
+Deno.test("a prometheus scrapes it, loads the alert rules, and understands what each panel of the board asks", async () => {
   const one = await served("scraped");
   await using _server = one.server;
   const load = await fio(one.nbd, "--rw=randread", "--bs=4k", "--number_ios=500");
@@ -156,6 +194,10 @@ scrape_configs:
     assertEquals((await ask("targets")).data.activeTargets.map(({ health }: { health: string }) => health), ["up"]);
     const { data } = await ask("rules");
     const rules: { name: string; health: string }[] = data.groups[0].rules;
+    for (const expression of await boardExpressions()) {
+      const answer = await ask(`query?query=${encodeURIComponent(expression)}`);
+      assertEquals(answer?.status, "success", `${expression}: ${answer?.error}`);
+    }
     assert(rules.length >= 7 && rules.every(({ health }) => health !== "err"), JSON.stringify(rules));
   } finally {
     await prometheus.kill("KILL");
@@ -163,6 +205,17 @@ scrape_configs:
     while (!(await reader.read()).done);
     assertEquals((await endpoint.status).code, 0);
   }
+});
+
+Deno.test("each alert fires when it should, once and with its words, and is silent otherwise", async () => {
+  const [rules, tests] = ["dblock.rules.yml", "alerts.test.yml"];
+  await Deno.copyFile(`${monitoring}${rules}`, `${dir}/${rules}`);
+  await Deno.copyFile(new URL(tests, import.meta.url), `${dir}/${tests}`);
+  await run("promtool", ["test", "rules", `${dir}/${tests}`]);
+  const named = (text: string, key: string) =>
+    new Set([...text.matchAll(new RegExp(`${key}: (\\w+)$`, "gm"))].map(([, one]) => one!));
+  const there = named(await Deno.readTextFile(`${dir}/${rules}`), "alert");
+  assertEquals([...named(await Deno.readTextFile(`${dir}/${tests}`), "alertname")].sort(), [...there].sort());
 });
 
 Deno.test("promtool accepts the alert rules; rules and the Grafana board name only figures that exist", async () => {

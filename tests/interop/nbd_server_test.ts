@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Every client that Debian has, against our NBD server: client x option x size, each cell a test; the last one prints the matrix.
 import { assertEquals } from "@std/assert";
-import { type NbdServerOptions, serveNbd } from "../../src/mod.ts";
+import { MemoryBackend, type NbdServerOptions, serveNbd } from "../../src/mod.ts";
 import { makeCertificates } from "../unit/nbd/certificates.ts";
 import { CANNOT, CLIENTS } from "./clients.ts";
 import { filledDisk, SparseDisk } from "./sparse.ts";
+import { run } from "./tools.ts";
 
 const MIB = 2 ** 20;
 const SIZES: readonly [string, number][] = [["1M", MIB], ["64M+512", 64 * MIB + 512], ["5G", 5120 * MIB]];
@@ -60,6 +61,24 @@ for (const [client, use] of Object.entries(CLIENTS)) {
     }
   }
 }
+
+Deno.test("nbdcopy writes a disk in memory over several connections, again and again, while another one writes it too", async () => {
+  const all = `${dir}/all`;
+  const memory = new MemoryBackend({ sizeBytes: 64 * MIB });
+  const address = `unix:${dir}/memory.sock`;
+  const said: string[] = [];
+  await using _server = await serveNbd({ memory }, { address, log: (line) => said.push(line) });
+  for (let round = 0; round < 4; round++) {
+    const content = new Uint8Array(memory.sizeBytes);
+    for (let at = 0; at < content.length; at += 65_536) crypto.getRandomValues(content.subarray(at, at + 65_536));
+    await Deno.writeFile(all, content);
+    // The same content, from two programs: whoever is the last at a place, it is right.
+    const copy = () => run("nbdcopy", ["--connections=4", all, `nbd+unix:///?socket=${dir}/memory.sock`]);
+    await Promise.all([copy(), copy()]);
+    const same = memory.bytes().every((byte, i) => byte === content[i]);
+    assertEquals([same, said], [true, []], `round ${round}`);
+  }
+});
 
 Deno.test("the matrix of clients of our server is green", () => {
   const options = Object.keys(OPTIONS);

@@ -4,6 +4,7 @@ import { RbdBackend } from "../../src/backends/rbd.ts";
 import type { RequestOptions } from "../../src/disk/backend.ts";
 import { DblockError } from "../../src/disk/errors.ts";
 import { requestOptions } from "../../src/disk/request.ts";
+import { CountedWaits } from "../unit/system/counted_waits.ts";
 import { Cluster, whyNoCeph } from "./ceph.ts";
 
 const MIB = 2 ** 20;
@@ -153,6 +154,42 @@ Deno.test({
       await plain.read(found, 0);
       assertEquals(found, block);
       await plain.close();
+    });
+
+    await t.step("completions are waited for once at a time, whatever is asked for meanwhile", async () => {
+      using waits = new CountedWaits();
+      const backend = await RbdBackend.open(await create("waits", 8));
+      let meanwhile = 0;
+      await Promise.all(Array.from({ length: 8 }, async (_, lane) => {
+        const block = new Uint8Array(4096);
+        for (let i = 0; i < 50; i++) {
+          if (waits.openCount > 0) meanwhile++;
+          await backend.read(block, (8 * i + lane) * 4096);
+        }
+      }));
+      assert(meanwhile > 0, "no read began while others were waited for");
+      assertEquals(waits.most, 1);
+      await backend.close();
+    });
+
+    await t.step("librbd has fewer threads and no scheduler, unless the configuration says otherwise", async () => {
+      const threads = Math.max(1, Math.floor(navigator.hardwareConcurrency / 2));
+      const options = await create("settings", 8);
+      const clientConf = await Deno.makeTempFile();
+      const socket = `${clientConf}.asok`;
+      const settings = async (more: string) => {
+        await Deno.writeTextFile(clientConf, `${cluster.clientConf}admin socket = ${socket}\n${more}`);
+        const backend = await RbdBackend.open({ ...options, conf: clientConf });
+        const names = ["ms_async_op_threads", "librados_thread_count", "rbd_io_scheduler"];
+        const said = await Promise.all(
+          names.map((name) => cluster.ceph("--admin-daemon", socket, "config", "get", name)),
+        );
+        await backend.close();
+        return said.map((text, i) => JSON.parse(text)[names[i]!]);
+      };
+      assertEquals(await settings(""), [`${Math.min(3, threads)}`, `${Math.min(2, threads)}`, "none"]);
+      assertEquals((await settings("ms async op threads = 5\nlibrados thread count = 4\n")).slice(0, 2), ["5", "4"]);
+      await Deno.remove(clientConf);
     });
 
     await t.step("what cannot be opened is one line that says why", async () => {

@@ -11,8 +11,9 @@ import { serveWeb } from "../../src/command/web.ts";
 import { DBLOCK_DEVICE_DIRECT, dblock_info } from "../../src/module/abi.ts";
 import { inWords } from "../../src/module/info.ts";
 import { decode, encode } from "../../src/system/struct.ts";
+import { madeUpDisk } from "../unit/command/made_up_disk.ts";
 import { Browser, type Page } from "./browser.ts";
-import { run } from "./tools.ts";
+import { Background, run } from "./tools.ts";
 import { cardOf, chromium, dir, ignore, served, textOf, topWeb } from "./top_web.ts";
 
 const MIB = 2 ** 20;
@@ -22,6 +23,12 @@ async function fio(uri: string, ...words: string[]): Promise<{ reads: number; wr
   const said = await run("fio", args);
   const { jobs: [job] } = JSON.parse(said.slice(said.indexOf("{")));
   return { reads: job.read.total_ios, writes: job.write.total_ios };
+}
+
+/** A load until the end of the block: how long it takes to look at all of it is the machine's business. */
+function endlessFio(uri: string, ...words: string[]): Background {
+  const args = ["--name=load", "--ioengine=nbd", `--uri=${uri}`, "--bs=4k", "--time_based", "--runtime=600", ...words];
+  return new Background("fio", args);
 }
 
 async function picture(page: Page, name: string, whole = false): Promise<void> {
@@ -103,12 +110,14 @@ Deno.test({
     for await (const { event, data } of messages(top.url)) {
       if (event === "beginning") continue;
       const { disks, happenings } = data as Moment;
-      told.push(...happenings.filter(({ disk }) => disk === "stopped").map(({ text }) => text));
-      assert(disks.some(({ name }) => name === "running"), "the other one is there at each look");
-      if (++looks === 2) Deno.kill(stopped.pid, "SIGSTOP");
+      assert(looks === 0 || disks.some(({ name }) => name === "running"), "the other one is there at each look");
+      // On a busy machine a look may miss both: what has not been seen is not missed.
+      if (looks === 0 && disks.length < 2) continue;
+      if (looks > 0) told.push(...happenings.filter(({ disk }) => disk === "stopped").map(({ text }) => text));
+      if (++looks === 1) Deno.kill(stopped.pid, "SIGSTOP");
       if (told.length === 1) Deno.kill(stopped.pid, "SIGCONT");
       if (told.length === 2) break;
-      assert(looks < 60, "nothing is said");
+      assert(looks < 60, `nothing more is said: ${told.join("; ")}`);
     }
     assertEquals(told[0], `is gone, or process ${stopped.pid} does not answer`);
     assertMatch(told[1]!, /^is there: 64 MiB/);
@@ -140,44 +149,15 @@ Deno.test({
     await page.until(`document.querySelectorAll(".disk").length >= 4`);
 
     // Work to see: a hot region, a scan through the whole disk, and a slow disk.
-    const loads = Promise.all([
-      fio(
-        busy.uri,
-        "--rw=randrw",
-        "--rwmixread=70",
-        "--offset=40M",
-        "--size=6M",
-        "--time_based",
-        "--runtime=40",
-        "--rate_iops=900,400",
-      ),
-      fio(
-        busy.uri,
-        "--rw=read",
-        "--bs=64k",
-        "--size=64M",
-        "--time_based",
-        "--runtime=40",
-        "--rate=4m",
-        "--thinktime=1ms",
-      ),
-      fio(slow.uri, "--rw=randread", "--size=64M", "--time_based", "--runtime=40", "--iodepth=8"),
-      fio(dying.uri, "--rw=write", "--size=64M", "--time_based", "--runtime=20", "--rate=3m")
-        .catch(() => undefined), // its disk dies
-      fio(
-        faulty.uri,
-        "--rw=randread",
-        "--size=64M",
-        "--time_based",
-        "--runtime=40",
-        "--rate_iops=60",
-        "--continue_on_error=read",
-      )
-        .catch(() => undefined), // it has errors
-    ]);
+    await using loads = new AsyncDisposableStack();
+    const load = (uri: string, ...words: string[]) => void loads.use(endlessFio(uri, ...words));
+    load(busy.uri, "--rw=randrw", "--rwmixread=70", "--offset=40M", "--size=6M", "--rate_iops=900,400");
+    load(busy.uri, "--rw=read", "--bs=64k", "--size=64M", "--rate=4m", "--thinktime=1ms");
+    load(slow.uri, "--rw=randread", "--size=64M", "--iodepth=8");
+    load(dying.uri, "--rw=write", "--size=64M", "--rate=3m"); // its disk dies
+    load(faulty.uri, "--rw=randread", "--size=64M", "--rate_iops=60", "--continue_on_error=read"); // it has errors
     const row = (name: string, field: string) =>
       `[...document.querySelectorAll("#rows tr")].find((row) => row.cells[0].textContent === "${name}").querySelector("td.${field}").textContent`;
-    loads.catch(() => {}); // said below
     await page.until(`Number.parseInt(${row("database", "reads")}.replace(",", "")) > 300`);
     await page.until(`/ms|µs/.test(${row("database", "p99Ms")})`);
     assertMatch(await page.evaluate(textOf("#requests")), /^[\d,.]+ k? ?requests\/s$/);
@@ -246,10 +226,41 @@ Deno.test({
     assertEquals(await page.evaluate(`document.documentElement.dataset.theme`), "dark");
     await page.until(`getComputedStyle(document.body).backgroundColor !== "${light}"`);
 
-    await loads;
     assertEquals(page.complaints, []);
     assertEquals(page.asked.filter((url) => !url.startsWith(top.url)), []);
     assert(page.asked.length >= 10, page.asked.join(" "));
+  },
+});
+
+Deno.test({
+  name: "a hundred disks each have their card, and the page goes on to show what is new",
+  ignore,
+  async fn() {
+    // What is measured is the page: the disks are made up, and cost the server nothing.
+    const names = Array.from({ length: 100 }, (_, i) => `disk${i}`);
+    let looks = 0;
+    const lookout = new Lookout(() => {
+      looks++;
+      return Promise.resolve(names.map((name) => madeUpDisk({ name, size_bytes: 64 * MIB })));
+    });
+    const address = { transport: "tcp", hostname: "127.0.0.1", port: 0 } as const;
+    await using server = await serveWeb({ address, control: false }, lookout);
+    await using browser = await Browser.start(chromium!);
+    const page = await browser.open();
+    await page.size(1000, 800);
+    await page.go(server.url);
+    await page.until(`document.querySelectorAll("[data-disk]").length === 100`);
+    const shown = await page.evaluate(
+      `[...document.querySelectorAll("[data-disk]")].map((one) => one.dataset.disk).join()`,
+    );
+    assertEquals(`${shown}`.split(",").sort(), names.toSorted());
+    names.splice(50, 1);
+    const before = looks;
+    // One is gone, and one has come: both are seen although a hundred are drawn each second.
+    names.push("newcomer");
+    await page.until(`${cardOf("newcomer")} !== null`);
+    assert(looks - before <= 5, `it took ${looks - before} looks until a new disk was shown`);
+    assertEquals(page.complaints, []);
   },
 });
 

@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { projectDir } from "./host.ts";
-import { systemImage } from "./image.ts";
+import { type DiskImage, systemImage } from "./image.ts";
 import type { Kernel } from "./kernels.ts";
 import { PacedClock } from "./pace.ts";
 import { buildPortableServer, portableServerPath } from "./portable.ts";
@@ -53,12 +53,18 @@ export interface DeviceOptions {
   readonly smp?: number | undefined;
   /** As {@linkcode VmOptions.diskFile}: the tests run on that machine. */
   readonly diskFile?: string | undefined;
+  /** As {@linkcode VmOptions.initrdFile}. */
+  readonly initrdFile?: string | undefined;
+  /** As {@linkcode VmOptions.furtherDisks}. */
+  readonly furtherDisks?: readonly DiskImage[] | undefined;
   /** What tests count is multiplied by this, and so are their time limits where it is above 1. @default 1 */
   readonly scale?: number | undefined;
   /** @default 30000 */
   readonly silenceMs?: number | undefined;
   /** How many VMs run at a time. @default 1 */
   readonly vms?: number | undefined;
+  /** Does what a VM does after another when there is a place for it, beside other work. @default at once */
+  readonly inPlace?: ((work: () => Promise<void>) => Promise<void>) | undefined;
   /** Called with what the tests print, as they print it. */
   readonly onOutput?: ((text: string) => void) | undefined;
   /** Called when a file is through. */
@@ -67,7 +73,7 @@ export interface DeviceOptions {
   readonly onRepeat?: ((path: string) => void | Promise<void>) | undefined;
 }
 
-/** Runs the files, as many VMs at a time as are asked for. Returns the results in the order of the files. */
+/** Runs the files, as many VMs at a time as are asked for, or have a place. Returns the results in the order of the files. */
 export async function runDeviceTests(options: DeviceOptions): Promise<FileResult[]> {
   const results: FileResult[] = [];
   const { files, vms = 1 } = options;
@@ -88,7 +94,7 @@ export async function runDeviceTests(options: DeviceOptions): Promise<FileResult
       }
     }
   };
-  await Promise.all(Array.from({ length: vms }, work));
+  await Promise.all(Array.from({ length: vms }, () => options.inPlace?.(work) ?? work()));
   return results.sort((a, b) => files.indexOf(a.path) - files.indexOf(b.path));
 }
 
@@ -199,6 +205,8 @@ async function runRound(
     smp: options.smp,
     debian,
     diskFile: options.diskFile,
+    initrdFile: options.initrdFile,
+    furtherDisks: options.furtherDisks,
     extraCmdline: options.extraCmdline,
     signal: watch.signal,
     tellsPace: true,

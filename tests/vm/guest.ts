@@ -18,7 +18,7 @@ const quietPart = 1 / 4;
 const extensionMax = 2;
 /** Samples older than this are of no use to a test. */
 const paceKeptSeconds = 900;
-/** What vm.ts has the kernel begin with. */
+/** What qemu.ts has the kernel begin with. */
 const stallSeconds = 60;
 const maxOutputChars = 100_000;
 

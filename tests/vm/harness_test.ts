@@ -1,9 +1,10 @@
 // The harness's own test: test files that fail, hang, panic, fall silent or leave something behind are reported as what
 // they are, and the files after them still run. A harness that misses one of these would call a broken disk sound.
-import { assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { runDeviceTests } from "./device.ts";
 import { defaultKernel, fetchKernel } from "./kernels.ts";
 import { parseTestSummary } from "./report.ts";
+import { Slots } from "./slots.ts";
 import { explainLoss, isEmulatorFault, runVm } from "./vm.ts";
 
 Deno.test("runDeviceTests() reports every kind of bad ending, and goes on", async (t) => {
@@ -98,4 +99,54 @@ Deno.test("explainLoss() names the cause of a panic, not the panic", () => {
   );
   assertEquals(explainLoss(`${before}[8] ${init}\n`), init);
   assertEquals(explainLoss("[3] reboot: Restarting system\n"), undefined);
+});
+
+Deno.test("Slots: work that takes two places waits for both, and what comes after it waits for it", async () => {
+  const slots = new Slots(3);
+  const begun: string[] = [];
+  const begin = (name: string, count: number) => {
+    const end = Promise.withResolvers<void>();
+    const work = slots.use(() => {
+      begun.push(name);
+      return end.promise;
+    }, count);
+    return () => (end.resolve(), work);
+  };
+  const ends = [begin("two", 2), begin("two more", 2), begin("one", 1), begin("ten", 10)];
+  await new Promise((resolve) => setTimeout(resolve));
+  assertEquals(begun, ["two"], "one place is free, and nobody is passed");
+  await ends[0]!();
+  assertEquals(begun, ["two", "two more", "one"]);
+  await ends[1]!();
+  assertEquals(begun.length, 3);
+  await ends[2]!();
+  assertEquals(begun.at(-1), "ten", "as many as there are");
+  await ends[3]!();
+});
+
+Deno.test("Slots has so much work going on at a time, in its order, also after work that fails", async () => {
+  const slots = new Slots(2);
+  const begun: number[] = [];
+  const ends = Array.from({ length: 5 }, () => Promise.withResolvers<number>());
+  const works = ends.map(({ promise }, i) =>
+    slots.use(() => {
+      begun.push(i);
+      return promise;
+    })
+  );
+  const settle = () => new Promise((resolve) => setTimeout(resolve));
+  await settle();
+  assertEquals(begun, [0, 1]);
+  ends[1]!.reject(new Error("not now"));
+  await assertRejects(() => works[1]!, Error, "not now");
+  await settle();
+  assertEquals(begun, [0, 1, 2]);
+  ends[2]!.resolve(2);
+  ends[0]!.resolve(0);
+  await settle();
+  assertEquals(begun, [0, 1, 2, 3, 4]);
+  for (const i of [3, 4]) ends[i]!.resolve(i);
+  assertEquals(await Promise.all(works.filter((_, i) => i !== 1)), [0, 2, 3, 4]);
+  // All places are free again.
+  assertEquals(await Promise.all([5, 6].map((i) => slots.use(() => Promise.resolve(i)))), [5, 6]);
 });

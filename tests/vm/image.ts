@@ -51,7 +51,7 @@ const systemPackages = [
  * What a machine that gets dblock from its packages has beside its kernel, and what every Debian has. The headers of later kernels
  * depend on pahole.
  */
-const machinePackages = ["dkms", "e2fsprogs", "fio", "kmod", "pahole", "procps", "systemd-sysv", "udev"];
+const machinePackages = ["dkms", "e2fsprogs", "fio", "kmod", "openssl", "pahole", "procps", "systemd-sysv", "udev"];
 /** So much of it is used where something is written. */
 const machineDiskSize = "8G";
 
@@ -66,11 +66,16 @@ function guestTreeName(architecture: Architecture): string {
   return architecture === "amd64" ? "guest" : `guest-${architecture}`;
 }
 
-/** The userland: a Debian tree with deno in /usr/local/bin, where there is one. */
-export async function userlandImage(architecture: Architecture): Promise<DiskImage> {
+/** The folder of a Debian tree with the VM's programs, as they are unpacked: no script of theirs has run. Not to be written to. */
+export async function guestTree(architecture: Architecture): Promise<string> {
   // The module is what is tested there, and the security archive's mirrors may lack the smaller architectures for a while.
   const suites = architecture === "armhf" ? ["bookworm"] : ["bookworm", "bookworm-security"];
-  const tree = await debianTree(guestTreeName(architecture), suites, guestPackages, architecture);
+  return await debianTree(guestTreeName(architecture), suites, guestPackages, architecture);
+}
+
+/** The userland: that tree with deno in /usr/local/bin, where there is one. */
+export async function userlandImage(architecture: Architecture): Promise<DiskImage> {
+  const tree = await guestTree(architecture);
   const deno = hasDeno(architecture) ? [await denoOf(architecture)] : [];
   const key = contentHash([join(tree, ".packages"), ...deno]);
   return await makeImage("userland", key, async (dir) => {
@@ -206,16 +211,43 @@ export interface InitramfsContent {
 
 /** Writes the initramfs of one run. */
 export async function writeInitramfs(content: InitramfsContent, file: string): Promise<void> {
-  const { sourceDir = projectDir } = content;
   const cpio = new Cpio();
-  const guestTree = join(buildDir, "trees", guestTreeName(content.kernel.architecture));
-  cpio.file("busybox", await Deno.readFile(join(guestTree, "usr/bin/busybox")), 0o755);
   cpio.file("init", await Deno.readTextFile(join(projectDir, "tests/vm/init.sh")), 0o755);
-  const modules = await resolveModules(content.kernel, [...bootModules, ...content.bootModules ?? []]);
-  for (const [i, module] of modules.entries()) {
+  await addModules(cpio, content.kernel, [...bootModules, ...content.bootModules ?? []]);
+  await addContent(cpio, content);
+  await cpio.write(file);
+}
+
+/**
+ * Writes an initramfs that is a machine's own, with what a run needs in it: the kernel unpacks one archive after the other. Scripts
+ * of initramfs-tools for that moment are the run's alone, as a Debian of few packages has none.
+ */
+export async function appendInitramfs(content: InitramfsContent, initrdFile: string, file: string): Promise<void> {
+  const cpio = new Cpio();
+  cpio.file("scripts/local-bottom/tests", await Deno.readTextFile(join(projectDir, "tests/vm/initrd.sh")), 0o755);
+  cpio.file("scripts/local-bottom/ORDER", "/scripts/local-bottom/tests\n");
+  // The command's output goes through ports, which udev's first look at the machine might be too late for.
+  await addModules(cpio, content.kernel, ["virtio_console"]);
+  await addContent(cpio, content);
+  await cpio.write(file);
+  // An archive that is not compressed begins at a whole word; what lies between is zeroes.
+  const append = 'cp "$1" "$2.both" && truncate --size=%512 "$2.both" && cat "$2" >>"$2.both" && mv "$2.both" "$2"';
+  await run(["bash", "-c", append, "bash", initrdFile, file]);
+}
+
+/** Modules, and those that they depend on, in the order in which the VM loads them. */
+async function addModules(cpio: Cpio, kernel: Kernel, names: readonly string[]): Promise<void> {
+  cpio.directory("boot-modules");
+  for (const [i, module] of (await resolveModules(kernel, names)).entries()) {
     cpio.file(`boot-modules/${String(i).padStart(2, "0")}.ko`, await readModule(module));
   }
-  cpio.directory("boot-modules");
+}
+
+/** What each run has in memory. */
+async function addContent(cpio: Cpio, content: InitramfsContent): Promise<void> {
+  const { sourceDir = projectDir } = content;
+  const guestTree = join(buildDir, "trees", guestTreeName(content.kernel.architecture));
+  cpio.file("busybox", await Deno.readFile(join(guestTree, "usr/bin/busybox")), 0o755);
   for (
     const name of ["deno.json", "README.md", "src", "tests", "kmod/uapi", "kmod/README.md", "kmod/60-dblock.rules"]
   ) {
@@ -232,7 +264,6 @@ export async function writeInitramfs(content: InitramfsContent, file: string): P
   }
   cpio.file("command", content.command);
   for (const [path, bytes] of Object.entries(content.files ?? {})) cpio.file(path.replace(/^\//, ""), bytes);
-  await cpio.write(file);
 }
 
 /** The files of these modules and all they depend on, in the order they are to be loaded. Built-in ones have none. */

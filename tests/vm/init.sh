@@ -40,7 +40,8 @@ done
 if [ -e /disks/system ] || [ -e /disks/machine ]; then
     /busybox mkdir /system
     if [ -e /disks/machine ]; then
-        /busybox mount -t ext4 /disks/machine /system
+        # By its own name: what makes initial ramdisks looks for the device of /.
+        /busybox mount -t ext4 "$(/busybox readlink /disks/machine)" /system
         /busybox mkdir -p /system/var/log/journal
     else
         /busybox mkdir /lower /upper

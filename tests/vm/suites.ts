@@ -10,8 +10,8 @@ const denoScript = join(projectDir, "src/build/deno.sh");
 /** A check or a suite that says nothing for so long hangs; how long it takes in all is the machine's business. */
 const silenceLimitMs = 300_000;
 
-/** Suites of `deno test`, quick ones first; "device" runs in the VM. */
-export const suiteNames = ["unit", "abi", "sim", "interop", "vm", "installed", "device"] as const;
+/** Suites of `deno test`; "device" runs in the VM. */
+export const suiteNames = ["unit", "abi", "sim", "interop", "packages", "vm", "installed", "device"] as const;
 
 /** Runs only if it is asked for: it takes as long as half of all others. */
 export const suitesByName: readonly string[] = ["installed"];

@@ -5,12 +5,20 @@
  * programs (`report`), and its exit status. A VM that ends without an exit status is lost, whatever else it printed.
  */
 import { join } from "node:path";
-import { machineOf } from "./architecture.ts";
-import { buildDir, exists, run } from "./host.ts";
-import { modulesImage, programImage, systemImage, userlandImage, writeInitramfs } from "./image.ts";
+import { buildDir, exists } from "./host.ts";
+import {
+  appendInitramfs,
+  type DiskImage,
+  modulesImage,
+  programImage,
+  systemImage,
+  userlandImage,
+  writeInitramfs,
+} from "./image.ts";
 import type { Kernel } from "./kernels.ts";
-import { Contention, PacedClock, paceIntervalMs, pacePort } from "./pace.ts";
-import { secureBoot } from "./secure_boot.ts";
+import { Contention, PacedClock, paceIntervalMs } from "./pace.ts";
+import { PacePipe } from "./pace_pipe.ts";
+import { qemuCommand } from "./qemu.ts";
 
 /** Options of {@linkcode runVm}. */
 export interface VmOptions {
@@ -26,7 +34,7 @@ export interface VmOptions {
    * measured in it. All its processors share one thread. @default false
    */
   readonly counted?: boolean | undefined;
-  /** @default {@linkcode defaultMemoryMiB} */
+  /** @default 4096 */
   readonly memoryMiB?: number | undefined;
   /** A whole Debian, with systemd and udev; the command is a service of it. @default false */
   readonly debian?: boolean | undefined;
@@ -35,6 +43,13 @@ export interface VmOptions {
    * the machine reboots as anybody's does, which ends the VM.
    */
   readonly diskFile?: string | undefined;
+  /**
+   * That machine boots by its own initial ramdisk, this file, which mounts its file systems: initrd.sh adds what the command needs.
+   * It was booted without before, which has made the command a service. @default the VM's own, which mounts the disk alone
+   */
+  readonly initrdFile?: string | undefined;
+  /** More disks, for what is written to them; the VM sees a disk's name as its serial number. */
+  readonly furtherDisks?: readonly DiskImage[] | undefined;
   /** Firmware that boots only what is signed, as {@linkcode secureBoot} has it. @default false */
   readonly secureBoot?: boolean | undefined;
   /** Further words of the kernel's command line. */
@@ -82,51 +97,9 @@ export interface VmResult {
   readonly runDir: string;
 }
 
-/** What a VM has where nobody asks for less or more. */
-export const defaultMemoryMiB = 4096;
-const defaultProcessors = 2;
 const pollIntervalMs = 20;
 /** Folders of earlier runs that are kept. */
 const keptRuns = 40;
-
-/**
- * A warning is a panic and a panic ends QEMU at once. A task that hangs for a minute is a panic too: far more than anything
- * here should take, even on a machine that does something else beside it.
- *
- * Programs lie at the same addresses each time (norandmaps): QEMU 7.2 keeps translated code by its virtual address too. At
- * random addresses it translates a program anew at each start, 74,000 blocks for an empty program of Deno's, which takes
- * three quarters of the start's time.
- */
-const kernelCmdline = [
-  "panic=-1",
-  "oops=panic",
-  "panic_on_warn=1",
-  "loglevel=7",
-  "nokaslr",
-  "norandmaps",
-  "mitigations=off",
-  "audit=0",
-  "tsc=reliable",
-  "no_timer_check",
-  "rcupdate.rcu_cpu_stall_timeout=60",
-  "sysctl.kernel.hung_task_panic=1",
-  "sysctl.kernel.hung_task_timeout_secs=60",
-  "sysctl.kernel.panic_on_rcu_stall=1",
-  "sysctl.kernel.softlockup_panic=1",
-  "sysctl.kernel.watchdog_thresh=30",
-  "sysctl.kernel.sysrq=1",
-  "rdinit=/init",
-];
-
-/** The same patience for a kernel that is slower by nature. */
-function slowCmdline(slowness: number): string {
-  if (slowness === 1) return "";
-  return [
-    `rcupdate.rcu_cpu_stall_timeout=${Math.min(300, 60 * slowness)}`,
-    `sysctl.kernel.hung_task_timeout_secs=${60 * slowness}`,
-    "sysctl.kernel.watchdog_thresh=60",
-  ].join(" ");
-}
 
 /** Whether the kernel can have a whole Debian as its machine. */
 export function canHaveDebian(kernel: Kernel): boolean {
@@ -143,8 +116,10 @@ export async function runVm(options: VmOptions): Promise<VmResult> {
   if (options.debian) images.push(await systemImage());
   const files = options.interactive ? { ...options.files, "/interactive": "" } : options.files;
   const initramfs = join(runDir, "initramfs");
-  const further = [...options.debian ? ["overlay"] : [], ...options.network ? ["virtio_net"] : []];
-  await writeInitramfs({ ...options, files, bootModules: further }, initramfs);
+  if (options.initrdFile === undefined) {
+    const further = [...options.debian ? ["overlay"] : [], ...options.network ? ["virtio_net"] : []];
+    await writeInitramfs({ ...options, files, bootModules: further }, initramfs);
+  } else await appendInitramfs({ ...options, files }, options.initrdFile, initramfs);
 
   using pacePipe = options.tellsPace ? await PacePipe.make(runDir) : undefined;
   const started = performance.now();
@@ -255,52 +230,6 @@ export function isEmulatorFault(consoleLog: string): boolean {
   return explainLoss(consoleLog)?.startsWith("Oops: int3:") ?? false;
 }
 
-async function qemuCommand(
-  options: VmOptions,
-  runDir: string,
-  initramfs: string,
-  images: readonly { readonly name: string; readonly file: string }[],
-): Promise<string[]> {
-  const machine = await machineOf(options.kernel.architecture);
-  const secure = options.secureBoot ? await secureBoot(options.kernel, runDir) : undefined;
-  const port = (name: string, file: string) => [
-    ...["-chardev", `file,id=${name},path=${join(runDir, file)}`],
-    ...["-device", `virtserialport,chardev=${name},name=${name}`],
-  ];
-  const disk = (image: { readonly name: string; readonly file: string }, readonly = "on") => [
-    ...["-drive", `if=none,id=${image.name},file=${image.file},format=raw,readonly=${readonly},cache=unsafe`],
-    ...["-device", `virtio-blk-pci,drive=${image.name},serial=${image.name}`],
-  ];
-  const cmdline = [
-    `console=${machine.console}`,
-    ...kernelCmdline,
-    slowCmdline(options.kernel.slowness),
-    options.extraCmdline ?? "",
-    options.interactive ? "loglevel=4" : "",
-  ].join(" ").trim();
-  return [
-    ...machine.qemu,
-    ...secure?.qemu ?? [],
-    ...["-cpu", options.kernel.processor ?? machine.processor],
-    ...(options.counted
-      ? ["-accel", "tcg,thread=single", "-icount", "shift=2,sleep=off"]
-      : ["-accel", "tcg,thread=multi"]),
-    ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
-    ...["-smp", String(options.smp ?? defaultProcessors)],
-    ...["-m", String(options.memoryMiB ?? defaultMemoryMiB)],
-    ...["-kernel", secure?.imageFile ?? options.kernel.imageFile, "-initrd", initramfs, "-append", cmdline],
-    ...["-serial", options.interactive ? "mon:stdio" : `file:${join(runDir, "console.log")}`],
-    ...["-device", "virtio-serial-pci"],
-    ...port("output", "output.log"),
-    ...port("report", "report.jsonl"),
-    ...port("exit", "exit"),
-    ...(options.tellsPace ? PacePipe.qemuArgs(runDir) : []),
-    ...(options.network ? ["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network"] : []),
-    ...images.flatMap((image) => disk(image)),
-    ...(options.diskFile === undefined ? [] : disk({ name: "machine", file: options.diskFile }, "off")),
-  ];
-}
-
 /** Makes the folder for a run's logs and removes those of long ago. */
 async function makeRunDir(kernel: Kernel): Promise<string> {
   const runsDir = join(buildDir, "vm");
@@ -309,42 +238,6 @@ async function makeRunDir(kernel: Kernel): Promise<string> {
   for (const name of names.slice(0, -keptRuns)) await Deno.remove(join(runsDir, name), { recursive: true });
   const time = new Date().toISOString().replace(/[-:]|\..*/g, "");
   return await Deno.makeTempDir({ dir: runsDir, prefix: `${time}-${kernel.version}-` });
-}
-
-/** The way of {@linkcode VmOptions.tellsPace} into the VM: a pipe that is a port there. */
-class PacePipe implements Disposable {
-  readonly #file: Deno.FsFile;
-  #isWriting = false;
-
-  private constructor(file: Deno.FsFile) {
-    this.#file = file;
-  }
-
-  static async make(runDir: string): Promise<PacePipe> {
-    // QEMU wants two, one for each direction.
-    await run(["mkfifo", join(runDir, `${pacePort}.in`), join(runDir, `${pacePort}.out`)]);
-    // Open for both, so that neither this nor QEMU waits for the other.
-    return new PacePipe(await Deno.open(join(runDir, `${pacePort}.in`), { read: true, write: true }));
-  }
-
-  static qemuArgs(runDir: string): string[] {
-    return [
-      ...["-chardev", `pipe,id=${pacePort},path=${join(runDir, pacePort)}`],
-      ...["-device", `virtserialport,chardev=${pacePort},name=${pacePort}`],
-    ];
-  }
-
-  /** Writes a line, unless the VM has not read those before. */
-  tell(slowness: number): void {
-    if (this.#isWriting) return;
-    this.#isWriting = true;
-    const done = () => this.#isWriting = false;
-    this.#file.write(new TextEncoder().encode(`${slowness.toFixed(2)}\n`)).then(done, done);
-  }
-
-  [Symbol.dispose](): void {
-    this.#file.close();
-  }
 }
 
 /** Follows a file that grows. */
