@@ -1,10 +1,10 @@
 /** The disks that are compared: what they are called and what they are. How they start is in foreign.ts and own.ts. */
 
 /** Disks of others, and of the kernel itself. */
-export const foreignKinds = ["brd", "null_blk", "loop", "nbdkit", "ublk"] as const;
+export const foreignKinds = ["brd", "null_blk", "loop", "nbdkit", "ublk", "loop-disk"] as const;
 
 /** Ours: the ways to serve a disk. */
-export const ownKinds = ["direct", "file", "delivered", "async"] as const;
+export const ownKinds = ["direct", "file", "delivered", "sync", "async", "file-disk"] as const;
 
 export type ForeignKind = typeof foreignKinds[number];
 export type OwnKind = typeof ownKinds[number];
@@ -24,6 +24,9 @@ export interface DiskSpec {
 /** What all others are compared with: no server, no copy between processes. */
 export const reference = "brd";
 
+/** What the goals are set against: the fastest of the others that has a server. */
+export const rival = "ublk";
+
 const sizeMiB = 512;
 
 /** The disks of the first table, in its order. */
@@ -36,10 +39,13 @@ export const descriptions: Readonly<Record<ForeignKind | OwnKind, string>> = {
   loop: "the kernel's loop device on a file on tmpfs",
   nbdkit: "nbdkit memory (C) over a unix socket and the kernel's nbd",
   ublk: "ublk with a server in C",
+  "loop-disk": "the kernel's loop device, direct I/O, on a file on a disk",
   direct: "./dblock-ramdisk: memory, copied by the kernel",
   file: "./dblock-ramdisk --store, a file on tmpfs",
   delivered: "a Backend in TypeScript, a Worker per queue",
+  sync: "a Backend in TypeScript that answers at once, one event loop",
   async: "an async Backend in TypeScript, one event loop",
+  "file-disk": "dblock serve file:…?direct, a file on a disk",
 };
 
 /** True for a disk that dblock serves. */

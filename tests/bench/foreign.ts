@@ -3,6 +3,7 @@ import { exists, hasModule, sh, waitFor } from "../device/harness.ts";
 import type { DiskSpec, ForeignKind } from "./disks.ts";
 import { ublkServerPath } from "./plan.ts";
 import { Absent, type RunningDisk } from "./running.ts";
+import { scratchFolder } from "./scratch.ts";
 
 /** Makes `count` disks of a kind; `end` is the command that removes them. */
 type Starter = (
@@ -17,6 +18,7 @@ const modules: Readonly<Record<ForeignKind, string>> = {
   loop: "loop",
   nbdkit: "nbd",
   ublk: "ublk_drv",
+  "loop-disk": "loop",
 };
 
 /** Makes the disk. */
@@ -80,6 +82,12 @@ const starters: Readonly<Record<ForeignKind, Starter>> = {
       return `kill -KILL ${child.pid}; ${ublkServerPath} ${id}`;
     });
     return { paths: numbered("/dev/ublkb", count), end: [...ends, "modprobe -r ublk_drv"].join("; ") };
+  },
+
+  async "loop-disk"(sizeMiB) {
+    const file = `${await scratchFolder()}/loop`;
+    await sh(`modprobe loop && truncate -s ${sizeMiB}M ${file} && losetup --direct-io=on /dev/loop1 ${file}`);
+    return { paths: ["/dev/loop1"], end: `losetup -d /dev/loop1; rm ${file}` };
   },
 };
 

@@ -6,7 +6,7 @@ import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { buildDir, exists, projectDir, runMain, UserError } from "../vm/host.ts";
 import { defaultKernel } from "../vm/kernels.ts";
-import { disks, isOwn, reference } from "./disks.ts";
+import { disks, isOwn, reference, rival } from "./disks.ts";
 import { jobs } from "./jobs.ts";
 import { measure, type Measured, prepare, type Subject } from "./measure.ts";
 import type { Line, Plan } from "./plan.ts";
@@ -131,7 +131,10 @@ async function account(
 ): Promise<number> {
   const result = summarize(lines, "main");
   console.log(`\n${formatFigures(jobs, result.figures)}`);
-  console.log(`\n${formatRatios(jobs, result.figures, reference)}`);
+  for (const base of [reference, rival]) {
+    const isThere = Object.values(result.figures).some((byDisk) => byDisk[base] !== undefined);
+    if (isThere) console.log(`\n${formatRatios(jobs, result.figures, base)}`);
+  }
   for (const [disk, reason] of Object.entries(result.absent)) console.log(`\n${disk} is not there: ${reason}`);
   if (result.ledgers !== undefined) console.log(`\n${formatLedgers(jobs, result.ledgers)}`);
   for (const problem of problems) console.log(`\n${problem}`);

@@ -5,7 +5,7 @@ import { buildDir, projectDir, run } from "../vm/host.ts";
 import { fetchKernel, type Kernel } from "../vm/kernels.ts";
 import { buildModule } from "../vm/module.ts";
 import { isEmulatorFault, runVm, type VmResult } from "../vm/vm.ts";
-import { type Line, type Plan, planPath, ublkServerPath } from "./plan.ts";
+import { type Line, type Plan, planPath, scratchSerial, ublkServerPath } from "./plan.ts";
 
 /** What is measured, and on what. */
 export interface Subject {
@@ -28,8 +28,10 @@ export interface MeasureOptions {
   readonly onLine?: (line: Line) => void;
 }
 
-/** Nine disks of 512 MiB, and the servers. */
+/** Ten disks of 512 MiB, and the servers. */
 const memoryMiB = 8192;
+/** Two disks of 512 MiB, and a file system. */
+const scratchMiB = 1536;
 const startMs = 180_000;
 /** What a run of fio takes at most beside its own time; far more than it usually does. */
 const fioOverheadMs = 10_000;
@@ -77,6 +79,7 @@ async function runPlan(subject: Subject, plan: Plan, options: MeasureOptions, li
   const runs = plan.series.reduce((sum, { disks, jobs, rounds }) => sum + disks.length * jobs.length * rounds, 0);
   const { counted = false, processors = counted ? 1 : undefined } = options;
   const perRunMs = (plan.runtimeMs + plan.rampMs + fioOverheadMs) * (counted ? countedSlowness : 1);
+  await using scratch = await sparseFile(join(buildDir, "bench", scratchSerial), scratchMiB * 2 ** 20);
   return await runVm({
     ...subject,
     command: "insmod kmod/dblock.ko && " +
@@ -86,10 +89,18 @@ async function runPlan(subject: Subject, plan: Plan, options: MeasureOptions, li
     smp: processors,
     counted,
     memoryMiB,
+    furtherDisks: [{ name: scratchSerial, file: scratch.path }],
     onReport: (text) => {
       const line = JSON.parse(text) as Line;
       lines.push(line);
       options.onLine?.(line);
     },
   });
+}
+
+/** A new file of zeroes, which takes no space; disposing removes it. */
+async function sparseFile(path: string, sizeBytes: number): Promise<AsyncDisposable & { readonly path: string }> {
+  await Deno.writeFile(path, new Uint8Array());
+  await Deno.truncate(path, sizeBytes);
+  return { path, [Symbol.asyncDispose]: () => Deno.remove(path) };
 }

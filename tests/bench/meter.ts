@@ -12,7 +12,8 @@ import { Meter, putMeter } from "../../src/disk/meter.ts";
 import { monotonicMs } from "../../src/system/clock.ts";
 
 const REQUESTS = 1_000_000;
-const BATCH = 8;
+/** Requests that come at once: a client that waits for each answer, and one that does not. */
+const BATCHES = [1, 8] as const;
 const ROUNDS = 15;
 const BLOCK_BYTES = 4096;
 
@@ -41,14 +42,14 @@ function dispatcherOf(kind: typeof KINDS[number]): Dispatcher {
 }
 
 /** @returns nanoseconds of this process a request: what others do with the processor is not its cost */
-function measure(dispatcher: Dispatcher): number {
+function measure(dispatcher: Dispatcher, batch: number): number {
   const begun = cpuUsage();
   let offset = 0;
-  for (let i = 0; i < REQUESTS; i += BATCH) {
+  for (let i = 0; i < REQUESTS; i += batch) {
     dispatcher.batchBegins();
-    for (let slot = 0; slot < BATCH; slot++) {
+    for (let slot = 0; slot < batch; slot++) {
       offset = (offset + 7919 * BLOCK_BYTES) % geometry.sizeBytes;
-      dispatcher.dispatch(slot % 2 === 0 ? "read" : "write", 0, offset, BLOCK_BYTES, slot);
+      dispatcher.dispatch((i + slot) % 2 === 0 ? "read" : "write", 0, offset, BLOCK_BYTES, slot);
     }
     dispatcher.batchEnds();
   }
@@ -57,10 +58,13 @@ function measure(dispatcher: Dispatcher): number {
 }
 
 // All kinds in turn, so that what the machine does meets all alike; the first round warms up.
-const dispatchers = KINDS.map(dispatcherOf);
-const rounds = Array.from({ length: ROUNDS + 1 }, () => dispatchers.map(measure)).slice(1);
-for (const [kind, name] of KINDS.entries()) {
-  const all = rounds.map((round) => round[kind]!).sort((a, b) => a - b);
-  const [least, median] = [all[0]!, all[ROUNDS >> 1]!];
-  console.log(`${name.padEnd(9)} ${least.toFixed(1)} ns a request at least, ${median.toFixed(1)} in the median`);
+const cases = BATCHES.flatMap((batch) => KINDS.map((kind) => ({ batch, kind, dispatcher: dispatcherOf(kind) })));
+const rounds = Array.from(
+  { length: ROUNDS + 1 },
+  () => cases.map(({ dispatcher, batch }) => measure(dispatcher, batch)),
+).slice(1);
+for (const [i, { batch, kind }] of cases.entries()) {
+  const all = rounds.map((round) => round[i]!).sort((a, b) => a - b);
+  const [least, median] = [all[0]!.toFixed(1), all[ROUNDS >> 1]!.toFixed(1)];
+  console.log(`${batch} at once, ${kind.padEnd(9)} ${least} ns a request at least, ${median} in the median`);
 }

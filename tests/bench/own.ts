@@ -5,13 +5,21 @@ import { TextLineStream } from "../device/lines.ts";
 import { exists, waitFor } from "../device/harness.ts";
 import type { DiskSpec, OwnKind } from "./disks.ts";
 import type { RunningDisk } from "./running.ts";
+import { scratchFolder } from "./scratch.ts";
 import type { ServerOptions } from "./server.ts";
 
 /** Makes the disk, or disks. */
 export async function startOwn(spec: DiskSpec & { readonly kind: OwnKind }): Promise<RunningDisk> {
   if (spec.count !== undefined) return await startMany(spec, spec.count);
-  const isProgram = spec.kind === "direct" || spec.kind === "file";
-  return isProgram ? await startProgram(spec) : await startServer(spec);
+  switch (spec.kind) {
+    case "direct":
+    case "file":
+      return await startProgram(spec);
+    case "file-disk":
+      return await startFileDisk(spec);
+    default:
+      return await startServer(spec);
+  }
 }
 
 /** Several disks in memory, of one process: `dblock serve` has a few Workers for all. */
@@ -19,7 +27,25 @@ async function startMany({ name, kind, sizeMiB, queues }: DiskSpec, count: numbe
   if (kind !== "direct") throw new Error(`${name}: only disks in memory are made in numbers`);
   const names = Array.from({ length: count }, (_, i) => `bench-${name}-${i}`);
   const own = queues === undefined ? [] : ["--queues", String(queues)];
-  const words = names.flatMap((disk) => [`memory:${sizeMiB}MiB`, "--name", disk, ...own]);
+  return await startCommand(names, names.flatMap((disk) => [`memory:${sizeMiB}MiB`, "--name", disk, ...own]));
+}
+
+/** A file on a disk, around the page cache: what `loop-disk` is to the kernel. */
+async function startFileDisk({ name, sizeMiB }: DiskSpec): Promise<RunningDisk> {
+  const disk = `bench-${name}`;
+  const store = `${await scratchFolder()}/${name}`;
+  const running = await startCommand([disk], [`file:${store}?direct&size=${sizeMiB}MiB`, "--name", disk]);
+  return {
+    ...running,
+    async [Symbol.asyncDispose]() {
+      await running[Symbol.asyncDispose]();
+      await Deno.remove(store);
+    },
+  };
+}
+
+/** What `dblock serve WORDS` makes. */
+async function startCommand(names: readonly string[], words: readonly string[]): Promise<RunningDisk> {
   const serving = await Serving.start(["serve", ...words]);
   return {
     paths: names.map((disk) => `/dev/${disk}`),

@@ -11,6 +11,9 @@ export const planPath = "/bench-plan.json";
 /** The path of ublk_memory.c's program in the VM. */
 export const ublkServerPath = "/bench-ublk-memory";
 
+/** What the disk that the VM may write to says it is: its serial number. */
+export const scratchSerial = "scratch";
+
 /** A series: every job on every disk, in rounds, so that a drift of the machine meets all disks alike. */
 export interface Series {
   readonly name: string;

@@ -110,7 +110,12 @@ function figureOf(measurements: readonly Measurement[], referenceIops: number | 
     return values.length === 0 ? [] : [[column, significant(median(values as number[]))] as const];
   });
   return {
-    iops: { median: Math.round(iops.median), min: Math.round(iops.min), max: Math.round(iops.max) },
+    iops: {
+      median: Math.round(iops.median),
+      min: Math.round(iops.min),
+      max: Math.round(iops.max),
+      noise: significant(iops.noise),
+    },
     ...(referenceIops === undefined ? {} : { ratio: significant(iops.median / referenceIops) }),
     ...Object.fromEntries(middles),
   };
@@ -119,14 +124,12 @@ function figureOf(measurements: readonly Measurement[], referenceIops: number | 
 /** Where the machine's noise is above this, figures of another day cannot be compared with these. */
 export const noiseMax = 0.1;
 
-/** How far the rounds of one figure are from each other, as a part of the middle one. */
-export function spreadOf({ iops }: Figure): number {
-  return (iops.max - iops.min) / iops.median;
-}
-
-/** The machine's own noise: how much the reference differs from round to round, the middle one of all jobs. */
+/**
+ * The machine's own noise: how much the reference differs from round to round, the middle one of all jobs. What is recorded are
+ * medians, which one odd round does not move; so the middle half of the rounds counts.
+ */
 export function noiseOf(figures: Figures): number {
-  const spreads = Object.values(figures).flatMap((byDisk) => byDisk[reference] ? [spreadOf(byDisk[reference])] : []);
+  const spreads = Object.values(figures).flatMap((byDisk) => byDisk[reference] ? [byDisk[reference].iops.noise] : []);
   return spreads.length === 0 ? Infinity : median(spreads);
 }
 

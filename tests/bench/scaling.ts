@@ -16,6 +16,7 @@ const sizeMiB = 512;
 
 const brd: DiskSpec = { name: "brd", kind: "brd", sizeMiB };
 const direct: DiskSpec = { name: "direct", kind: "direct", sizeMiB };
+const ublk: DiskSpec = { name: "ublk", kind: "ublk", sizeMiB };
 
 /** What is varied, and where in a job or disk it is written: the part of the name after the last dash. */
 export const scalingTitles: Readonly<Record<string, string>> = {
@@ -35,15 +36,22 @@ export function scalingSeries(rounds: number): Series[] {
       jobs: [busy("r4k")],
       rounds,
     },
+    // One at a time: each takes /dev/ublkb0.
+    ...queueCounts.map((queues): Series => ({
+      name: "queues",
+      disks: [{ ...ublk, name: `ublk-${queues}`, queues }],
+      jobs: [busy("r4k")],
+      rounds,
+    })),
     {
       name: "depth",
-      disks: [brd, direct],
+      disks: [brd, ublk, direct],
       jobs: depths.map((depth): Job => job(`r4k-${depth}`, `depth ${depth}`, 4096, `--rw=randread --iodepth=${depth}`)),
       rounds,
     },
     {
       name: "size",
-      disks: [brd, direct],
+      disks: [brd, ublk, direct],
       jobs: blockSizes.map((bytes): Job => job(`r-${bytes}`, `${bytes} bytes`, bytes, "--rw=randread --iodepth=8")),
       rounds,
     },

@@ -20,6 +20,14 @@ function makeBackend({ kind, sizeBytes }: ServerOptions): Servable {
       const data: MemoryModuleData = { mapping: new MemoryBackend({ sizeBytes }).mapping };
       return { module: new URL("./memory_module.ts", import.meta.url), data };
     }
+    case "sync": {
+      const store = new Uint8Array(sizeBytes);
+      return {
+        sizeBytes,
+        read: (buffer, offset) => buffer.set(store.subarray(offset, offset + buffer.length)),
+        write: (buffer, offset) => store.set(buffer, offset),
+      };
+    }
     case "async": {
       const store = new Uint8Array(sizeBytes);
       return {
@@ -36,7 +44,8 @@ function makeBackend({ kind, sizeBytes }: ServerOptions): Servable {
     }
     case "direct":
     case "file":
-      throw new Error("dblock-ramdisk serves these");
+    case "file-disk":
+      throw new Error("the commands serve these");
   }
 }
 

@@ -1,6 +1,6 @@
 /** Figures as text: what `make bench` prints. */
 import type { Job } from "./jobs.ts";
-import { type Figure, type Figures, type ProgramFootprint, type SeriesResult, spreadOf } from "./results.ts";
+import type { Figure, Figures, ProgramFootprint, SeriesResult } from "./results.ts";
 
 type Row = readonly string[];
 
@@ -61,7 +61,7 @@ export function formatRatios(jobs: readonly Job[], figures: Figures, base: strin
       const figure = figures[name]![disk];
       return figure === undefined ? "" : (figure.iops.median / baseIops).toFixed(2);
     });
-    return [title, ...ratios, `${Math.round(spreadOf(figures[name]![base]!) * 100)}%`];
+    return [title, ...ratios, `${Math.round(figures[name]![base]!.iops.noise * 100)}%`];
   });
   return formatTable([[`ratio to ${base}`, ...disks, "noise"], ...rows]);
 }

@@ -190,7 +190,8 @@ static void *serve(void *argument)
 	}
 }
 
-static void add(uint32_t id, uint64_t size_bytes, unsigned queue_count)
+/* Returns how many queues the device has: no more than there are processors. */
+static unsigned add(uint32_t id, uint64_t size_bytes, unsigned queue_count)
 {
 	struct ublksrv_ctrl_dev_info info = {
 		.nr_hw_queues = queue_count, .queue_depth = DEPTH, .max_io_buf_bytes = MAX_IO_BYTES,
@@ -211,6 +212,7 @@ static void add(uint32_t id, uint64_t size_bytes, unsigned queue_count)
 	result = control(CONTROL(UBLK_CMD_SET_PARAMS), &command);
 	if (result < 0)
 		die("SET_PARAMS", -result);
+	return info.nr_hw_queues;
 }
 
 int main(int count, char **arguments)
@@ -228,7 +230,7 @@ int main(int count, char **arguments)
 	size_bytes = strtoull(arguments[2], NULL, 10) << 20;
 	queue_count = atoi(arguments[3]);
 	store = map(size_bytes, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0, PROT_READ | PROT_WRITE);
-	add(command.dev_id, size_bytes, queue_count);
+	queue_count = add(command.dev_id, size_bytes, queue_count);
 	/* The node is made by a thread of the kernel. */
 	snprintf(node, sizeof(node), "/dev/ublkc%u", command.dev_id);
 	for (int i = 0; i < 500 && access(node, F_OK) != 0; i++)
