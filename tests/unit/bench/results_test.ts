@@ -26,8 +26,15 @@ Deno.test("median() is the middle one, or the mean of the two in the middle", ()
 
 Deno.test("spread() leaves its argument in order", () => {
   const values = [3, 1, 2];
-  assertEquals(spread(values), { median: 2, min: 1, max: 3 });
+  assertEquals(spread(values), { median: 2, min: 1, max: 3, noise: 1 });
   assertEquals(values, [3, 1, 2]);
+});
+
+Deno.test("spread() calls noise how far apart the middle half is: of two to four all, of five the middle three", () => {
+  assertEquals(spread([7]).noise, 0);
+  assertEquals(spread([90, 110]).noise, 0.2);
+  assertEquals(spread([1000, 90, 100, 110, 10]).noise, 0.2);
+  assertEquals(spread([1000, 2000, 90, 100, 100, 100, 110, 10]).noise, 0.1);
 });
 
 Deno.test("summarize() takes medians over the rounds, ratios of medians, and no other series", () => {
@@ -45,7 +52,7 @@ Deno.test("summarize() takes medians over the rounds, ratios of medians, and no 
   assertEquals(result.disks, { brd: { queues: 0, scheduler: "none" } });
   assertEquals(result.absent, { ublk: "no module" });
   const { brd, direct } = result.figures[name]!;
-  assertEquals(brd!.iops, { median: 2000, min: 1000, max: 3000 });
+  assertEquals(brd!.iops, { median: 2000, min: 1000, max: 3000, noise: 1 });
   assertEquals(brd!.ratio, 1);
   assertEquals(brd!.calls, undefined);
   assertEquals(direct!.ratio, 0.35);

@@ -40,8 +40,10 @@ Deno.test("every scaling series has a title, and names that tell its points apar
 Deno.test("pointsOf() reads what was varied from a disk's or a job's name", () => {
   const lines = linesOf();
   const varied = (series: string) => pointsOf(series, 2, summarize(lines, series)).map(({ disk, x }) => `${disk} ${x}`);
-  assertEquals(varied("queues"), ["brd undefined", "direct 1", "direct 2", "direct 4", "direct 8"]);
-  assertEquals(varied("depth").slice(0, 4), ["brd 1", "direct 1", "brd 2", "direct 2"]);
+  const queues = [1, 2, 4, 8];
+  const byQueues = [...queues.map((count) => `direct ${count}`), ...queues.map((count) => `ublk ${count}`)];
+  assertEquals(varied("queues"), ["brd undefined", ...byQueues]);
+  assertEquals(varied("depth").slice(0, 4), ["brd 1", "ublk 1", "direct 1", "brd 2"]);
   assertEquals(varied("size").at(-1), "direct 1048576");
   assertEquals(varied("disks").slice(0, 4), ["brd 1", "ublk 1", "direct 1", "brd 4"]);
   assertEquals(varied("disks").at(-1), "direct 64");
