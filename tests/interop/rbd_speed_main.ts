@@ -14,6 +14,7 @@ import { fio } from "../device/fio.ts";
 import { sh } from "../device/harness.ts";
 import { destroyDevice } from "../device/server.ts";
 import { Serving } from "../device/serving.ts";
+import { median, RBD_JOBS } from "./speed.ts";
 import { ThreadTimes } from "./thread_times.ts";
 
 const [control = "", roundsWord = "5", seconds = "3"] = Deno.args;
@@ -23,15 +24,6 @@ const TARGETS: Readonly<Record<string, string>> = {
   "dblock": "--ioengine=libaio --direct=1 --filename=/dev/rbd0",
   "rbd-nbd": "--ioengine=libaio --direct=1 --filename=/dev/nbd0",
   "fio rbd": "--ioengine=rbd --clientname=admin --pool=rbd --rbdname=fio",
-};
-
-const JOBS: Readonly<Record<string, string>> = {
-  "4k read, depth 1": "--rw=randread --bs=4k --iodepth=1",
-  "4k write, depth 1": "--rw=randwrite --bs=4k --iodepth=1",
-  "4k read, depth 32": "--rw=randread --bs=4k --iodepth=32",
-  "4k write, depth 32": "--rw=randwrite --bs=4k --iodepth=32",
-  "128k read, depth 8": "--rw=randread --bs=128k --iodepth=8",
-  "128k write, depth 8": "--rw=randwrite --bs=128k --iodepth=8",
 };
 
 const WARM_SECONDS = 15;
@@ -50,11 +42,6 @@ async function run(target: string, job: string): Promise<Rate> {
   if (status !== 0) throw new Error(`fio ${target} ${job} ended with ${status}: ${stderr}`);
   const perSecond = jobs.reduce((sum, { read, write }) => sum + read.iops + write.iops, 0);
   return { perSecond, count: jobs.reduce((sum, { read, write }) => sum + read.total_ios + write.total_ios, 0) };
-}
-
-/** The middle one of numbers. */
-function median(numbers: readonly number[]): number {
-  return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)]!;
 }
 
 /** Microseconds of processor time a request, of librbd's threads and of all others of a server. */
@@ -89,14 +76,14 @@ console.log(
   } | dblock/rbd-nbd | dblock/fio | us in dblock | in rbd-nbd |`,
 );
 console.log(`|${" --- |".repeat(5 + names.length)}`);
-for (const [title, job] of Object.entries(JOBS)) {
+for (const [title, job] of Object.entries(RBD_JOBS)) {
   const speeds = new Map<string, number[]>(names.map((name) => [name, []]));
   const counts = new Map<string, number>(names.map((name) => [name, 0]));
   const times = new Map(Object.entries(servers).map(([name, pid]) => [name, new ThreadTimes(pid)]));
   for (let round = 0; round < rounds; round++) {
     for (const name of names) {
       const began = times.get(name)?.now();
-      const { perSecond, count } = await run(TARGETS[name]!, `${job} --time_based --runtime=${seconds}`);
+      const { perSecond, count } = await run(TARGETS[name]!, `${job.join(" ")} --time_based --runtime=${seconds}`);
       if (began !== undefined) times.get(name)!.addSince(began);
       speeds.get(name)!.push(perSecond);
       counts.set(name, counts.get(name)! + count);

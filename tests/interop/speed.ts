@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/** What programs that measure NBD servers share: fio as a client, and what a request costs the server's processor. */
+/** What programs that measure servers share: fio as a client, and what a request costs the server's processor. */
 import { run } from "./tools.ts";
 
 const TICK_US = 10_000;
@@ -13,21 +13,39 @@ export interface Done {
 /** A client of the server at a URI. */
 export type Job = (uri: string) => Promise<Done>;
 
-/** fio's own NBD client, for so long; `words` are what it does. */
-export function fioJob(how: { readonly seconds: number; readonly sizeBytes: number }, words: readonly string[]): Job {
-  return async (uri) => {
-    const all = ["--name=x", "--ioengine=nbd", `--uri=${uri}`, `--runtime=${how.seconds}`, "--time_based"];
-    const said = await run("fio", [
-      ...all,
-      `--size=${how.sizeBytes}`,
-      "--group_reporting",
-      ...words,
-      "--output-format=json",
-    ]);
-    const { jobs: [{ read, write }] } = JSON.parse(said.slice(said.indexOf("{\n")));
-    return { perSecond: read.iops + write.iops, requests: read.total_ios + write.total_ios };
-  };
+/** How much fio does. */
+interface Amount {
+  readonly seconds: number;
+  readonly sizeBytes: number;
 }
+
+/** fio's own NBD client, for so long; `words` are what it does. */
+export function fioJob(amount: Amount, words: readonly string[]): Job {
+  return (uri) => fioAt(["--ioengine=nbd", `--uri=${uri}`], amount, words);
+}
+
+/** fio for so long: `target` says where, and `words` what it does. */
+export async function fioAt(
+  target: readonly string[],
+  { seconds, sizeBytes }: Amount,
+  words: readonly string[],
+  env: Record<string, string> = {},
+): Promise<Done> {
+  const all = ["--name=x", ...target, `--runtime=${seconds}`, "--time_based", `--size=${sizeBytes}`];
+  const said = await run("fio", [...all, "--group_reporting", ...words, "--output-format=json"], env);
+  const { jobs: [{ read, write }] } = JSON.parse(said.slice(said.indexOf("{\n")));
+  return { perSecond: read.iops + write.iops, requests: read.total_ios + write.total_ios };
+}
+
+/** What is asked of an image in a cluster, in words of fio. */
+export const RBD_JOBS: Readonly<Record<string, readonly string[]>> = {
+  "4k read, depth 1": ["--rw=randread", "--bs=4k", "--iodepth=1"],
+  "4k write, depth 1": ["--rw=randwrite", "--bs=4k", "--iodepth=1"],
+  "4k read, depth 32": ["--rw=randread", "--bs=4k", "--iodepth=32"],
+  "4k write, depth 32": ["--rw=randwrite", "--bs=4k", "--iodepth=32"],
+  "128k read, depth 8": ["--rw=randread", "--bs=128k", "--iodepth=8"],
+  "128k write, depth 8": ["--rw=randwrite", "--bs=128k", "--iodepth=8"],
+};
 
 /** Time of the processor that a process has had, in us. */
 export function processorUs(pid: number): number {
