@@ -9,7 +9,7 @@ import { UsageError } from "../disk/words.ts";
 import { execute, isIoFlusher, setIoFlusher } from "../system/libc.ts";
 import { complain as complainOf } from "./log.ts";
 import { lockMemoryOnFault } from "../system/pages.ts";
-import { keepDebuggerShut } from "./signals.ts";
+import { Interrupted, keepDebuggerShut } from "./signals.ts";
 
 export { formatSize, parseCount, parseSize, UsageError } from "../disk/words.ts";
 // The package exports this file as "./cli": a command that serves a disk wants these as well.
@@ -63,8 +63,8 @@ export class ServiceFailure extends Error {
 }
 
 /**
- * Runs a command and ends the program: status 0; with one line on stderr 1 for a failure, or 2 for a command line that
- * cannot be meant. Only a defect of this program shows a stack. No signal opens a debugger meanwhile.
+ * Runs a command and ends the program: status 0; with one line on stderr 1 for a failure, 2 for a command line that cannot
+ * be meant, or what a shell says of a program that a signal has ended. Only a defect of this program shows a stack. No signal opens a debugger meanwhile.
  */
 export async function runCommand(command: string, run: () => Promise<void>): Promise<never> {
   keepDebuggerShut();
@@ -80,9 +80,14 @@ export async function runCommand(command: string, run: () => Promise<void>): Pro
     if (error instanceof ServiceFailure) complainOf(`${command}: ${error.message}`, error.disk);
     else if (isFailure) complain(`${command}: ${error.message}`);
     else complain(`${command}: this is a defect of the program: ${Deno.inspect(error)}`);
-    Deno.exit(error instanceof ServiceFailure ? AGAIN : FAILED);
+    Deno.exit(statusOf(error));
   }
   Deno.exit(0);
+}
+
+function statusOf(error: unknown): number {
+  if (error instanceof Interrupted) return error.exitStatus;
+  return error instanceof ServiceFailure ? AGAIN : FAILED;
 }
 
 /**

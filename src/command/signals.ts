@@ -21,17 +21,28 @@ export const SIGNALS_HELP = `Signals:
 `;
 
 const ENDING = ["SIGINT", "SIGTERM"] as const;
+const NUMBERS = { SIGINT: 2, SIGTERM: 15 } as const;
+
+/** Ctrl-C or SIGTERM has ended what a program had begun, and nothing is left of it. */
+export class Interrupted extends DblockError {
+  /** What a shell says of a program that a signal has ended: 128 and the signal's number. */
+  readonly exitStatus: number;
+
+  /** @param signal that came */
+  constructor(signal: keyof typeof NUMBERS) {
+    super("EINTR", "Interrupted", "nothing is left behind");
+    this.exitStatus = 128 + NUMBERS[signal];
+  }
+}
 
 /** An AbortSignal for Ctrl-C and SIGTERM, until disposed. */
 export function abortOnSignals(): Disposable & { readonly signal: AbortSignal } {
   const controller = new AbortController();
-  const abort = () => {
-    controller.abort(new DblockError("EINTR", "Interrupted", "nothing is left behind"));
-  };
-  for (const name of ENDING) Deno.addSignalListener(name, abort);
+  const listeners = ENDING.map((name) => [name, () => controller.abort(new Interrupted(name))] as const);
+  for (const [name, abort] of listeners) Deno.addSignalListener(name, abort);
   return {
     signal: controller.signal,
-    [Symbol.dispose]: () => ENDING.forEach((name) => Deno.removeSignalListener(name, abort)),
+    [Symbol.dispose]: () => listeners.forEach(([name, abort]) => Deno.removeSignalListener(name, abort)),
   };
 }
 

@@ -70,7 +70,7 @@ Deno.test("after Ctrl-C bench leaves no disk, no fio, and of files those that we
   await waitFor("the first job runs", async () => (await sh(jobRuns, { check: false })).status === 0, 120_000);
   child.kill("SIGINT");
   const { code, stderr } = await child.output();
-  assertEquals([code, new TextDecoder().decode(stderr)], [1, "dblock bench: Interrupted: nothing is left behind\n"]);
+  assertEquals([code, new TextDecoder().decode(stderr)], [130, "dblock bench: Interrupted: nothing is left behind\n"]);
   assertEquals([(await sh("pgrep -x fio", { check: false })).status, exists("/tmp/made.img")], [1, false]);
   await assertNothingLeft();
   assertEquals(await hashOf("/tmp/full.img") === before, false);

@@ -213,6 +213,18 @@ async function keepsItsServer(): Promise<void> {
   assert(!exists("/dev/memory0"));
 }
 
+/** A stop before the disk is there is no failure: its content is at a server that says nothing. */
+async function isStoppedBeforeItIsThere(): Promise<void> {
+  using silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  await write("early0", `nbd://127.0.0.1:${silent.addr.port}/none`);
+  await systemctl("start --no-block", "early0");
+  using _accepted = await silent.accept();
+  await systemctl("stop", "early0");
+  assertEquals([await stateOf("dblock@early0"), await shown("early0", "Result")], ["inactive", "success"]);
+  assertMatch(await journalOf("dblock@early0"), /Interrupted: nothing is left behind/);
+  assertEquals(infoOf("early0"), undefined);
+}
+
 /** A server that does nothing any more is found by its watchdog, and the next one goes on. The unit gives it 20 s. */
 async function isWatched(): Promise<void> {
   await override("watched0", `WatchdogSec=${slowed(10_000) / 1000}`);
@@ -288,6 +300,7 @@ Deno.test({
       "failed requests are in the journal with their disk, operation and errno: few lines for many failures",
       tellsTheJournal,
     );
+    await t.step("a unit that is stopped before its disk is there has not failed", isStoppedBeforeItIsThere);
     await t.step("a reload that cannot be leaves the disk to the server that has it", keepsItsServer);
     await t.step("a reload that is given up amid two disks gives the first one back", takesBack);
   },

@@ -34,6 +34,10 @@ const EXIT_STATUS = section(
       head: "75",
       text: prose("A service of systemd has served its disks and cannot any more: it is to be started again."),
     },
+    {
+      head: "130, 143",
+      text: prose("Ctrl-C or SIGTERM has ended what it had begun, before a disk was there; nothing is left of that."),
+    },
   ]),
 );
 

@@ -54,7 +54,7 @@ Deno.test("a module that never makes its disk is named, and Ctrl-C ends the wait
     said += text;
     if (said === waits) child.kill("SIGINT");
   }
-  assertEquals([said, (await child.status).code], [waits + interrupted, 1]);
+  assertEquals([said, (await child.status).code], [waits + interrupted, 130]);
   await child.stdout.cancel();
   assertEquals([...Deno.readDirSync(dir)].map(({ name }) => name), ["never.ts"]);
   await Deno.remove(dir, { recursive: true });
