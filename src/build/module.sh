@@ -16,7 +16,7 @@ die() {
 
 require_modules() {
     [ -e /proc/modules ] ||
-        die "Cannot $1 dblock.ko: this kernel ($release) has no module support; type: make demo (a VM, which leaves this kernel alone)"
+        die "Cannot $1 dblock.ko: this kernel ($release) has no module support; type: make demo (a VM, which leaves this kernel alone), or serve disks over NBD, without the module: ./dblock serve --help"
     [ "$(id -u)" = 0 ] || die "Cannot $1 dblock.ko: not root; type: sudo make $1"
 }
 

@@ -4,7 +4,7 @@
  * process an I/O flusher. No command is here.
  */
 import { DBLOCK_TIMEOUT_MS_MAX, DBLOCK_TIMEOUT_MS_MIN } from "../module/abi.ts";
-import { DblockError, quietly } from "../disk/errors.ts";
+import { DblockError, describe, isOfSystem, quietly } from "../disk/errors.ts";
 import { UsageError } from "../disk/words.ts";
 import { execute, isIoFlusher, setIoFlusher } from "../system/libc.ts";
 import { complain as complainOf } from "./log.ts";
@@ -76,9 +76,9 @@ export async function runCommand(command: string, run: () => Promise<void>): Pro
       complain(`${command}: ${error.message}; see ${command} --help`);
       Deno.exit(USAGE);
     }
-    const isFailure = error instanceof DblockError;
+    const isFailure = error instanceof DblockError || isOfSystem(error);
     if (error instanceof ServiceFailure) complainOf(`${command}: ${error.message}`, error.disk);
-    else if (isFailure) complain(`${command}: ${error.message}`);
+    else if (isFailure) complain(`${command}: ${describe(error)}`);
     else complain(`${command}: this is a defect of the program: ${Deno.inspect(error)}`);
     Deno.exit(statusOf(error));
   }

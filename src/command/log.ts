@@ -75,8 +75,9 @@ export function say(message: string, disk?: string): void {
  * @param disk the name of the disk that it is about
  */
 export function complain(message: string, disk?: string): void {
-  if (journalHere()?.send(WARNING, message, disk === undefined ? {} : { DBLOCK_DISK: disk })) return;
-  onStderr(message);
+  const line = message.replaceAll(/\s*\n\s*/g, " "); // a backend may throw a text of several
+  if (journalHere()?.send(WARNING, line, disk === undefined ? {} : { DBLOCK_DISK: disk })) return;
+  onStderr(line);
 }
 
 /** A line about requests that have failed. */

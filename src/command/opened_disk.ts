@@ -15,6 +15,7 @@ import { checkExisting, type ServeOptions } from "../module/serve.ts";
 import type { SharedWorkers } from "../module/shared_workers.ts";
 import { formatNbdAddress } from "../nbd/address.ts";
 import { type Kernel, linux } from "../system/libc.ts";
+import { exists } from "../system/path.ts";
 import { type DiskPlan, type Exit, nameOfPlan } from "./disk_plan.ts";
 import type { LiveOptions } from "./live_module.ts";
 import { complain, logOptionsOf, say } from "./log.ts";
@@ -197,9 +198,18 @@ async function isServed(plan: DiskPlan, kernel: Kernel): Promise<boolean> {
     if (!lost && plan.takeOver) served = true;
     else if (!lost || !plan.source.survives) {
       throw new DblockError("EEXIST", attempted, "the name is in use", { hint: whatToDo(plan, name, lost) });
-    }
+    } else if (lost) checkContent(plan, name, attempted);
   }
   return served;
+}
+
+/** Who waits for a disk is to find what was in it, and not a file that is made for the next server. */
+function checkContent({ source }: DiskPlan, name: string, attempted: string): void {
+  const { files = [] } = source;
+  const absent = files.find((path) => !exists(path));
+  if (absent === undefined || source.mirror !== undefined && files.some(exists)) return;
+  const wrong = `there is nothing in ${absent}, and the disk has had content`;
+  throw new DblockError("ENOENT", attempted, wrong, { hint: `what it had: dblock recover ${name}` });
 }
 
 function whatToDo({ source }: DiskPlan, name: string, lost: boolean): string {
@@ -211,5 +221,5 @@ function whatToDo({ source }: DiskPlan, name: string, lost: boolean): string {
 /** What to type when a name is in use by something else than a device of ours. */
 export function explain(error: unknown): unknown {
   if (!(error instanceof DblockError) || error.code !== "EEXIST") return error;
-  return withHint(error, "take another name: --name NAME; dblock list shows those in use");
+  return withHint(error, "take another name: --name NAME; lsblk shows those in use");
 }

@@ -55,7 +55,7 @@ export class Parameters {
 
   /** A size in bytes: a positive multiple of 512. */
   size(name: string): number | undefined {
-    return this.#read(name, (text) => diskSize(text));
+    return this.#read(name, (text) => diskSize(text, 512, name));
   }
 
   /** A whole number. */
@@ -78,13 +78,14 @@ export class Parameters {
  * The size of a disk, as people write it.
  *
  * @param multipleOf what it has to be a multiple of, in bytes
+ * @param what it is called
  * @throws {UsageError} with sizes near it that would do.
  */
-export function diskSize(text: string, multipleOf = 512): number {
-  const sizeBytes = parseSize(text);
-  if (sizeBytes === 0) throw new UsageError(`size ${text}: a disk has at least ${multipleOf} bytes`);
+export function diskSize(text: string, multipleOf = 512, what = "size"): number {
+  const sizeBytes = parseSize(text, what);
+  if (sizeBytes === 0) throw new UsageError(`${what} ${text}: it is at least ${multipleOf} bytes`);
   if (sizeBytes % multipleOf === 0) return sizeBytes;
   const below = Math.floor(sizeBytes / multipleOf) * multipleOf;
   const near = below === 0 ? multipleOf : `${below} or ${below + multipleOf}`;
-  throw new UsageError(`size ${text} is ${sizeBytes} bytes, not a multiple of ${multipleOf} (near it: ${near})`);
+  throw new UsageError(`${what} ${text} is ${sizeBytes} bytes, not a multiple of ${multipleOf} (near it: ${near})`);
 }

@@ -129,6 +129,10 @@ export function parseRamdiskArgs(args: readonly string[]): RamdiskArgs {
   if (parsed.force && !parsed.destroy) throw new UsageError("--force goes with -d");
   if (parsed.json && !parsed.list) throw new UsageError("--json goes with --list");
   if (parsed.list && parsed.destroy) throw new UsageError("--list and -d do not go together");
+  const ofNew = ["size", "store", "queues", "grow", "take-over"].find((option) => parsed[option]);
+  if (ofNew !== undefined && (parsed.destroy || parsed.list)) {
+    throw new UsageError(`--${ofNew} does not go with ${parsed.destroy ? "-d" : "--list"}`);
+  }
   const { store } = parsed;
   const takeOver = parsed["take-over"];
   const onDeath = ON_DEATH.find((policy) => policy === parsed["on-death"]);

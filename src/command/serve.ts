@@ -77,7 +77,8 @@ export const SERVE: Command = {
       ...parameters.map((one) => row(`    ?${one.name}${one.value === undefined ? "" : `=${one.value}`}`, one.text)),
     ]);
     return `A SPEC says where the content is; options after a SPEC belong to it:\n${schemes.join("\n")}
-  Parameters follow a "?" and are divided by "&" (quote them for the shell).
+  Parameters follow a "?" and are divided by "&" (quote them for the shell). In
+  a path or a value %3F is a "?", %26 a "&" and %25 a "%", as in any URL.
   A SPEC inside another one stands in [ ] if it has a comma or a "?":
   stripe:[a.img?size=1GiB],b.img
 

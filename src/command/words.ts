@@ -61,6 +61,7 @@ export function nearest(wrong: string, known: Iterable<string>): string | undefi
 
 /** `, did you mean "…"?`, or what there is if nothing is near. */
 export function didYouMean(wrong: string, known: readonly string[]): string {
+  if (known.length === 0) return "";
   const meant = nearest(wrong, known);
   return meant === undefined ? `; there is: ${known.join(", ")}` : `; did you mean ${meant}?`;
 }

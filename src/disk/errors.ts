@@ -88,10 +88,17 @@ export function errnoOf(error: unknown): number | undefined {
   return Object.hasOwn(ERRNO, code) ? ERRNO[code as ErrnoName] : undefined;
 }
 
+/** Whether the system refused something that was asked of it, as Deno and Node say it. */
+export function isOfSystem(error: unknown): error is Error {
+  return error instanceof Error && / \(os error \d+\)/.test(error.message);
+}
+
 /** What was thrown, in words. Whatever it is, this does not throw. */
 export function describe(error: unknown): string {
   try {
-    return error instanceof DblockError ? error.message : String(error);
+    if (error instanceof DblockError) return error.message;
+    // The system's own words, without Deno's class and the number that they stand for.
+    return isOfSystem(error) ? error.message.replace(/ \(os error \d+\)/, "") : String(error);
   } catch {
     return "something that has no description";
   }

@@ -3,7 +3,7 @@
  * Files of a filter's own, such as a log: opened so that a mistake in the path is one line that says what to type, and removed
  * if they were made for a disk that was never used.
  */
-import { DblockError, describe, ERRNO, errnoOf } from "../disk/errors.ts";
+import { DblockError, describe, ERRNO, errnoOf, isOfSystem } from "../disk/errors.ts";
 
 /** A file that is open, and whether it was made for that. */
 export interface OwnFile {
@@ -25,6 +25,12 @@ export function openOwnFile(what: string, path: string, options: Deno.OpenOption
     const more = { cause: error, ...(hint === undefined ? {} : { hint }) };
     throw new DblockError(errnoOf(error) ?? ERRNO.EIO, `Cannot open ${what} ${path}`, wrong, more);
   }
+}
+
+/** What writing or reading such a file failed with, with its path. */
+export function ofOwnFile(what: string, path: string, error: unknown): unknown {
+  if (!isOfSystem(error)) return error;
+  return new DblockError(errnoOf(error) ?? "EIO", `Cannot use ${what} ${path}`, describe(error), { cause: error });
 }
 
 function openOrMake(path: string, options: Deno.OpenOptions): OwnFile {

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 /** The checksums of a disk's blocks, in a file beside it. Knows nothing of how they are made. */
 import { DblockError } from "../disk/errors.ts";
-import { openOwnFile, removeUnused } from "./own_file.ts";
+import { ofOwnFile, openOwnFile, removeUnused } from "./own_file.ts";
 
 /** Bytes of a checksum: SHA-256. All zeroes mean that none is known. */
 export const SUM_BYTES = 32;
 /** "dblockCS", and the version of what follows. */
 const MAGIC = new TextEncoder().encode("dblockCS");
 const VERSION = 1;
+const WHAT = "the file of checksums";
 const HEAD_BYTES = 4096;
 const PAGE_BYTES = 4096;
 const SUMS_PER_PAGE = PAGE_BYTES / SUM_BYTES;
@@ -48,11 +49,11 @@ export class SumFile {
    * Opens the file, or makes it without any sum.
    *
    * @throws {DblockError} EINVAL if it is another kind of file, or that of another disk.
-   * @throws what opening or reading the file throws. A file that was made is removed then.
+   * @throws {DblockError} what opening, reading or writing the file fails with. A file that was made is removed then.
    */
   static async open({ path, sizeBytes, blockBytes }: SumFileOptions): Promise<SumFile> {
     const access = { read: true, write: true, mode: 0o600 };
-    const { file, isMade } = openOwnFile("the file of checksums", path, access);
+    const { file, isMade } = openOwnFile(WHAT, path, access);
     try {
       const head = new Uint8Array(HEAD_BYTES);
       const view = new DataView(head.buffer);
@@ -77,7 +78,7 @@ export class SumFile {
     } catch (error) {
       if (isMade) removeUnused(path, Infinity);
       file.close();
-      throw error;
+      throw ofOwnFile(WHAT, path, error);
     }
   }
 

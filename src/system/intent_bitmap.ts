@@ -3,7 +3,7 @@
  * Which parts of a disk may be in the middle of a write, in a file: a mark is durable before the write begins. After a
  * crash the marks say what has to be looked at again, instead of the whole disk.
  */
-import { DblockError, describe, errnoOf } from "../disk/errors.ts";
+import { DblockError, describe, errnoOf, isOfSystem } from "../disk/errors.ts";
 import {
   type FirstContent,
   type Geometry,
@@ -128,7 +128,9 @@ export class IntentBitmap {
       // Another program may have opened and locked the file between the two.
       if (isLocked && madePath !== undefined) await remove(madePath);
       file.close();
-      throw error;
+      if (!isOfSystem(error)) throw error;
+      const attempted = `Cannot keep marks in ${path}`;
+      throw new DblockError(errnoOf(error) ?? "EIO", attempted, describe(error), { cause: error });
     }
   }
 

@@ -89,6 +89,13 @@ Deno.test("dblock recover goes on with what a killed server served", async () =>
   await waitFor("the disk that is to go is gone", () => !exists("/dev/gone1"));
   assertEquals((await list()).map(({ name, state }) => [name, state]), [["kept1", "held"]]);
   assertStringIncludes((await dblock("info kept1")).stdout, "to go on with it: dblock recover kept1");
+  // Who waits for it is to find what was in it.
+  const other = await dblock("serve /tmp/other.img?size=32MiB --name kept1");
+  assertEquals([other.status, exists("/tmp/other.img")], [1, false]);
+  assertMatch(
+    other.stderr,
+    /there is nothing in \/tmp\/other\.img, and the disk has had content \(.*recover kept1\)\n$/,
+  );
   await using second = await Serving.start(["recover"]);
   assertMatch(second.stdout, /^\/dev\/kept1 is recovered: 32 MiB, /);
   await sh(`dd if=/dev/kept1 bs=1M skip=1 count=1 iflag=direct status=none | cmp - /tmp/in`);

@@ -216,6 +216,7 @@ failTest("DESTROY's own thread", async (faults) => {
   using control = new Control();
   await sweep("DESTROY", async (n) => {
     using _queue = await startedDevice();
+    await waitFor("the scan of its partitions lets go of it", () => infoOf(name)?.open_count === 0);
     const { value: { errno }, hasFailed } = faults.fail(
       n,
       () => call(control.fd, abi.DBLOCK_IOC_DESTROY, abi.dblock_destroy, { name }),

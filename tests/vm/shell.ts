@@ -23,7 +23,8 @@ export PATH="/project:$PATH" PS1='vm:\\w# '
 [ -e kmod/dblock.ko ] && insmod kmod/dblock.ko
 cat <<EOF
 
-Linux $(uname -r) in a VM: root, no network. The module is loaded; the project is in /project, real files are in /data.
+Linux $(uname -r) in a VM: root, no network. The module is loaded; the project is in
+/project, files to copy are in /data, and there is room for new ones in /tmp.
 
     dblock-ramdisk &            a disk: /dev/dblockramdisk
     dblock-ramdisk -d           ends it

@@ -40,6 +40,8 @@ const WRONG: readonly [words: string, said: string][] = [
   ["--json list", "stands before the command"],
   ["serve", "a SPEC is missing"],
   ["serve --name a", "the SPEC is missing"],
+  ["resize a -5", "there is no option -5"],
+  ["serve slice:memory:1MiB?offset=1 --name a", "offset 1 is 1 bytes, not a multiple of 512"],
   ["serve memory:1MiB --nmae a", "there is no option --nmae; did you mean --name?"],
   ["serve memory:1MiB --name", "--name needs a value: --name NAME"],
   ["serve memory:1MiB --name a/b", '"a/b" cannot be a disk\'s name'],

@@ -61,6 +61,8 @@ Deno.test("parseRamdiskArgs() knows what to do", () => {
 });
 
 const mistakes: [args: string[], message: string][] = [
+  [["-d", "--size", "1G"], "--size does not go with -d"],
+  [["--list", "--take-over", "--store", "x"], "--store does not go with --list"],
   [["--size", "0"], "size 0: a disk has at least 4096 bytes"],
   [["--size", "4095"], "size 4095 is 4095 bytes, not a multiple of 4096 (near it: 4096)"],
   [["--size", "4097"], "not a multiple of 4096 (near it: 4096 or 8192)"],

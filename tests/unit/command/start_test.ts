@@ -34,7 +34,7 @@ async function leaveMounted(kernel: FakeKernel, name: string, plan: DiskPlan) {
   const backend = await plan.source.open({ readOnly: false, shared: false });
   using control = await Control.open("Cannot test", kernel);
   await control.create(planDevice(profileOf(backend), { name, onDeath: "hold", queues: 1 }));
-  await backend.close?.("unused");
+  await backend.close?.("left");
   const device = kernel.devices.get(name);
   assert(device !== undefined);
   device.state = DBLOCK_STATE_HELD;
@@ -55,6 +55,16 @@ Deno.test("a disk that was recovered is left when another of the same content ca
   );
   assert(kernel.devices.get("a") === a && kernel.devices.get("b") === b);
   assertEquals([a.state, b.state, kernel.files.size], [DBLOCK_STATE_HELD, DBLOCK_STATE_HELD, 0]);
+});
+
+Deno.test("a disk that waits for its server is not served with a file that is not there, which is not made", async () => {
+  const kernel = new FakeKernel();
+  const plan = planOf("--name a --on-death hold");
+  await leaveMounted(kernel, "a", plan);
+  await Deno.remove(`${folder}/disk.img`);
+  const start = () => ServedDisk.start(plan, { kernel, signal: new AbortController().signal });
+  await assertRejects(start, DblockError, "disk.img, and the disk has had content (what it had: dblock recover a)");
+  assertEquals([kernel.devices.get("a")?.state, [...Deno.readDirSync(folder)]], [DBLOCK_STATE_HELD, []]);
 });
 
 Deno.test("the signal of a start does nothing to a disk that is there already", async () => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertThrows } from "@std/assert";
 import { DblockError, describe, ERRNO, errnoName, errnoOf, received, withHint } from "../../../src/disk/errors.ts";
 
 Deno.test("ERRNO has the numbers of this machine's headers", async () => {
@@ -37,6 +37,8 @@ Deno.test("describe() has words for whatever is thrown", () => {
   ];
   const nothing = "something that has no description";
   assertEquals(things.map(describe), ["Error: a", "Cannot b: c", "d", "undefined", nothing, nothing]);
+  const refused = assertThrows(() => Deno.readTextFileSync("/nowhere/at all"));
+  assertEquals(describe(refused), "No such file or directory: readfile '/nowhere/at all'");
 });
 
 Deno.test("errnoOf() finds the errno in an error's code", () => {
