@@ -2,7 +2,7 @@
 /** What `dblock serve` and `dblock recover` do: disks in one process, from their start to the end of the last one. */
 import { DblockError, describe } from "../disk/errors.ts";
 import type { Device } from "../module/device.ts";
-import { list } from "../module/info.ts";
+import { type DeviceInfo, list } from "../module/info.ts";
 import { SharedWorkers } from "../module/shared_workers.ts";
 import { linux } from "../system/libc.ts";
 import { becomeIoFlusher, formatSize, keepCode, ServiceFailure } from "./cli.ts";
@@ -152,11 +152,23 @@ function keepOthersAlive(): void {
   globalThis.addEventListener("error", (event) => heed(event, event.error));
 }
 
+/** @throws {DblockError} why no disk can be made: there is no module, mostly. */
+async function devicesBeside({ source }: DiskPlan): Promise<DeviceInfo[]> {
+  try {
+    return await list();
+  } catch (error) {
+    if (!(error instanceof DblockError) || error.code !== "ENOENT") throw error;
+    const hint = "dblock doctor says how to load it; without it: --nbd unix:/tmp/disk.sock";
+    throw new DblockError("ENOENT", `Cannot make a disk of ${source.text}`, error.wrong, { hint });
+  }
+}
+
 /** Gives those that have no name the first one that is free. */
 async function nameAll(plans: readonly DiskPlan[]): Promise<DiskPlan[]> {
   const exits = plans.flatMap((plan) => plan.exits).filter((exit) => exit.kind === "device");
   const taken = new Set(exits.flatMap(({ name }) => name ?? []));
-  if (taken.size < exits.length) { for (const { name } of await list()) taken.add(name); }
+  const nameless = plans.find((plan) => plan.exits.some((exit) => exit.kind === "device" && exit.name === undefined));
+  if (nameless !== undefined) { for (const { name } of await devicesBeside(nameless)) taken.add(name); }
   let number = 0;
   const next = (): string => {
     while (taken.has(`dblock${number}`)) number++;
