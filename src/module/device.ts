@@ -16,6 +16,8 @@ import type { Life } from "./life.ts";
 
 /** How long leave() waits for what is in hand. It ends within a second then, unless the backend takes its time to close. */
 const LEAVE_MS = 700;
+/** How long it waits for a queue that is moving to a Worker, before that: a guess, many times what a Worker's start takes. */
+const MOVE_MS = 3_000;
 
 /** Why a device ended. */
 export interface Ending {
@@ -85,7 +87,7 @@ export interface Device extends AsyncDisposable {
    * Leaves the disk for the next server, as a death of this program would, but in order: what is in hand is answered, the
    * backend is flushed and closed with the reason "left", then the module is told, so that no `fsync()` fails for it. From
    * then on the disk's I/O waits or fails, by `onDeath`. Returns within a second, unless the backend takes its time to
-   * flush and close; under "hold" the next server does again what could not be answered in that time. Does nothing if this
+   * flush and close, or a disk was recovered just now, whose threads have not all begun; under "hold" the next server does again what could not be answered in that time. Does nothing if this
    * program serves the disk no more.
    *
    * @throws {DblockError} EOPNOTSUPP if `onDeath` is "remove", and the device goes on.
@@ -327,7 +329,8 @@ interface LeftQueues extends Disposable {
 
 /**
  * Takes this program's own queues from their servers, as another program would: each answers what it has in hand, and is
- * given nothing new. What comes meanwhile waits for whoever serves the queues next. Takes `LEAVE_MS` at most.
+ * given nothing new. What comes meanwhile waits for whoever serves the queues next. Takes `LEAVE_MS` at most, and `MOVE_MS` before it
+ * if a queue is moving.
  */
 async function takeFromOwnQueues(life: Life, options: ServedDeviceOptions): Promise<LeftQueues> {
   const { name, id, kernel } = life;
@@ -340,11 +343,11 @@ async function takeFromOwnQueues(life: Life, options: ServedDeviceOptions): Prom
     return channel;
   };
   const takeAll = async (): Promise<Channel> => {
-    await life.moved;
     const first = await take(0);
     await Promise.all(life.queues.slice(1).map((_, i) => take(i + 1)));
     return first;
   };
+  await settleWithin(MOVE_MS, [life.moved]); // nobody could take it in the middle of that
   const taken = takeAll();
   const first = await settleWithin(LEAVE_MS, [taken]) ? await taken.catch(() => undefined) : undefined;
   // Otherwise the servers are given up in the middle of their work, as by a death.

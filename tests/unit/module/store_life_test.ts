@@ -125,7 +125,7 @@ Deno.test("a disk that is closed while its queues move to Workers is gone, and n
   assertEquals([kernel.files.size, kernel.devices.size], [0, 0]);
 });
 
-Deno.test("a disk whose Workers do not come is left within a second, for its next server", async () => {
+Deno.test("a disk whose Workers do not come is left all the same, for its next server", async () => {
   using played = play();
   const { kernel } = played;
   await using store = await held(kernel);
@@ -134,7 +134,7 @@ Deno.test("a disk whose Workers do not come is left within a second, for its nex
   const began = new Stopwatch();
   void device.leave();
   await until(() => kernel.devices.get("a")!.state === DBLOCK_STATE_HELD);
-  assert(began.stop() < 1_000);
+  assert(began.stop() < 6_000);
 });
 
 Deno.test("a queue that can have no Worker is served where it is, and that is said", async () => {
