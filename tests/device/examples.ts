@@ -155,6 +155,7 @@ export const GROUPS: Readonly<Record<string, readonly Step[]>> = {
     server("dblock serve './disk.ts?size=1GiB' --name mine --watch"),
     server("dblock serve './disk.ts?size=64MiB' --name scratch --watch"),
     server("dblock serve ./disk.img --nbd unix:/tmp/disk.sock"),
+    server("dblock serve ./disk.img?size=10GiB --nbd unix:/tmp/disk.sock"),
     server("dblock serve memory:1GiB --name slow --with delay=read=5ms,jitter=1ms --with stats"),
     server("dblock serve memory:1GiB --name a ./b.img --name b"),
     server("dblock serve stripe:./a.img,./b.img --name fast"),
@@ -238,6 +239,7 @@ export const LEFT_OUT: Readonly<Record<string, string>> = {
   "deno compile": "it is the name of what the build uses",
   "deno bundle --watch ./disk.ts -o disk.js": "it has esbuild from the network",
   "dblock serve ./disk.js --watch": "the file is what deno bundle makes",
+  ".build/bin/deno run -A scratch.ts": "the program above it runs, from where mod.ts is",
   "deno run -A disk.ts": "the program above it runs, from where mod.ts is",
   "systemd-run -p MemorySwapMax=0 -p OOMScoreAdjust=-1000 -p CPUSchedulingPolicy=rr $PWD/dblock-ramdisk --name swap0 --size 2GiB":
     SWAP,
