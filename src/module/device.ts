@@ -347,7 +347,7 @@ async function takeFromOwnQueues(life: Life, options: ServedDeviceOptions): Prom
     await Promise.all(life.queues.slice(1).map((_, i) => take(i + 1)));
     return first;
   };
-  await settleWithin(MOVE_MS, [life.moved]); // nobody could take it in the middle of that
+  if (life.moved !== undefined) await settleWithin(MOVE_MS, [life.moved]); // nobody could take it in the middle of that
   const taken = takeAll();
   const first = await settleWithin(LEAVE_MS, [taken]) ? await taken.catch(() => undefined) : undefined;
   // Otherwise the servers are given up in the middle of their work, as by a death.

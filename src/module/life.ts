@@ -69,8 +69,8 @@ export class Life {
   readonly log: Log;
   /** Those that are served, or are about to be. */
   readonly queues: ServedQueue[] = [];
-  /** Resolves when no queue is about to move to another thread. */
-  moved: Promise<void> = Promise.resolve();
+  /** Resolves when no queue is about to move to another thread; undefined while none is. */
+  moved: Promise<void> | undefined;
   /** Which device it is, whatever has its name; 0 before it is known. */
   id = 0;
   origin: DeviceOrigin = "created";

@@ -159,7 +159,7 @@ async function begin(
   const mapped = isMapped(backend) && found?.origin === "recovered" ? backend : undefined;
   const workers = Array.from({ length: mapped === undefined ? workerCount : 0 }, newWorker);
   undo.defer(async () => {
-    await settleWithin(STOP_MS, [life.moved]);
+    if (life.moved !== undefined) await settleWithin(STOP_MS, [life.moved]);
     const saved = await Promise.all(workers.map((worker) => worker.close(life.may.closeReason, closeTimeoutMs)));
     if (saved.includes(false)) life.isUnsaved = true;
   });
@@ -190,11 +190,14 @@ async function begin(
   if (sizeBytes > device.size_bytes) await limit.race(resize(name, sizeBytes, kernel, device.id));
   life.serverPid = (await control.info(name, device.id)).server_pid;
   life.become("serving");
-  life.moved = moveToWorkers(moving, life, () => {
-    const worker = newWorker();
-    workers.push(worker);
-    return worker;
-  });
+  if (moving.length > 0) {
+    const moved = moveToWorkers(moving, life, () => {
+      const worker = newWorker();
+      workers.push(worker);
+      return worker;
+    });
+    life.moved = moved.finally(() => life.moved = undefined);
+  }
   return new ServedDevice(life, undo.move(), {
     geometry,
     depth,
