@@ -134,7 +134,8 @@ Deno.test("a disk whose Workers do not come is left all the same, for its next s
   const began = new Stopwatch();
   void device.leave();
   await until(() => kernel.devices.get("a")!.state === DBLOCK_STATE_HELD);
-  assert(began.stop() < 6_000);
+  // 3 s for the queue that moves, and 5 s for a Worker that does not say that it has left.
+  assert(began.stop() < 15_000);
 });
 
 Deno.test("a queue that can have no Worker is served where it is, and that is said", async () => {
