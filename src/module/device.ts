@@ -87,8 +87,8 @@ export interface Device extends AsyncDisposable {
    * Leaves the disk for the next server, as a death of this program would, but in order: what is in hand is answered, the
    * backend is flushed and closed with the reason "left", then the module is told, so that no `fsync()` fails for it. From
    * then on the disk's I/O waits or fails, by `onDeath`. Returns within a second, unless the backend takes its time to
-   * flush and close, or a disk was recovered just now, whose threads have not all begun; under "hold" the next server does again what could not be answered in that time. Does nothing if this
-   * program serves the disk no more.
+   * flush and close, or the disk was recovered just now and its threads have not all begun; under "hold" the next server
+   * does again what could not be answered in that time. Does nothing if this program serves the disk no more.
    *
    * @throws {DblockError} EOPNOTSUPP if `onDeath` is "remove", and the device goes on.
    */
@@ -329,8 +329,8 @@ interface LeftQueues extends Disposable {
 
 /**
  * Takes this program's own queues from their servers, as another program would: each answers what it has in hand, and is
- * given nothing new. What comes meanwhile waits for whoever serves the queues next. Takes `LEAVE_MS` at most, and `MOVE_MS` before it
- * if a queue is moving.
+ * given nothing new. What comes meanwhile waits for whoever serves the queues next. Takes `LEAVE_MS` at most, and `MOVE_MS`
+ * before that if a queue is moving.
  */
 async function takeFromOwnQueues(life: Life, options: ServedDeviceOptions): Promise<LeftQueues> {
   const { name, id, kernel } = life;
