@@ -314,6 +314,8 @@ Deno.test({
       `/^Cannot destroy \\/dev\\/ramdisk: /.test(document.querySelector("dialog .refused").textContent)`,
     );
     await page.evaluate(`${dialog}.close()`);
+    // A dialog that is closed is taken away by its event, which comes later.
+    await page.until(`${dialog} === null`);
     await click("Resize…");
     assertEquals(await page.evaluate(`${dialog}.querySelector("input").value`), "64MiB");
     await page.evaluate(`${dialog}.querySelector("input").value = "1"`);
