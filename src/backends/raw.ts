@@ -7,7 +7,8 @@ import type { Backend, CloseReason, Extent, Limits, RequestOptions } from "../di
 import { DblockError } from "../disk/errors.ts";
 import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
 import type { BackendModule } from "../disk/servable.ts";
-import { ASYNC, AsyncIo, NOT_TAKEN } from "../system/async_io.ts";
+import { ASYNC, NOT_TAKEN } from "../system/aio.ts";
+import { AsyncIo } from "../system/async_io.ts";
 import { type Direction, extentsOf, Flusher, readAt, readCached, syncFile, writeAt } from "../system/file.ts";
 import { punchHoleLater, readAtLater, syncFileLater, writeAtLater, zeroRangeLater } from "../system/file_later.ts";
 import { linux, punchHole, zeroRange } from "../system/libc.ts";

@@ -180,7 +180,7 @@ function openPoller(): Poller {
 export function openEvent(attempted: string): WaitedEvent {
   const event = linux.openEvent();
   if (event !== undefined) return event;
-  const fd = libc().eventfd(0, O_CLOEXEC | O_NONBLOCK);
+  const fd = openEventFile();
   if (fd < 0) throw new DblockError("EMFILE", attempted, "too many files are open", { hint: "see ulimit -n" });
   const count = new BigUint64Array(1);
   return {
@@ -191,6 +191,11 @@ export function openEvent(attempted: string): WaitedEvent {
     },
     [Symbol.dispose]: () => linux.close(fd),
   };
+}
+
+/** A plain eventfd, which does not wait; negative if too many files are open. */
+export function openEventFile(): number {
+  return libc().eventfd(0, O_CLOEXEC | O_NONBLOCK);
 }
 
 /** In a Worker: waits with files that the main program has opened, and will close, as a Worker that dies closes nothing. */

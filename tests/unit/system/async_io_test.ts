@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
-import { ASYNC, AsyncIo, NOT_TAKEN } from "../../../src/system/async_io.ts";
+import { ASYNC, NOT_TAKEN } from "../../../src/system/aio.ts";
+import { AsyncIo } from "../../../src/system/async_io.ts";
 import { writeAt } from "../../../src/system/file.ts";
 import { linux, O_DIRECT, O_RDONLY, O_RDWR } from "../../../src/system/libc.ts";
 import { CountedWaits } from "./counted_waits.ts";
