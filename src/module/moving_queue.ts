@@ -81,7 +81,8 @@ export class MovingQueue implements ServedQueue {
       this.#hasLeft = true;
       this.#channel[Symbol.dispose]();
     }
-    await this.#next?.left;
+    // One that came too late to attach has nothing to leave, and why it could not is no failure of the disk.
+    if (await this.#moved) await this.#next?.left;
   }
 
   /** Until the device is gone, or somebody else has the queue. */

@@ -314,11 +314,16 @@ async function moveToWorkers(queues: readonly MovingQueue[], life: Life, newWork
     try {
       await queue.moveTo(newWorker());
     } catch (error) {
+      if (isGone(error)) return; // the queue where it is will hear of it
       if (life.state === "serving") {
         life.log(`${devicePath(life.name)}: a queue has no thread of its own: ${describe(error)}`);
       }
     }
   }
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof DblockError && (error.code === "ENODEV" || error.code === "ENOENT");
 }
 
 /** START, unless the device ends before. */

@@ -29,12 +29,12 @@ function start(kernel: FakeKernel, disk: Backend, options: Partial<ServeOptions>
 }
 
 /** A store, and a disk of it that is held: its server died. */
-async function held(kernel: FakeKernel): Promise<AsyncDisposable & { readonly path: string }> {
+async function held(kernel: FakeKernel, queues = 2): Promise<AsyncDisposable & { readonly path: string }> {
   const path = await Deno.makeTempFile();
   const store = await FileBackend.open({ path, sizeBytes: MIB });
   store.close();
   using control = await Control.open("Cannot test", kernel);
-  await control.create(planDevice(profileOf(store), { name: "a", queues: 2, onDeath: "hold" }));
+  await control.create(planDevice(profileOf(store), { name: "a", queues, onDeath: "hold" }));
   kernel.devices.get("a")!.state = DBLOCK_STATE_HELD;
   return { path, [Symbol.asyncDispose]: () => Deno.remove(path) };
 }
@@ -124,6 +124,22 @@ Deno.test("a disk that is closed while its queues move to Workers is gone, and n
   assertEquals([await device.closed, PlayedWorker.all.length, said], [{ reason: "closed" }, 1, []]);
   assertEquals([kernel.files.size, kernel.devices.size], [0, 0]);
 });
+
+for (const hears of ["before", "after"] as const) {
+  Deno.test(`a disk is destroyed by another process while its queue moves, which hears of it ${hears} its Worker`, async () => {
+    using played = play();
+    const { kernel } = played;
+    await using store = await held(kernel, 1);
+    const attached = Promise.withResolvers<void>();
+    const { device, said } = await recovered(kernel, store.path, attached.promise);
+    await until(() => PlayedWorker.all.length === 1);
+    kernel.remove("a");
+    if (hears === "before") await new Promise((resolve) => setTimeout(resolve, 20));
+    attached.resolve();
+    assertEquals([await device.closed, said], [{ reason: "destroyed" }, []]);
+    assertEquals(kernel.files.size, 0);
+  });
+}
 
 Deno.test("a disk whose Workers do not come is left all the same, for its next server", async () => {
   using played = play();
