@@ -312,9 +312,14 @@ export class Channel implements Disposable {
     }
   }
 
-  /** From now on EXCHANGE does not wait: `wait()` does. */
-  setNonblocking(): void {
-    this.#kernel.setNonblocking(this.#fd);
+  /** Whether EXCHANGE waits from now on, or its caller has another way to (`wait()`, `fd`). */
+  setNonblocking(isNonblocking = true): void {
+    this.#kernel.setNonblocking(this.#fd, isNonblocking);
+  }
+
+  /** The queue's file, for who waits for several files at once. */
+  get fd(): number {
+    return this.#fd;
   }
 
   /**

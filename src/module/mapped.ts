@@ -10,6 +10,7 @@ import { type Operation, REQUEST_KEEP_ALLOCATED } from "../disk/operation.ts";
 import type { Mapping } from "../disk/servable.ts";
 import { type Ring, UNKNOWN } from "./request.ts";
 import type { Flusher } from "../system/file.ts";
+import { LateFlushes } from "./late_flushes.ts";
 import { discardMapped, flusherOf, zeroMapped } from "../system/mapping.ts";
 
 /**
@@ -19,13 +20,38 @@ import { discardMapped, flusherOf, zeroMapped } from "../system/mapping.ts";
  */
 export function serveMapped(channel: Channel, mapping: Mapping, geometry: Geometry): void {
   const ring = channel.ring;
-  const disk: MappedDisk = { mapping, geometry, flusher: flusherOf(mapping) };
+  const flusher = flusherOf(mapping);
+  using flushes = mapping.fd === undefined ? undefined : new LateFlushes(mapping.fd, flusher, ring);
+  const disk: MappedDisk = { mapping, geometry, flusher, flushes };
   for (;;) {
     const count = channel.exchange();
     if (count === GONE) return;
     // The loop is here, and not in answerOne(): V8 optimizes a loop that never ends sooner than a function.
     for (let i = 0; i < count; i++) answerOne(ring, i, disk);
+    if (flushes !== undefined && flushes.openCount > 0 && !serveMeanwhile(channel, disk, flushes)) return;
   }
+}
+
+/**
+ * Serves until no flush is under way. EXCHANGE cannot wait for one, so it does not wait at all, and ppoll does. What is still
+ * in the ring at the end is for the next EXCHANGE.
+ *
+ * @returns false if the device is gone
+ */
+function serveMeanwhile(channel: Channel, disk: MappedDisk, flushes: LateFlushes): boolean {
+  const { ring } = channel;
+  channel.setNonblocking(true);
+  while (flushes.openCount > 0) {
+    // Whoever waits for these answers must not wait for the flush.
+    if (ring.pending > 0 && channel.commit() === GONE) return false;
+    // No EXCHANGE before there is a request: one that finds none may look for a while, beside who flushes.
+    if (!flushes.wait(channel.fd)) continue;
+    const count = channel.exchange();
+    if (count === GONE) return false;
+    answerMapped(ring, count, disk);
+  }
+  channel.setNonblocking(false);
+  return true;
 }
 
 /** What a mapped disk is answered from. */
@@ -33,6 +59,8 @@ export interface MappedDisk {
   readonly mapping: Mapping;
   readonly geometry: Geometry;
   readonly flusher: Flusher;
+  /** Flushes that do not keep the thread waiting; without it, the thread waits for each. */
+  readonly flushes?: LateFlushes | undefined;
 }
 
 /** Puts the answers to all requests of the ring into it. */
@@ -40,7 +68,8 @@ export function answerMapped(ring: Ring, count: number, disk: MappedDisk): void 
   for (let i = 0; i < count; i++) answerOne(ring, i, disk);
 }
 
-function answerOne(ring: Ring, i: number, { mapping, geometry, flusher }: MappedDisk): void {
+function answerOne(ring: Ring, i: number, disk: MappedDisk): void {
+  const { mapping, geometry, flusher, flushes } = disk;
   const operation = ring.operation(i);
   const flags = ring.flags(i);
   const offsetBytes = ring.offsetBytes(i);
@@ -49,6 +78,7 @@ function answerOne(ring: Ring, i: number, { mapping, geometry, flusher }: Mapped
   if (operation !== undefined && flags !== UNKNOWN) {
     errno = checkRequest(geometry, operation, offsetBytes, lengthBytes);
     if (errno === 0 && operation !== "read" && operation !== "write") {
+      if (operation === "flush" && flushes?.begin(ring.slot(i), ring.generation(i))) return;
       errno = maintain(mapping, flusher, operation, flags, offsetBytes, lengthBytes);
     }
   }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /**
  * A queue of a mapped disk that this thread serves until there is a Worker for it. The start of a Worker takes longer than all
- * else between a server's end and the first answer of the next one, and those who use the disk would wait for it.
+ * else between a server's end and the first answer of the next one, and those who use the disk would wait for it. A flush that
+ * comes meanwhile keeps this thread until it has ended.
  */
 import type { Mapping } from "../disk/servable.ts";
 import type { Kernel } from "../system/libc.ts";

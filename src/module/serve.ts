@@ -231,7 +231,7 @@ function resizerOf(backend: Servable, geometry: Resizer["geometry"]): Resizer | 
   return { geometry, resize: backend.resize.bind(backend) };
 }
 
-/** A file may keep a thread waiting, for a page or a flush; memory does not. */
+/** A file may keep a thread waiting, for a page that has to be read; memory does not. */
 function mayShare(backend: Servable): boolean {
   return isMapped(backend) && backend.mapping.kind === "anonymous";
 }

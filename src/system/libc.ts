@@ -54,8 +54,8 @@ export interface Kernel {
   forget(fd: number): void;
   /** Closes a file that a thread may still use: its number stays taken, and leads to nothing. */
   abandon(fd: number): void;
-  /** Turns O_NONBLOCK on for good. */
-  setNonblocking(fd: number): void;
+  /** Turns O_NONBLOCK on or off. @param isNonblocking @default true */
+  setNonblocking(fd: number, isNonblocking?: boolean): void;
   /** ioctl with an integer argument; -1 on failure. The one hot call. */
   readonly ioctlNumber: (
     fd: number,
@@ -120,9 +120,9 @@ export const linux: Kernel = {
     libc().dup3(nothing, fd, O_CLOEXEC);
     linux.close(nothing);
   },
-  setNonblocking(fd: number): void {
+  setNonblocking(fd: number, isNonblocking = true): void {
     // F_SETFL ignores the access mode, and close-on-exec is not a status flag.
-    libc().fcntl(fd, F_SETFL, O_NONBLOCK);
+    libc().fcntl(fd, F_SETFL, isNonblocking ? O_NONBLOCK : 0);
   },
   get ioctlNumber() {
     return libc().ioctlNumber;

@@ -196,8 +196,8 @@ export class FakeKernel implements Kernel {
     if (device.state === DBLOCK_STATE_FAILED) device.queues.forEach((queue) => queue.fail());
   }
 
-  setNonblocking(fd: number): void {
-    this.#file(fd).nonblocking = true;
+  setNonblocking(fd: number, isNonblocking = true): void {
+    this.#file(fd).nonblocking = isNonblocking;
   }
 
   #file(fd: number): FakeFile {
