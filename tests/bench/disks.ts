@@ -4,7 +4,7 @@
 export const foreignKinds = ["brd", "null_blk", "loop", "nbdkit", "ublk", "loop-disk"] as const;
 
 /** Ours: the ways to serve a disk. */
-export const ownKinds = ["direct", "file", "delivered", "sync", "async", "file-disk"] as const;
+export const ownKinds = ["direct", "file", "delivered", "sync", "async", "mapped-disk", "file-disk"] as const;
 
 export type ForeignKind = typeof foreignKinds[number];
 export type OwnKind = typeof ownKinds[number];
@@ -45,6 +45,7 @@ export const descriptions: Readonly<Record<ForeignKind | OwnKind, string>> = {
   delivered: "a Backend in TypeScript, a Worker per queue",
   sync: "a Backend in TypeScript that answers at once, one event loop",
   async: "an async Backend in TypeScript, one event loop",
+  "mapped-disk": "dblock serve file:…, a file on a disk, mapped: through the page cache",
   "file-disk": "dblock serve file:…?direct, a file on a disk",
 };
 

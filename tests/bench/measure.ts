@@ -31,7 +31,7 @@ export interface MeasureOptions {
 /** Ten disks of 512 MiB, and the servers. */
 const memoryMiB = 8192;
 /** Two disks of 512 MiB, and a file system. */
-const scratchMiB = 1536;
+const scratchMiB = 2304;
 const startMs = 180_000;
 /** What a run of fio takes at most beside its own time; far more than it usually does. */
 const fioOverheadMs = 10_000;

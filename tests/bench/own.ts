@@ -15,8 +15,10 @@ export async function startOwn(spec: DiskSpec & { readonly kind: OwnKind }): Pro
     case "direct":
     case "file":
       return await startProgram(spec);
+    case "mapped-disk":
+      return await startFileDisk(spec, "");
     case "file-disk":
-      return await startFileDisk(spec);
+      return await startFileDisk(spec, "direct&");
     default:
       return await startServer(spec);
   }
@@ -30,11 +32,11 @@ async function startMany({ name, kind, sizeMiB, queues }: DiskSpec, count: numbe
   return await startCommand(names, names.flatMap((disk) => [`memory:${sizeMiB}MiB`, "--name", disk, ...own]));
 }
 
-/** A file on a disk, around the page cache: what `loop-disk` is to the kernel. */
-async function startFileDisk({ name, sizeMiB }: DiskSpec): Promise<RunningDisk> {
+/** A file on a disk; around the page cache it is what `loop-disk` is to the kernel. */
+async function startFileDisk({ name, sizeMiB }: DiskSpec, parameters: "" | "direct&"): Promise<RunningDisk> {
   const disk = `bench-${name}`;
   const store = `${await scratchFolder()}/${name}`;
-  const running = await startCommand([disk], [`file:${store}?direct&size=${sizeMiB}MiB`, "--name", disk]);
+  const running = await startCommand([disk], [`file:${store}?${parameters}size=${sizeMiB}MiB`, "--name", disk]);
   return {
     ...running,
     async [Symbol.asyncDispose]() {

@@ -44,6 +44,7 @@ function makeBackend({ kind, sizeBytes }: ServerOptions): Servable {
     }
     case "direct":
     case "file":
+    case "mapped-disk":
     case "file-disk":
       throw new Error("the commands serve these");
   }
