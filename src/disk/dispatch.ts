@@ -5,6 +5,7 @@
  */
 import type { Backend, CallOptions, Completed, Extent } from "./backend.ts";
 import { DblockError, describe, ERRNO, errnoOf } from "./errors.ts";
+import { LateAnswer } from "./late.ts";
 import { type DiskLog, FailureLog } from "./log.ts";
 import { type Meter, meterOf, ROWS } from "./meter.ts";
 import type { Operation } from "./operation.ts";
@@ -195,6 +196,11 @@ export class Dispatcher {
     }
   }
 
+  /** Requests have been answered later, and no microtask runs meanwhile: their time is counted now. */
+  lateEnds(): void {
+    if (this.#lateCount > 0) this.#countLate();
+  }
+
   #countLate(): void {
     const meter = this.#meter!;
     const nowMs = meter.now();
@@ -289,7 +295,8 @@ export class Dispatcher {
         done += chunk;
         const written = this.#backend.write(zeroes, at, request);
         if (isThenable(written)) {
-          return written.then((count) => count === undefined || count === chunk ? next() : 0);
+          const promise = written instanceof LateAnswer ? written.toPromise() : written;
+          return promise.then((count) => count === undefined || count === chunk ? next() : 0);
         }
         if (written !== undefined && written !== chunk) return 0;
       }
@@ -300,6 +307,11 @@ export class Dispatcher {
 
   /** One `then` and no promise of ours: an answer that comes later costs little more than one that comes at once. */
   #later(request: OpenRequest, done: Promise<Completed>): number {
+    if (done instanceof LateAnswer) {
+      done.then(request.onDone, request.onFailed);
+      request.isOpen = true;
+      return LATER;
+    }
     // Something that is only like a promise could call both functions, or one of them now.
     const promise = done.constructor === Promise ? done : Promise.resolve(done);
     promise.then(request.onDone, request.onFailed);

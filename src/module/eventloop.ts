@@ -14,13 +14,10 @@ import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispat
 import { ERRNO } from "../disk/errors.ts";
 import type { DiskLog } from "../disk/log.ts";
 import { UNKNOWN } from "./request.ts";
-import { immediate, TURN_MS } from "./turn.ts";
+import { immediate, loops, TURN_MS } from "./turn.ts";
 
 /** In so many microtasks a backend answers that has nothing to wait for: a guess. */
 const ANSWER_MICROTASKS = 4;
-
-/** Event loops that this thread serves queues with. Only one can wait for its requests at a time, and several must not. */
-let loopCount = 0;
 
 /** One queue, served by the thread that calls `run()`. */
 export class EventLoop implements Transport {
@@ -63,11 +60,11 @@ export class EventLoop implements Transport {
       }
       this.#channel.setNonblocking();
     }
-    loopCount++;
+    loops.count++;
     try {
       await this.#serve();
     } finally {
-      loopCount--;
+      loops.count--;
     }
   }
 
@@ -120,7 +117,7 @@ export class EventLoop implements Transport {
 
   #exchangeOrEnd(sleeps: boolean): number {
     try {
-      const count = this.#channel.exchange(sleeps, this.#openCount === 0 && loopCount === 1);
+      const count = this.#channel.exchange(sleeps, this.#openCount === 0 && loops.count === 1);
       if (count === GONE) this.#stop();
       else this.#answerAll(count);
       return count;

@@ -10,10 +10,13 @@ import { devicePath } from "./control.ts";
 import { settleWithin } from "./deadline.ts";
 import type { Geometry } from "../disk/dispatch.ts";
 import { DblockError, received } from "../disk/errors.ts";
+import { openPolled, type PolledBackend } from "../disk/late.ts";
 import { type Log, logOf } from "../disk/log.ts";
+import { meterOf, putMeter } from "../disk/meter.ts";
 import type { Profile } from "../disk/profile.ts";
 import type { BackendModule, Mapping } from "../disk/servable.ts";
 import { EventLoop } from "./eventloop.ts";
+import { PolledLoop } from "./polled_loop.ts";
 import { type Kernel, setBatchScheduling } from "../system/libc.ts";
 import type { PollFiles } from "../system/waiting.ts";
 import type { FromWorker, ToWorker } from "./worker.ts";
@@ -52,8 +55,12 @@ export class LocalQueue implements ServedQueue {
   readonly #channel: Channel;
   readonly #attached: Promise<void>;
 
-  /** Opens the queue's file, and attaches; `stop()` ends the wait of a take-over. */
-  constructor(plan: QueuePlan, backend: Backend, kernel: Kernel, log: Log) {
+  /**
+   * Opens the queue's file, and attaches; `stop()` ends the wait of a take-over.
+   *
+   * @param isOnly the device has no other queue: this thread may wait for the backend's answers
+   */
+  constructor(plan: QueuePlan, backend: Backend, kernel: Kernel, log: Log, isOnly = false) {
     const { name, id, queue, depth, geometry, takeOver = false } = plan;
     const channel = new Channel({
       name,
@@ -73,7 +80,7 @@ export class LocalQueue implements ServedQueue {
       setBatchScheduling();
     })();
     this.left = this.#attached.then(() =>
-      new EventLoop(channel, backend, geometry, logOf(log, devicePath(name), name)).run({ mayBlock: false })
+      serveHere(channel, isOnly ? openPolled(backend) : undefined, backend, plan, kernel, log)
     )
       .finally(() => {
         this.#hasLeft = true;
@@ -102,6 +109,22 @@ export class LocalQueue implements ServedQueue {
   stop(): void {
     this.abandon();
   }
+}
+
+/** Serves a queue until the device is gone, in the way that suits the backend. */
+async function serveHere(
+  channel: Channel,
+  polled: PolledBackend | undefined,
+  backend: Backend,
+  { name, geometry }: QueuePlan,
+  kernel: Kernel,
+  log: Log,
+): Promise<void> {
+  const diskLog = logOf(log, devicePath(name), name);
+  if (polled === undefined) return await new EventLoop(channel, backend, geometry, diskLog).run({ mayBlock: false });
+  const meter = meterOf(backend);
+  if (meter !== undefined) putMeter(polled.backend, meter);
+  await new PolledLoop(channel, polled, geometry, diskLog, kernel).run();
 }
 
 /** How a Worker serves its queue. */

@@ -286,7 +286,7 @@ async function attachAndStart(
   else {
     if (!kernel.ensureIoFlusher()) sayNoIoFlusher(life);
     for (const plan of plans) {
-      const queue = new LocalQueue(plan, backend, kernel, log);
+      const queue = new LocalQueue(plan, backend, kernel, log, plans.length === 1);
       life.queues.push(queue);
       await queue.attached();
     }

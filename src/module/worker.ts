@@ -12,6 +12,8 @@ import type { DiskLog } from "../disk/log.ts";
 import { type Profile, profileOf } from "../disk/profile.ts";
 import { type BackendFactory, closeBackend, type Mapping } from "../disk/servable.ts";
 import { EventLoop } from "./eventloop.ts";
+import { PolledLoop } from "./polled_loop.ts";
+import { openPolled } from "../disk/late.ts";
 import { linux, setBatchScheduling, usePollFiles } from "../system/libc.ts";
 import { serveMapped } from "./mapped.ts";
 import type { PollFiles } from "../system/waiting.ts";
@@ -125,6 +127,11 @@ async function serve(message: ServeMessage): Promise<void> {
     return;
   }
   if (backend === undefined) throw new Error("serve came before load");
+  const polled = openPolled(backend);
+  if (polled !== undefined) {
+    channel.setNonblocking();
+    return await new PolledLoop(channel, polled, geometry, log, linux).run();
+  }
   if (eventLoop) channel.setNonblocking();
   await new EventLoop(channel, backend, geometry, log).run({ mayBlock: !eventLoop });
 }

@@ -90,6 +90,13 @@ export interface Kernel {
   ringPollFiles(files: PollFiles): void;
   /** Closes what `openPollFiles()` gave, whether the Worker is there or not. */
   closePollFiles(files: PollFiles): void;
+  /**
+   * Waits, with this thread, until one of some files is ready (ppoll(2)): how many are.
+   *
+   * @param files struct pollfd
+   * @param timeout struct timespec
+   */
+  poll(files: Int32Array<ArrayBuffer>, timeout: BigInt64Array<ArrayBuffer>): number;
   /** Makes this thread an I/O flusher, if it is none yet; false if that is refused. */
   ensureIoFlusher(): boolean;
   /** A clock that never goes back, in ms. */
@@ -155,6 +162,7 @@ export const linux: Kernel = {
   closePollFiles(files: PollFiles): void {
     closePollFiles(libc(), files);
   },
+  poll: (files, timeout) => libc().ppoll(files, BigInt(files.length / 2), timeout, 0n),
 };
 
 let bell: number | undefined;

@@ -15,11 +15,13 @@ import {
   DBLOCK_OPERATION_WRITE_ZEROES,
 } from "../../src/module/abi.ts";
 import type { Backend, Completed } from "../../src/disk/backend.ts";
+import { putPolled } from "../../src/disk/late.ts";
 import { start } from "../../src/module/node.ts";
 import { Control } from "../../src/module/control.ts";
 import { DblockError, ERRNO } from "../../src/disk/errors.ts";
 import { geometryOf } from "../../src/module/plan.ts";
 import { LocalQueue } from "../../src/module/queue.ts";
+import { FakeAnswers } from "./fake_answers.ts";
 import { FakeKernel } from "./fake_kernel.ts";
 import { KIND, type Mischief } from "./fake_queue.ts";
 import { BLOCK_BYTES, ModelDisk } from "./model.ts";
@@ -67,10 +69,24 @@ interface Temper {
 const CALM: Temper = { throws: 0, rejects: 0, short: 0, delays: 0, never: 0, thenable: 0 };
 
 /** A store behind a backend that behaves as badly as it is told to. */
-function moodyBackend(store: Uint8Array, temper: Temper, random: Random, scheduler: Scheduler): Backend {
+function moodyBackend(
+  store: Uint8Array,
+  temper: Temper,
+  random: Random,
+  scheduler: Scheduler,
+  answers?: FakeAnswers,
+): Backend {
   const answer = (lengthBytes: number, work: () => void): Completed | Promise<Completed> => {
     scheduler.advance(random.next());
     if (random.chance(temper.throws)) throw new Error("moody");
+    if (answers?.isTurn && random.chance(0.8)) {
+      return answers.begin(random.chance(temper.delays) ? random.below(20) : 0, (late) => {
+        if (random.chance(temper.rejects)) return late.reject(new DblockError("ENOSPC", "Cannot write", "no mood"));
+        if (random.chance(temper.short)) return late.resolve(lengthBytes - 1);
+        work();
+        late.resolve(random.chance(0.5) ? lengthBytes : undefined);
+      }).asPromise();
+    }
     if (random.chance(temper.never)) return new Promise<Completed>(() => {});
     if (random.chance(temper.rejects)) return Promise.reject(new DblockError("ENOSPC", "Cannot write", "no mood"));
     if (random.chance(temper.short)) return lengthBytes - 1;
@@ -109,6 +125,13 @@ async function simulate(random: Random, run: Run): Promise<ModelDisk> {
   kernel.isOlder = random.chance(0.1);
   const store = new Uint8Array(SIZE_BYTES);
   const backend = moodyBackend(store, run.temper, random, scheduler);
+  const answers = new FakeAnswers(kernel, scheduler, random);
+  if (random.chance(0.5)) {
+    putPolled(
+      backend,
+      () => ({ backend: { ...backend, ...moodyBackend(store, run.temper, random, scheduler, answers) }, answers }),
+    );
+  }
   const model = new ModelDisk(SIZE_BYTES, random);
   const control = await scheduler.until(Control.open("Cannot simulate", kernel));
   const created = await scheduler.until(control.create({
@@ -130,6 +153,7 @@ async function simulate(random: Random, run: Run): Promise<ModelDisk> {
         backend,
         kernel,
         () => {},
+        created.queue_count === 1,
       ),
   );
   const timeouts = new Timeouts(kernel, scheduler, random, run.timeouts);

@@ -53,6 +53,7 @@ import { Random } from "./random.ts";
 import { type Later, REAL } from "./scheduler.ts";
 
 const PARTITION_TABLE_BYTES = 4096;
+const POLLIN = 1;
 
 /** Options of a `FakeKernel`. */
 export interface FakeKernelOptions {
@@ -85,6 +86,8 @@ export class FakeKernel implements Kernel {
   isOlder = false;
   /** Calls that may sleep a moment, of a device that is live. */
   lingerCount = 0;
+  /** Whether files of others have something to read. */
+  readonly pollable = new Map<number, () => boolean>();
   /** Eventfds that were opened. */
   readonly events = new Map<number, FakeEvent>();
   /** Errnos that open() gives for a path. */
@@ -162,6 +165,19 @@ export class FakeKernel implements Kernel {
     const event = new FakeEvent(this.#nextFd++, this.#later);
     this.events.set(event.fd, event);
     return event;
+  }
+
+  /** Nobody waits here: what is ready now is found. */
+  poll(files: Int32Array<ArrayBuffer>): number {
+    if (this.#random.chance(this.#mischief.interrupt)) return -1;
+    let count = 0;
+    for (let i = 0; i < files.length; i += 2) {
+      const file = this.files.get(files[i]!);
+      const isFound = file === undefined ? this.pollable.get(files[i]!)?.() === true : isReady(file);
+      files[i + 1] = isFound ? POLLIN << 16 | POLLIN : POLLIN;
+      if (isFound) count++;
+    }
+    return count;
   }
 
   watch(_fd: number): void {

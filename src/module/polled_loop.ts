@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT
+/**
+ * Serves one queue of a backend whose answers come by a file (disk/late.ts): channel → dispatch → backend, and back. Only this
+ * thread touches the ring.
+ *
+ * Like eventloop.ts it goes on in turns. Within one, the thread itself waits for both, the queue and the answers, and nothing
+ * takes a turn of the event loop: a wake is one system call and no promise. Where neither comes within the turn, the event loop
+ * waits for them.
+ */
+import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispatch.ts";
+import { ERRNO } from "../disk/errors.ts";
+import type { Answers, PolledBackend } from "../disk/late.ts";
+import type { DiskLog } from "../disk/log.ts";
+import type { Kernel } from "../system/libc.ts";
+import { Patience } from "../system/patience.ts";
+import { type Channel, GONE } from "./channel.ts";
+import { UNKNOWN } from "./request.ts";
+import { immediate, loops, TURN_MS } from "./turn.ts";
+
+/** How long a look may keep everything else in this thread waiting. A guess: a store that takes longer is a slow one. */
+const LOOK_NS = 4_000_000n;
+const POLLIN = 1;
+/** struct pollfd, in words of 32 bits: the file; what is wanted of it and, above, what there is. */
+const POLLFD_WORDS = 2;
+const REVENTS_SHIFT = 16;
+/** Of the two files. */
+const ANSWERS = 1;
+
+/** One queue, served by the thread that calls `run()`. */
+export class PolledLoop implements Transport {
+  readonly #channel: Channel;
+  readonly #kernel: Kernel;
+  readonly #dispatcher: Dispatcher;
+  readonly #answers: Answers;
+  /** By slot, of the requests that are answered later. */
+  readonly #generations: Uint32Array;
+  readonly #lengths: Uint32Array;
+  /** Requests that are not answered. */
+  #openCount = 0;
+  readonly #files = new Int32Array(2 * POLLFD_WORDS);
+  /** struct timespec. */
+  readonly #timeout = new BigInt64Array([0n, LOOK_NS]);
+  /** In vain, where the store takes longer than a turn. */
+  readonly #patience = new Patience();
+  #commitScheduled = false;
+  #ended = false;
+  #failure: unknown;
+  /** Ends the wait of run(). */
+  #wake: () => void = () => {};
+  /** The event loop waits for these already. */
+  #isWaiting = { queue: false, answers: false };
+
+  constructor(channel: Channel, { backend, answers }: PolledBackend, geometry: Geometry, log: DiskLog, kernel: Kernel) {
+    this.#channel = channel;
+    this.#answers = answers;
+    this.#kernel = kernel;
+    this.#dispatcher = new Dispatcher(backend, geometry, this, log);
+    this.#generations = new Uint32Array(channel.ring.depth);
+    this.#lengths = new Uint32Array(channel.ring.depth);
+    this.#files.set([channel.fd, POLLIN, answers.fd, POLLIN]);
+  }
+
+  /**
+   * Serves until the device is gone.
+   *
+   * @throws {DblockError} if the channel fails for good.
+   */
+  async run(): Promise<void> {
+    loops.count++;
+    try {
+      for (;;) {
+        const isQuiet = this.#turn(this.#channel.now() + TURN_MS);
+        if (!this.#ended) await (isQuiet ? this.#wait() : immediate());
+        if (this.#failure !== undefined) throw this.#failure;
+        if (this.#ended) return;
+      }
+    } finally {
+      loops.count--;
+    }
+  }
+
+  /** Serves until its time is over, or nothing comes. @returns whether the event loop is to wait for what comes next */
+  #turn(endsMs: number): boolean {
+    this.#answers.isTurn = true;
+    try {
+      this.#collect();
+      return this.#serve(endsMs);
+    } catch (error) {
+      this.#stop(error);
+      return true;
+    } finally {
+      this.#answers.isTurn = false;
+    }
+  }
+
+  #serve(endsMs: number): boolean {
+    const { ring } = this.#channel;
+    for (;;) {
+      // Whoever has got all answers asks again in a moment. While something is in hand, only what is there is taken.
+      const isIdle = this.#openCount === 0;
+      const count = this.#channel.exchange(isIdle, isIdle && loops.count === 1);
+      if (count === GONE) return this.#stop();
+      if (count > 0) this.#answerAll(count);
+      else if (isIdle && ring.pending === 0) return true;
+      if (this.#channel.now() >= endsMs) return this.#commitAll();
+      if (ring.pending > 0) continue; // some were answered at once
+      if (!this.#look()) return this.#arm();
+      if (this.#isFound(ANSWERS)) this.#collect();
+    }
+  }
+
+  /**
+   * Waits for a request or an answer, where the event loop has nothing to do meanwhile: what is answered by a promise needs it,
+   * and so do other queues.
+   *
+   * @returns whether one is there
+   */
+  #look(): boolean {
+    const waits = loops.count === 1 && this.#openCount === this.#answers.openCount && this.#patience.isWorthIt;
+    const found = waits && this.#kernel.poll(this.#files, this.#timeout) > 0;
+    this.#patience.told(found);
+    return found;
+  }
+
+  #isFound(index: number): boolean {
+    return this.#files[index * POLLFD_WORDS + 1]! >>> REVENTS_SHIFT !== 0;
+  }
+
+  #collect(): void {
+    if (this.#answers.openCount === 0) return;
+    this.#answers.collect();
+    this.#answers.submit(); // a flush follows some writes
+    this.#dispatcher.lateEnds();
+  }
+
+  /** The kernel will say when a request is there. @returns false if one is there already */
+  #arm(): boolean {
+    const count = this.#channel.exchange(true);
+    if (count === GONE) return this.#stop();
+    if (count > 0) this.#answerAll(count);
+    if (this.#channel.ring.pending > 0) return this.#commitAll();
+    return count === 0;
+  }
+
+  #answerAll(count: number): void {
+    const { ring } = this.#channel;
+    this.#dispatcher.batchBegins();
+    for (let i = 0; i < count; i++) {
+      const operation = ring.operation(i);
+      const flags = ring.flags(i);
+      const slot = ring.slot(i);
+      const generation = ring.generation(i);
+      const lengthBytes = ring.lengthBytes(i);
+      const errno = operation === undefined || flags === UNKNOWN
+        ? ERRNO.EOPNOTSUPP
+        : this.#dispatcher.dispatch(operation, flags, ring.offsetBytes(i), lengthBytes, slot);
+      if (errno === LATER) {
+        this.#openCount++;
+        this.#generations[slot] = generation;
+        this.#lengths[slot] = lengthBytes;
+      } else ring.complete(slot, generation, lengthBytes, 0, errno);
+    }
+    this.#dispatcher.batchEnds();
+    this.#answers.submit();
+  }
+
+  /** Until the queue or the store has something to say, or stop(). */
+  #wait(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#wake = resolve;
+      const waiting = this.#isWaiting;
+      if (!waiting.queue) {
+        waiting.queue = true;
+        this.#channel.wait().finally(() => waiting.queue = false).then(() => this.#wake(), reject);
+      }
+      if (!waiting.answers && this.#answers.openCount > 0) {
+        waiting.answers = true;
+        this.#answers.wait().finally(() => waiting.answers = false).then(() => this.#wake(), reject);
+      }
+    });
+  }
+
+  /** The memory of a slot. */
+  view(slot: number, lengthBytes: number): Uint8Array<ArrayBuffer> {
+    return this.#channel.view(slot, lengthBytes);
+  }
+
+  /** Completes a request that was dispatched before. */
+  answer(slot: number, errno: number): void {
+    this.#openCount--;
+    if (this.#ended) return;
+    this.#channel.ring.complete(slot, this.#generations[slot], this.#lengths[slot], 0, errno);
+    if (this.#answers.isTurn || this.#commitScheduled) return;
+    this.#commitScheduled = true;
+    queueMicrotask(() => {
+      this.#commitScheduled = false;
+      this.#commitAll();
+    });
+  }
+
+  /** @returns false: more may be there */
+  #commitAll(): false {
+    try {
+      while (!this.#ended && this.#channel.ring.pending > 0) {
+        if (this.#channel.commit() === GONE) this.#stop();
+      }
+    } catch (error) {
+      this.#stop(error);
+    }
+    return false;
+  }
+
+  /** @returns true: nothing is to come */
+  #stop(failure?: unknown): true {
+    this.#ended = true;
+    this.#failure = failure;
+    this.#dispatcher.abort();
+    this.#wake();
+    return true;
+  }
+}
