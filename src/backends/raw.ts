@@ -6,6 +6,7 @@
 import type { Backend, CloseReason, Extent, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
+import { type PolledBackend, putPolled } from "../disk/late.ts";
 import type { BackendModule } from "../disk/servable.ts";
 import { ASYNC, NOT_TAKEN } from "../system/aio.ts";
 import { AsyncIo } from "../system/async_io.ts";
@@ -13,7 +14,9 @@ import { type Direction, extentsOf, Flusher, readAt, readCached, syncFile, write
 import { punchHoleLater, readAtLater, syncFileLater, writeAtLater, zeroRangeLater } from "../system/file_later.ts";
 import { linux, punchHole, zeroRange } from "../system/libc.ts";
 import { addressOf } from "../system/memory.ts";
+import type { PolledIo } from "../system/polled_io.ts";
 import { LateLock, removeUnused } from "./lock.ts";
+import { PolledRaw } from "./raw_polled.ts";
 import { openStore } from "./raw_store.ts";
 
 /** Zeroes that have to be written are written so many at a time. */
@@ -66,7 +69,8 @@ export interface RawData {
 /**
  * A disk in a file or on a block device. Reads and writes are `pread`(2) and `pwrite`(2), `flush` is `fdatasync`(2).
  *
- * Served by Workers, each thread does its own calls and waits for them. That is the fast way:
+ * With `direct` the kernel reads and writes by itself (io_submit(2)), as many requests at once as there are, in the program or in
+ * Workers. Without it, each call waits for the page cache: served by Workers, each thread does its own, which is the fast way:
  *
  * ```ts no-run
  * import { RawBackend, serve } from "../mod.ts";
@@ -76,8 +80,8 @@ export interface RawData {
  * await device.closed;
  * ```
  *
- * A filter, a set, or NBD takes the object itself. What the page cache has is read at once; with `direct` the kernel reads and
- * writes by itself; the rest is waited for on other threads, up to 16 calls at a time, so that the program goes on:
+ * A filter, a set, or NBD takes the object itself. What the page cache has is read at once; what has to be waited for is on other
+ * threads, up to 16 calls at a time, so that the program goes on:
  *
  * ```ts
  * import { RawBackend } from "./raw.ts";
@@ -110,6 +114,8 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
   readonly #lock: LateLock | undefined;
   /** Where the kernel does it by itself: with O_DIRECT, outside of Workers. */
   readonly #io: AsyncIo | undefined;
+  /** The same for those who wait for its answers themselves. */
+  readonly #polled: PolledIo[] = [];
   /** The file was not there before. */
   readonly #isMade: boolean;
   #sizeBytes: number;
@@ -129,6 +135,7 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
     this.path = data.path;
     this.limits = data.limits;
     this.readOnly = data.readOnly;
+    if (data.direct) putPolled(this, () => this.#openPolled());
     if (data.readOnly) return;
     if (data.hasHoles) this.discard = (offsetBytes, lengthBytes) => this.#discard(offsetBytes, lengthBytes);
     if (data.isFile && !this.#isWorker) this.resize = (sizeBytes) => this.#resize(sizeBytes);
@@ -219,6 +226,20 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
       const later = what === "read" ? readAtLater : writeAtLater;
       return this.#call(() => later(fd, bytes, offsetBytes));
     });
+  }
+
+  #openPolled(): PolledBackend | undefined {
+    if (this.#closed !== undefined) return undefined;
+    const backend = new PolledRaw(this, {
+      data: this.#data,
+      flusher: this.#flusher,
+      later: (call) => this.#call(call),
+      aligned: (buffer) => this.#aligned(buffer),
+    });
+    const answers = backend.io;
+    if (answers === undefined) return undefined;
+    this.#polled.push(answers);
+    return { backend, answers };
   }
 
   /** O_DIRECT wants memory at a multiple of the device's block: the buffer if it is, else other memory as long. */
@@ -341,16 +362,20 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
     this.#lock?.cancel();
     // Only if it is ours: another server may have waited for it.
     if (reason === "unused" && this.#isMade && this.locked) removeUnused(this.#data);
-    if (this.#isWorker) this.#closed = true;
-    else if (this.#calls.size === 0 && !this.#io?.isBusy) {
+    if (this.#calls.size === 0 && !this.#io?.isBusy && this.#polled.every((io) => io.openCount === 0)) {
       this.#closed = true;
       this.#closeFile();
-    } else this.#closed = Promise.allSettled([...this.#calls, this.#io?.idle()]).then(() => this.#closeFile());
+    } else {
+      const idle = [this.#io?.idle(), ...this.#polled.map((io) => io.idle())];
+      this.#closed = Promise.allSettled([...this.#calls, ...idle]).then(() => this.#closeFile());
+    }
     return this.#closed === true ? undefined : this.#closed;
   }
 
   #closeFile(): void {
     this.#io?.close();
+    for (const io of this.#polled) io.close();
+    if (this.#isWorker) return; // the file is the main program's
     this.#lock?.release();
     linux.close(this.#data.fd);
   }

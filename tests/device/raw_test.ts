@@ -1,13 +1,14 @@
-// A RawBackend is served by Workers: a file, also with O_DIRECT, and a block device, which is a disk of its own here. Its server
-// is killed under a mounted ext4, and the next one goes on with what is in the file.
-// time limit: 180 s
+// A RawBackend is served by Workers, and as an object: a file, also with O_DIRECT, and a block device, which is a disk of its own
+// here. Its server is killed under a mounted ext4, and the next one goes on with what is in the file.
+// time limit: 240 s
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { DblockError, info, MemoryBackend, RawBackend, serve } from "../../src/mod.ts";
+import { DblockError, destroy, info, MemoryBackend, RawBackend, serve } from "../../src/mod.ts";
 import { ext4Folder } from "./ext4_folder.ts";
 import { fio, fioLoop } from "./fio.ts";
 import { exists, sh, waitFor } from "./harness.ts";
 import { Program } from "./program.ts";
 import { MIB } from "./server.ts";
+import { Serving } from "./serving.ts";
 
 const sizeBytes = 64 * MIB;
 
@@ -37,6 +38,79 @@ for (const direct of [false, true]) {
     await sh(`fsck.ext4 -fn ${path} && rm ${path}`);
   });
 }
+
+for (const queues of [1, 2]) {
+  Deno.test(`an image with O_DIRECT is served by this thread, ${queues} queue(s): holes are filled, it grows, and ends under load`, async () => {
+    await using folder = await ext4Folder();
+    const path = `${folder.path}/raw.img`;
+    const disk = await RawBackend.open({ path, sizeBytes, direct: true });
+    const device = await serve(disk, { name: "raw0", queues });
+    let ticks = 0;
+    const timer = setInterval(() => ticks++, 10);
+    const began = performance.now();
+    await verify(device.path); // into holes
+    await verify(device.path); // over what is there
+    await sh(`mkfs.ext4 -q -b 4096 ${device.path} && fsck.ext4 -fn ${device.path}`);
+    // Timers of this program have their turn beside that.
+    const ticksMax = (performance.now() - began) / 10;
+    clearInterval(timer);
+    console.log(`${ticks} of ${ticksMax.toFixed(0)} ticks of 10 ms`);
+    assert(ticks > ticksMax / 10, `${ticks} of ${ticksMax} ticks`);
+
+    const load = fio(
+      `--name=load --filename=${device.path} --direct=1 --ioengine=io_uring --rw=randrw --bs=4k --iodepth=32 --time_based ` +
+        `--runtime=20 --norandommap`,
+    );
+    const { requests: { read: { count } } } = await info("raw0");
+    await waitFor("fio is at it", async () => (await info("raw0")).requests.read.count > count + 100);
+    await device.resize(2 * sizeBytes);
+    assertEquals((await info("raw0")).sizeBytes, 2 * sizeBytes);
+    assertEquals(Deno.statSync(path).size, 2 * sizeBytes);
+    await destroy("raw0", { force: true });
+    await device.closed;
+    assert((await load).status !== 0, "fio was not told of the end");
+    await disk.close();
+    // What was asked for of the store has ended: another one may have the file.
+    using next = await RawBackend.open({ path, direct: true });
+    assertEquals(next.sizeBytes, 2 * sizeBytes);
+  });
+}
+
+Deno.test("an image with O_DIRECT on a slow disk keeps no timer waiting, and a store that fails fails its requests alone", async () => {
+  // Longer than this thread waits by itself, with failures that are turned on while it runs.
+  await using slow = await Serving.start([
+    ...[
+      "serve",
+      `memory:64MiB`,
+      "--name",
+      "slow0",
+      "--with",
+      "delay=read=8ms,write=8ms",
+      "--with",
+      "fault=operations=read,offset=32MiB,length=1MiB",
+    ],
+  ]);
+  {
+    using disk = await RawBackend.open({ path: "/dev/slow0", direct: true });
+    await using device = await serve(disk, { name: "raw0" });
+    let ticks = 0;
+    const timer = setInterval(() => ticks++, 5);
+    const began = performance.now();
+    await verify(device.path);
+    const ticksMax = (performance.now() - began) / 5;
+    clearInterval(timer);
+    console.log(`${ticks} of ${ticksMax.toFixed(0)} ticks of 5 ms`);
+    assert(ticks > ticksMax / 10, `${ticks} of ${ticksMax} ticks`);
+    const read = (at: number) =>
+      sh(`dd if=${device.path} of=/dev/null bs=4k count=1 skip=${at / 4096} iflag=direct`, { check: false });
+    const bad = await read(32 * MIB);
+    assert(bad.status !== 0 && bad.stderr.includes("Input/output error"), bad.stderr);
+    assertEquals((await read(34 * MIB)).status, 0);
+    assertEquals((await info("raw0")).counts.errors, 1);
+  }
+  await sh("./dblock destroy slow0");
+  assertEquals((await slow.end()).code, 0);
+});
 
 Deno.test("a block device is a store: with its blocks, its own for as long as it is served, and mended by fsck after", async () => {
   await using store = await serve(new MemoryBackend({ sizeBytes }), { name: "store0", blockBytes: 4096 });
