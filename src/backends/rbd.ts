@@ -2,6 +2,7 @@
 /** A disk in a Ceph cluster: an image of RBD, by librbd. */
 import type { Backend, Completed, Extent, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
+import { putPolled } from "../disk/late.ts";
 import { RBD_WRITE_ZEROES_FLAG_THICK_PROVISION } from "../system/ceph.ts";
 import { type RbdAddress, RbdImage } from "./rbd_image.ts";
 import { RbdLock } from "./rbd_lock.ts";
@@ -39,6 +40,14 @@ export interface RbdBackendOptions extends RbdAddress {
   readonly connectTimeoutMs?: number;
 }
 
+/** What an image is like, and how it was opened. */
+interface Traits {
+  readonly sizeBytes: number;
+  readonly objectBytes: number;
+  readonly readOnly: boolean;
+  readonly cache: boolean;
+}
+
 /**
  * A disk in a Ceph cluster. Only one server at a time writes an image: it holds the image's exclusive lock. A server that
  * goes on with the disk of a dead one shuts the dead one out of the cluster first (blocklist), so nothing of it arrives late.
@@ -64,19 +73,17 @@ export class RbdBackend implements Backend {
   readonly #lock: RbdLock | undefined;
   #locked: Promise<void> | undefined;
   #sizeBytes: number;
+  /** The disk that this one is a view of, for the thread that collects its answers. */
+  readonly #whole: RbdBackend | undefined;
 
-  private constructor(
-    image: RbdImage,
-    lock: RbdLock | undefined,
-    { sizeBytes, objectBytes, readOnly, cache }: {
-      sizeBytes: number;
-      objectBytes: number;
-      readOnly: boolean;
-      cache: boolean;
-    },
-  ) {
+  private constructor(image: RbdImage, lock: RbdLock | undefined, traits: Traits, whole?: RbdBackend) {
+    const { sizeBytes, objectBytes, readOnly, cache } = traits;
     this.#image = image;
     this.#lock = lock;
+    this.#whole = whole;
+    if (whole === undefined) {
+      putPolled(this, () => ({ backend: new RbdBackend(image, lock, traits, this), answers: image }));
+    }
     this.#sizeBytes = sizeBytes;
     this.readOnly = readOnly;
     const optimalIoBytes = Math.min(objectBytes, OPTIMAL_IO_BYTES_MAX);
@@ -228,8 +235,11 @@ export class RbdBackend implements Backend {
   }
 
   #call(what: string, buffer: Uint8Array | undefined, start: (completion: bigint) => number): Promise<Completed> {
-    if (this.#lock === undefined || this.#lock.isHeld === true) return this.#image.call(what, buffer, start);
-    return this.#acquire().then(() => this.#image.call(what, buffer, start));
+    if (this.#lock === undefined || this.#lock.isHeld === true) {
+      if (this.#whole !== undefined && this.#image.isTurn) return this.#image.begin(what, buffer, start).asPromise();
+      return this.#image.call(what, buffer, start);
+    }
+    return (this.#whole ?? this).#acquire().then(() => this.#image.call(what, buffer, start));
   }
 
   /** Gets the lock, once for all who ask meanwhile. One that could not be had is asked for again by the next request. */

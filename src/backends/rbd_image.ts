@@ -7,8 +7,10 @@
  */
 import type { Completed } from "../disk/backend.ts";
 import { DblockError, ERRNO, errnoName } from "../disk/errors.ts";
+import { type Answers, LateAnswer } from "../disk/late.ts";
 import { type Ceph, ceph, cText, EBLOCKLISTED, fromCText, RBD_EVENT_TYPE_EVENTFD } from "../system/ceph.ts";
 import { openEvent } from "../system/libc.ts";
+import { libc } from "../system/library.ts";
 import type { WaitedEvent } from "../system/loop_event.ts";
 import { ShortWait } from "../system/short_wait.ts";
 
@@ -62,8 +64,8 @@ const ANSWER_MICROTASKS = 2;
 /** What a call that was begun waits for. */
 interface Call {
   readonly what: string;
-  readonly resolve: (done: Completed) => void;
-  readonly reject: (error: DblockError) => void;
+  readonly answer: Pick<LateAnswer, "resolve" | "reject">;
+  readonly isPromised: boolean;
   /** librbd has its address until the call is done. */
   readonly buffer: Uint8Array | undefined;
 }
@@ -75,7 +77,7 @@ export function imageName({ pool, namespace, image, snapshot }: RbdAddress): str
 }
 
 /** An image that is open. */
-export class RbdImage {
+export class RbdImage implements Answers {
   readonly calls: Ceph;
   /** "pool/namespace/image@snapshot". */
   readonly name: string;
@@ -85,14 +87,18 @@ export class RbdImage {
   readonly #pool: bigint;
   readonly #event: WaitedEvent;
   readonly #shortWait: ShortWait;
+  /** Calls whose end has not been seen, those that a promise waits for among them. */
   readonly #open = new Map<number, Call>();
+  #promisedCount = 0;
+  isTurn = false;
+  #waiting: Promise<void> | undefined;
   readonly #made = new BigUint64Array(1);
+  readonly #count = new BigUint64Array(1);
   readonly #events = new BigUint64Array(EVENTS_MAX);
   readonly #eventWords = new Uint32Array(this.#events.buffer);
   readonly #madeWords = new Uint32Array(this.#made.buffer);
   #isCollecting = false;
   #isClosed = false;
-  #idle: (() => void) | undefined;
 
   private constructor(
     calls: Ceph,
@@ -155,26 +161,60 @@ export class RbdImage {
   /**
    * Begins a call. One promise, and no text for an error that does not come.
    *
+   * @throws {DblockError} what the cluster says. Everything else as `begin()` has it.
+   */
+  call(what: string, buffer: Uint8Array | undefined, start: (completion: bigint) => number): Promise<Completed> {
+    return new Promise((resolve, reject) => {
+      this.#begin(start, { what, buffer, answer: { resolve, reject }, isPromised: true });
+      this.#promisedCount++;
+      if (!this.#isCollecting) this.#collect();
+    });
+  }
+
+  /**
+   * Begins a call whose answer somebody collects.
+   *
    * @param what goes wrong if it fails: "Cannot read"
    * @param buffer is not changed, and stays where it is, until the call is done
    * @param start is given the completion, a handle of librbd
-   * @returns the bytes that were read, or nothing
-   * @throws {DblockError} what the cluster says.
+   * @returns its answer: the bytes that were read, or nothing
+   * @throws {DblockError} it could not be begun.
    */
-  call(what: string, buffer: Uint8Array | undefined, start: (completion: bigint) => number): Promise<Completed> {
+  begin(what: string, buffer: Uint8Array | undefined, start: (completion: bigint) => number): LateAnswer {
+    const answer = new LateAnswer();
+    this.#begin(start, { what, buffer, answer, isPromised: false });
+    return answer;
+  }
+
+  #begin(start: (completion: bigint) => number, call: Call): void {
     const made = this.calls.rbd_aio_create_completion(0n, 0n, this.#made);
-    if (made < 0) return Promise.reject(this.#failed(what, -made));
+    if (made < 0) throw this.#failed(call.what, -made);
     const completion = this.#made[0]!;
     const key = this.#madeWords[0]! + this.#madeWords[1]! * WORD;
     const started = start(completion);
     if (started < 0) {
       this.calls.rbd_aio_release(completion);
-      return Promise.reject(this.#failed(what, -started));
+      throw this.#failed(call.what, -started);
     }
-    return new Promise((resolve, reject) => {
-      this.#open.set(key, { what, resolve, reject, buffer });
-      if (!this.#isCollecting) this.#collect();
-    });
+    this.#open.set(key, call);
+  }
+
+  /** Has something to read when a call has ended. */
+  get fd(): number {
+    return this.#event.fd;
+  }
+
+  /** Calls that nobody has collected, but for those that a promise waits for. */
+  get openCount(): number {
+    return this.#open.size - this.#promisedCount;
+  }
+
+  /** Every call has begun already. */
+  submit(): void {}
+
+  /** Until a call may have ended: for any number of those who wait. */
+  wait(): Promise<void> {
+    return this.#waiting ??= this.#event.wait().finally(() => this.#waiting = undefined);
   }
 
   /**
@@ -183,16 +223,21 @@ export class RbdImage {
    */
   async #collect(): Promise<void> {
     this.#isCollecting = true;
-    while (this.#open.size > 0) {
-      await this.#event.wait();
+    while (this.#promisedCount > 0) {
+      await this.wait();
       const endMs = performance.now() + TURN_MS;
       do {
         this.#take();
         for (let i = 0; i < ANSWER_MICROTASKS; i++) await undefined;
-      } while (this.#open.size > 0 && performance.now() < endMs && this.#shortWait.hasCome());
+      } while (this.#promisedCount > 0 && performance.now() < endMs && this.#shortWait.hasCome());
     }
     this.#isCollecting = false;
-    this.#idle?.();
+  }
+
+  /** Settles what has completed. */
+  collect(): void {
+    libc().eventfd_read(this.fd, this.#count);
+    this.#take();
   }
 
   #take(): void {
@@ -210,8 +255,10 @@ export class RbdImage {
     this.calls.rbd_aio_release(completion);
     const call = this.#open.get(key);
     this.#open.delete(key);
-    if (result < 0) call?.reject(this.#failed(call.what, -result));
-    else call?.resolve(result > 0 ? result : undefined);
+    if (call === undefined) return;
+    if (call.isPromised) this.#promisedCount--;
+    if (result < 0) call.answer.reject(this.#failed(call.what, -result));
+    else call.answer.resolve(result > 0 ? result : undefined);
   }
 
   #failed(what: string, errno: number): DblockError {
@@ -225,7 +272,7 @@ export class RbdImage {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    if (this.#open.size > 0) await new Promise<void>((resolve) => this.#idle = resolve);
+    for (this.#take(); this.#open.size > 0; this.#take()) await this.wait();
     await this.calls.rbd_close(this.handle);
     this.#event[Symbol.dispose]();
     await this.calls.rados_ioctx_destroy(this.#pool);
