@@ -3,19 +3,36 @@
 import { assert, assertEquals } from "@std/assert";
 import * as abi from "../../src/module/abi.ts";
 import { TestDisk } from "./disk.ts";
-import { assertWithin, kernelLinesSince, markKernelLog, sh, slowed, waitFor } from "./harness.ts";
+import { assertWithin, kernelLinesSince, markKernelLog, sh, type ShellResult, slowed, waitFor } from "./harness.ts";
 
 const timeoutMs = 1_000;
 const depth = 2;
 
+/** Waits until the server holds a request, or who asked has ended without that. */
+async function endsUntaken(asked: Promise<ShellResult>, disk: TestDisk): Promise<boolean> {
+  let ended: ShellResult | undefined;
+  asked.then((result) => ended = result);
+  await waitFor("the request is held, or has ended", () => disk.held.length > 0 || ended !== undefined);
+  if (disk.held.length > 0) return false;
+  console.log(`it ended untaken: ${ended?.stderr}`);
+  return true;
+}
+
 Deno.test("a request that is not answered in time ends in EIO, and its slot waits for the late answer", async () => {
   await using disk = await TestDisk.start({ name: "late0", timeout_ms: timeoutMs, queue_depth: depth });
-  const mark = markKernelLog();
   disk.rule = (request) => request.offsetBytes === 8192 ? "hold" : "serve";
   const read = (block: number) =>
     sh(`dd if=${disk.path} of=/tmp/late bs=4k count=1 skip=${block} iflag=direct`, { check: false });
-  const started = performance.now();
-  const reading = read(2);
+  // Beside other work this process may get no processor for so long that a request's time is over before it is taken.
+  const tries = 3;
+  let before = disk.info();
+  let mark = markKernelLog();
+  let started = performance.now();
+  let reading = read(2);
+  for (let i = 1; i < tries && await endsUntaken(reading, disk); i++) {
+    await disk.assertIdle();
+    [before, mark, started, reading] = [disk.info(), markKernelLog(), performance.now(), read(2)];
+  }
   await disk.untilHeld(1);
   const late = disk.held.shift()!;
   const { status, stderr } = await reading;
@@ -25,7 +42,8 @@ Deno.test("a request that is not answered in time ends in EIO, and its slot wait
   assertWithin(3_500, tookMs, "EIO");
 
   let info = disk.info();
-  assertEquals([info.timeout_count, info.error_count, info.handed_count], [1, 1, 0]);
+  const { timeout_count, error_count } = info;
+  assertEquals([timeout_count - before.timeout_count, error_count - before.error_count, info.handed_count], [1, 1, 0]);
   assertEquals([info.quarantined_count, info.stale_count], [1, 0]);
   const said = kernelLinesSince(mark).filter((line) => line.startsWith("dblock: late0: "));
   assertEquals(said.length, 1, said.join("\n"));
