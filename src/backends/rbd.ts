@@ -2,7 +2,7 @@
 /** A disk in a Ceph cluster: an image of RBD, by librbd. */
 import type { Backend, Completed, Extent, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
-import { putPolled } from "../disk/late.ts";
+import { type PolledBackend, putPolled } from "../disk/late.ts";
 import { RBD_WRITE_ZEROES_FLAG_THICK_PROVISION } from "../system/ceph.ts";
 import { type RbdAddress, RbdImage } from "./rbd_image.ts";
 import { RbdLock } from "./rbd_lock.ts";
@@ -75,15 +75,14 @@ export class RbdBackend implements Backend {
   #sizeBytes: number;
   /** The disk that this one is a view of, for the thread that collects its answers. */
   readonly #whole: RbdBackend | undefined;
+  #isPolled = false;
 
   private constructor(image: RbdImage, lock: RbdLock | undefined, traits: Traits, whole?: RbdBackend) {
     const { sizeBytes, objectBytes, readOnly, cache } = traits;
     this.#image = image;
     this.#lock = lock;
     this.#whole = whole;
-    if (whole === undefined) {
-      putPolled(this, () => ({ backend: new RbdBackend(image, lock, traits, this), answers: image }));
-    }
+    if (whole === undefined) putPolled(this, () => this.#openPolled(traits));
     this.#sizeBytes = sizeBytes;
     this.readOnly = readOnly;
     const optimalIoBytes = Math.min(objectBytes, OPTIMAL_IO_BYTES_MAX);
@@ -232,6 +231,13 @@ export class RbdBackend implements Backend {
     await this.#locked?.catch(() => {}); // a lock that cannot be had need not be given back
     await this.#lock?.release();
     await this.#image.close();
+  }
+
+  /** Once: of two who collect an image's answers, one would wait for what the other has taken. */
+  #openPolled(traits: Traits): PolledBackend | undefined {
+    if (this.#isPolled) return undefined;
+    this.#isPolled = true;
+    return { backend: new RbdBackend(this.#image, this.#lock, traits, this), answers: this.#image };
   }
 
   #call(what: string, buffer: Uint8Array | undefined, start: (completion: bigint) => number): Promise<Completed> {

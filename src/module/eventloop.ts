@@ -14,7 +14,8 @@ import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispat
 import { ERRNO } from "../disk/errors.ts";
 import type { DiskLog } from "../disk/log.ts";
 import { UNKNOWN } from "./request.ts";
-import { immediate, loops, TURN_MS } from "./turn.ts";
+import { servers } from "../system/servers.ts";
+import { immediate, TURN_MS } from "./turn.ts";
 
 /** In so many microtasks a backend answers that has nothing to wait for: a guess. */
 const ANSWER_MICROTASKS = 4;
@@ -60,11 +61,11 @@ export class EventLoop implements Transport {
       }
       this.#channel.setNonblocking();
     }
-    loops.count++;
+    servers.count++;
     try {
       await this.#serve();
     } finally {
-      loops.count--;
+      servers.count--;
     }
   }
 
@@ -117,7 +118,7 @@ export class EventLoop implements Transport {
 
   #exchangeOrEnd(sleeps: boolean): number {
     try {
-      const count = this.#channel.exchange(sleeps, this.#openCount === 0 && loops.count === 1);
+      const count = this.#channel.exchange(sleeps, this.#openCount === 0 && servers.count === 1);
       if (count === GONE) this.#stop();
       else this.#answerAll(count);
       return count;

@@ -6,8 +6,9 @@
 import { ERRNO } from "../disk/errors.ts";
 import { AioContext, ASYNC, NOT_TAKEN } from "../system/aio.ts";
 import type { Flusher } from "../system/file.ts";
-import { openEventFile } from "../system/libc.ts";
+import { linux, openEventFile } from "../system/libc.ts";
 import { libc } from "../system/library.ts";
+import { PairWait } from "../system/pair_wait.ts";
 import type { Ring } from "./request.ts";
 
 /**
@@ -15,10 +16,6 @@ import type { Ring } from "./request.ts";
  * out may still be under way: a guess.
  */
 const DEPTH = 4;
-
-// struct pollfd, in words of 32 bits: the file; what is wanted of it and, in the high half, what there is.
-const POLLIN = 1;
-const REVENTS_SHIFT = 16;
 
 /** The flushes of one queue. */
 export class LateFlushes implements Disposable {
@@ -33,7 +30,7 @@ export class LateFlushes implements Disposable {
   readonly #generations = new Uint32Array(DEPTH);
   readonly #free = Array.from({ length: DEPTH }, (_, place) => place);
   readonly #eventCount = new BigUint64Array(1);
-  readonly #pollFiles = new Int32Array(4);
+  #files: PairWait | undefined;
 
   /**
    * Opens nothing before there is a flush.
@@ -86,17 +83,14 @@ export class LateFlushes implements Disposable {
    * Waits, with this thread, until a flush has ended, whose answer is in the ring then, or a file has something to read or
    * has failed. A signal ends the wait as well.
    *
+   * @param fd always the same
    * @returns whether the file has
    */
   wait(fd: number): boolean {
-    const files = this.#pollFiles;
-    files[0] = fd;
-    files[1] = POLLIN;
-    files[2] = this.#eventFd;
-    files[3] = POLLIN;
-    if (libc().ppoll(files, 2n, null, 0n) <= 0) return false; // and says nothing of the files
-    if (files[3] >>> REVENTS_SHIFT !== 0) this.#collect();
-    return files[1] >>> REVENTS_SHIFT !== 0;
+    const files = this.#files ??= new PairWait(linux, fd, this.#eventFd);
+    if (!files.wait(null)) return false;
+    if (files.isReady(1)) this.#collect();
+    return files.isReady(0);
   }
 
   #collect(): void {

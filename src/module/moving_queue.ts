@@ -7,6 +7,7 @@
 import type { Mapping } from "../disk/servable.ts";
 import type { Kernel } from "../system/libc.ts";
 import { flusherOf } from "../system/mapping.ts";
+import { servers } from "../system/servers.ts";
 import { Channel, GONE } from "./channel.ts";
 import { answerMapped, type MappedDisk } from "./mapped.ts";
 import type { QueuePlan, QueueServer, ServedQueue } from "./queue.ts";
@@ -73,12 +74,14 @@ export class MovingQueue implements ServedQueue {
   }
 
   async #run(): Promise<void> {
+    servers.count++;
     try {
       await this.#serve();
     } catch (error) {
       // Another file has the queue: that of the next one, unless that could not have it.
       if (!await this.#moved) throw error;
     } finally {
+      servers.count--;
       this.#hasLeft = true;
       this.#channel[Symbol.dispose]();
     }

@@ -12,24 +12,21 @@ import { ERRNO } from "../disk/errors.ts";
 import type { Answers, PolledBackend } from "../disk/late.ts";
 import type { DiskLog } from "../disk/log.ts";
 import type { Kernel } from "../system/libc.ts";
+import { PairWait } from "../system/pair_wait.ts";
 import { Patience } from "../system/patience.ts";
+import { servers } from "../system/servers.ts";
 import { type Channel, GONE } from "./channel.ts";
 import { UNKNOWN } from "./request.ts";
-import { immediate, loops, TURN_MS } from "./turn.ts";
+import { immediate, TURN_MS } from "./turn.ts";
 
 /** How long a look may keep everything else in this thread waiting. A guess: a store that takes longer is a slow one. */
 const LOOK_NS = 4_000_000n;
-const POLLIN = 1;
-/** struct pollfd, in words of 32 bits: the file; what is wanted of it and, above, what there is. */
-const POLLFD_WORDS = 2;
-const REVENTS_SHIFT = 16;
-/** Of the two files. */
+/** The second of the two files. */
 const ANSWERS = 1;
 
 /** One queue, served by the thread that calls `run()`. */
 export class PolledLoop implements Transport {
   readonly #channel: Channel;
-  readonly #kernel: Kernel;
   readonly #dispatcher: Dispatcher;
   readonly #answers: Answers;
   /** By slot, of the requests that are answered later. */
@@ -37,7 +34,7 @@ export class PolledLoop implements Transport {
   readonly #lengths: Uint32Array;
   /** Requests that are not answered. */
   #openCount = 0;
-  readonly #files = new Int32Array(2 * POLLFD_WORDS);
+  readonly #files: PairWait;
   /** struct timespec. */
   readonly #timeout = new BigInt64Array([0n, LOOK_NS]);
   /** In vain, where the store takes longer than a turn. */
@@ -53,11 +50,10 @@ export class PolledLoop implements Transport {
   constructor(channel: Channel, { backend, answers }: PolledBackend, geometry: Geometry, log: DiskLog, kernel: Kernel) {
     this.#channel = channel;
     this.#answers = answers;
-    this.#kernel = kernel;
     this.#dispatcher = new Dispatcher(backend, geometry, this, log);
     this.#generations = new Uint32Array(channel.ring.depth);
     this.#lengths = new Uint32Array(channel.ring.depth);
-    this.#files.set([channel.fd, POLLIN, answers.fd, POLLIN]);
+    this.#files = new PairWait(kernel, channel.fd, answers.fd);
   }
 
   /**
@@ -66,7 +62,7 @@ export class PolledLoop implements Transport {
    * @throws {DblockError} if the channel fails for good.
    */
   async run(): Promise<void> {
-    loops.count++;
+    servers.count++;
     try {
       for (;;) {
         const isQuiet = this.#turn(this.#channel.now() + TURN_MS);
@@ -75,7 +71,7 @@ export class PolledLoop implements Transport {
         if (this.#ended) return;
       }
     } finally {
-      loops.count--;
+      servers.count--;
     }
   }
 
@@ -98,32 +94,28 @@ export class PolledLoop implements Transport {
     for (;;) {
       // Whoever has got all answers asks again in a moment. While something is in hand, only what is there is taken.
       const isIdle = this.#openCount === 0;
-      const count = this.#channel.exchange(isIdle, isIdle && loops.count === 1);
+      const count = this.#channel.exchange(isIdle, isIdle && servers.count === 1);
       if (count === GONE) return this.#stop();
       if (count > 0) this.#answerAll(count);
       else if (isIdle && ring.pending === 0) return true;
       if (this.#channel.now() >= endsMs) return this.#commitAll();
       if (ring.pending > 0) continue; // some were answered at once
       if (!this.#look()) return this.#arm();
-      if (this.#isFound(ANSWERS)) this.#collect();
+      if (this.#files.isReady(ANSWERS)) this.#collect();
     }
   }
 
   /**
    * Waits for a request or an answer, where the event loop has nothing to do meanwhile: what is answered by a promise needs it,
-   * and so do other queues.
+   * and so do others who serve in this thread.
    *
    * @returns whether one is there
    */
   #look(): boolean {
-    const waits = loops.count === 1 && this.#openCount === this.#answers.openCount && this.#patience.isWorthIt;
-    const found = waits && this.#kernel.poll(this.#files, this.#timeout) > 0;
+    const waits = servers.count === 1 && this.#openCount === this.#answers.openCount && this.#patience.isWorthIt;
+    const found = waits && this.#files.wait(this.#timeout);
     this.#patience.told(found);
     return found;
-  }
-
-  #isFound(index: number): boolean {
-    return this.#files[index * POLLFD_WORDS + 1]! >>> REVENTS_SHIFT !== 0;
   }
 
   #collect(): void {

@@ -13,6 +13,7 @@ import type { ExportDescription, ExportDirectory } from "./handshake.ts";
 import { Lanes } from "./lanes.ts";
 import { closeListener, listen } from "./listener.ts";
 import { BufferPool } from "./pool.ts";
+import { servers } from "../system/servers.ts";
 import { Session } from "./session.ts";
 import { ConnWire, type Wire } from "./wire.ts";
 
@@ -309,10 +310,12 @@ class Server implements NbdServer, ExportDirectory {
       log: logOf(this.#log, `export "${negotiated.export.name}"`, negotiated.export.name),
     });
     found.connections++;
+    servers.count++;
     const served = session.run(rest);
     this.#sessions.set(session, served);
     await served;
     this.#sessions.delete(session);
+    servers.count--;
     found.connections--;
   }
 

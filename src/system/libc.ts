@@ -94,9 +94,9 @@ export interface Kernel {
    * Waits, with this thread, until one of some files is ready (ppoll(2)): how many are.
    *
    * @param files struct pollfd
-   * @param timeout struct timespec
+   * @param timeout struct timespec; null: however long
    */
-  poll(files: Int32Array<ArrayBuffer>, timeout: BigInt64Array<ArrayBuffer>): number;
+  poll(files: Int32Array<ArrayBuffer>, timeout: BigInt64Array<ArrayBuffer> | null): number;
   /** Makes this thread an I/O flusher, if it is none yet; false if that is refused. */
   ensureIoFlusher(): boolean;
   /** A clock that never goes back, in ms. */
