@@ -10,10 +10,9 @@
  */
 import { type Channel, GONE } from "./channel.ts";
 import type { Backend } from "../disk/backend.ts";
-import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispatch.ts";
-import { ERRNO } from "../disk/errors.ts";
+import { Dispatcher, type Geometry, type Transport } from "../disk/dispatch.ts";
 import type { DiskLog } from "../disk/log.ts";
-import { UNKNOWN } from "./request.ts";
+import { InHand } from "./in_hand.ts";
 import { servers } from "../system/servers.ts";
 import { immediate, TURN_MS } from "./turn.ts";
 
@@ -24,11 +23,7 @@ const ANSWER_MICROTASKS = 4;
 export class EventLoop implements Transport {
   readonly #channel: Channel;
   readonly #dispatcher: Dispatcher;
-  /** By slot, of the requests that are answered later. */
-  readonly #generations: Uint32Array;
-  readonly #lengths: Uint32Array;
-  /** Requests whose backend call has returned a promise that is not settled. */
-  #openCount = 0;
+  readonly #inHand: InHand;
   #commitScheduled = false;
   #turnEndsMs = 0;
   /** Whether requests came since the last turn of run(), the microtasks' turns included. */
@@ -43,8 +38,7 @@ export class EventLoop implements Transport {
   constructor(channel: Channel, backend: Backend, geometry: Geometry, log: DiskLog) {
     this.#channel = channel;
     this.#dispatcher = new Dispatcher(backend, geometry, this, log);
-    this.#generations = new Uint32Array(channel.ring.depth);
-    this.#lengths = new Uint32Array(channel.ring.depth);
+    this.#inHand = new InHand(channel.ring);
   }
 
   /**
@@ -56,7 +50,7 @@ export class EventLoop implements Transport {
    */
   async run(options: { readonly mayBlock: boolean }): Promise<void> {
     if (options.mayBlock) {
-      while (this.#openCount === 0) {
+      while (this.#inHand.openCount === 0) {
         if (!this.#exchange()) return this.#stop();
       }
       this.#channel.setNonblocking();
@@ -88,8 +82,8 @@ export class EventLoop implements Transport {
    */
   async #isAloneAndLater(): Promise<boolean> {
     this.#hasAnswered = false;
-    for (let i = 0; i < ANSWER_MICROTASKS && this.#openCount === 1 && !this.#hasAnswered; i++) await undefined;
-    return this.#openCount === 1 && !this.#hasAnswered;
+    for (let i = 0; i < ANSWER_MICROTASKS && this.#inHand.openCount === 1 && !this.#hasAnswered; i++) await undefined;
+    return this.#inHand.openCount === 1 && !this.#hasAnswered;
   }
 
   /** Until the channel has something to say, or stop(). Not Promise.race: a promise for the end would keep every loser. */
@@ -118,7 +112,7 @@ export class EventLoop implements Transport {
 
   #exchangeOrEnd(sleeps: boolean): number {
     try {
-      const count = this.#channel.exchange(sleeps, this.#openCount === 0 && servers.count === 1);
+      const count = this.#channel.exchange(sleeps, this.#inHand.openCount === 0 && servers.count === 1);
       if (count === GONE) this.#stop();
       else this.#answerAll(count);
       return count;
@@ -138,24 +132,7 @@ export class EventLoop implements Transport {
 
   #answerAll(count: number): void {
     this.#isBusy ||= count > 0;
-    const ring = this.#channel.ring;
-    this.#dispatcher.batchBegins();
-    for (let i = 0; i < count; i++) {
-      const operation = ring.operation(i);
-      const flags = ring.flags(i);
-      const slot = ring.slot(i);
-      const generation = ring.generation(i);
-      const lengthBytes = ring.lengthBytes(i);
-      const errno = operation === undefined || flags === UNKNOWN
-        ? ERRNO.EOPNOTSUPP
-        : this.#dispatcher.dispatch(operation, flags, ring.offsetBytes(i), lengthBytes, slot);
-      if (errno === LATER) {
-        this.#openCount++;
-        this.#generations[slot] = generation;
-        this.#lengths[slot] = lengthBytes;
-      } else ring.complete(slot, generation, lengthBytes, 0, errno);
-    }
-    this.#dispatcher.batchEnds();
+    this.#inHand.dispatchAll(count, this.#dispatcher);
   }
 
   /** The memory of a slot. */
@@ -165,10 +142,10 @@ export class EventLoop implements Transport {
 
   /** Completes a request that was dispatched before. */
   answer(slot: number, errno: number): void {
-    this.#openCount--;
+    this.#inHand.openCount--;
     this.#hasAnswered = true;
     if (this.#ended) return;
-    this.#channel.ring.complete(slot, this.#generations[slot], this.#lengths[slot], 0, errno);
+    this.#inHand.complete(slot, errno);
     if (this.#commitScheduled) return;
     this.#commitScheduled = true;
     queueMicrotask(() => {

@@ -7,8 +7,7 @@
  * takes a turn of the event loop: a wake is one system call and no promise. Where neither comes within the turn, the event loop
  * waits for them.
  */
-import { Dispatcher, type Geometry, LATER, type Transport } from "../disk/dispatch.ts";
-import { ERRNO } from "../disk/errors.ts";
+import { Dispatcher, type Geometry, type Transport } from "../disk/dispatch.ts";
 import type { Answers, PolledBackend } from "../disk/late.ts";
 import type { DiskLog } from "../disk/log.ts";
 import type { Kernel } from "../system/libc.ts";
@@ -16,7 +15,7 @@ import { PairWait } from "../system/pair_wait.ts";
 import { Patience } from "../system/patience.ts";
 import { servers } from "../system/servers.ts";
 import { type Channel, GONE } from "./channel.ts";
-import { UNKNOWN } from "./request.ts";
+import { InHand } from "./in_hand.ts";
 import { immediate, TURN_MS } from "./turn.ts";
 
 /** How long a look may keep everything else in this thread waiting. A guess: a store that takes longer is a slow one. */
@@ -29,11 +28,7 @@ export class PolledLoop implements Transport {
   readonly #channel: Channel;
   readonly #dispatcher: Dispatcher;
   readonly #answers: Answers;
-  /** By slot, of the requests that are answered later. */
-  readonly #generations: Uint32Array;
-  readonly #lengths: Uint32Array;
-  /** Requests that are not answered. */
-  #openCount = 0;
+  readonly #inHand: InHand;
   readonly #files: PairWait;
   /** struct timespec. */
   readonly #timeout = new BigInt64Array([0n, LOOK_NS]);
@@ -51,8 +46,7 @@ export class PolledLoop implements Transport {
     this.#channel = channel;
     this.#answers = answers;
     this.#dispatcher = new Dispatcher(backend, geometry, this, log);
-    this.#generations = new Uint32Array(channel.ring.depth);
-    this.#lengths = new Uint32Array(channel.ring.depth);
+    this.#inHand = new InHand(channel.ring);
     this.#files = new PairWait(kernel, channel.fd, answers.fd);
   }
 
@@ -93,7 +87,7 @@ export class PolledLoop implements Transport {
     const { ring } = this.#channel;
     for (;;) {
       // Whoever has got all answers asks again in a moment. While something is in hand, only what is there is taken.
-      const isIdle = this.#openCount === 0;
+      const isIdle = this.#inHand.openCount === 0;
       const count = this.#channel.exchange(isIdle, isIdle && servers.count === 1);
       if (count === GONE) return this.#stop();
       if (count > 0) this.#answerAll(count);
@@ -112,7 +106,7 @@ export class PolledLoop implements Transport {
    * @returns whether one is there
    */
   #look(): boolean {
-    const waits = servers.count === 1 && this.#openCount === this.#answers.openCount && this.#patience.isWorthIt;
+    const waits = servers.count === 1 && this.#inHand.openCount === this.#answers.openCount && this.#patience.isWorthIt;
     const found = waits && this.#files.wait(this.#timeout);
     this.#patience.told(found);
     return found;
@@ -135,24 +129,7 @@ export class PolledLoop implements Transport {
   }
 
   #answerAll(count: number): void {
-    const { ring } = this.#channel;
-    this.#dispatcher.batchBegins();
-    for (let i = 0; i < count; i++) {
-      const operation = ring.operation(i);
-      const flags = ring.flags(i);
-      const slot = ring.slot(i);
-      const generation = ring.generation(i);
-      const lengthBytes = ring.lengthBytes(i);
-      const errno = operation === undefined || flags === UNKNOWN
-        ? ERRNO.EOPNOTSUPP
-        : this.#dispatcher.dispatch(operation, flags, ring.offsetBytes(i), lengthBytes, slot);
-      if (errno === LATER) {
-        this.#openCount++;
-        this.#generations[slot] = generation;
-        this.#lengths[slot] = lengthBytes;
-      } else ring.complete(slot, generation, lengthBytes, 0, errno);
-    }
-    this.#dispatcher.batchEnds();
+    this.#inHand.dispatchAll(count, this.#dispatcher);
     this.#answers.submit();
   }
 
@@ -179,9 +156,9 @@ export class PolledLoop implements Transport {
 
   /** Completes a request that was dispatched before. */
   answer(slot: number, errno: number): void {
-    this.#openCount--;
+    this.#inHand.openCount--;
     if (this.#ended) return;
-    this.#channel.ring.complete(slot, this.#generations[slot], this.#lengths[slot], 0, errno);
+    this.#inHand.complete(slot, errno);
     if (this.#answers.isTurn || this.#commitScheduled) return;
     this.#commitScheduled = true;
     queueMicrotask(() => {
