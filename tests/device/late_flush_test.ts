@@ -10,7 +10,7 @@ import { assertWithin, sh, type ShellResult, waitFor } from "./harness.ts";
 import { infoOf, MIB, type Request } from "./server.ts";
 import { dblock, Serving } from "./serving.ts";
 
-const FOLDER = "/tmp/late";
+const FOLDER = "/tmp/late-flush";
 const SIZE_MIB = 8;
 /** As long as anything may take that does not wait for the flush, which ends only when the test says so. */
 const promptMs = 5_000;

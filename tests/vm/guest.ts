@@ -109,11 +109,15 @@ async function runFile(file: PlannedFile, filter: string | undefined, isLast: bo
   const mark = `dblock-test: ${file.path} ${crypto.randomUUID()}`;
   Deno.writeTextFileSync("/dev/kmsg", `${mark}\n`);
   const hasModule = exists(moduleFile);
+  // What one file leaves in /tmp is never in another's way. On a whole Debian the folder is systemd's.
+  const hasFolder = !isDebian();
+  if (hasFolder) problems.push(...await command(["mount", "-t", "tmpfs", "tmpfs", "/tmp"]));
   if (hasModule) problems.push(...await command(["insmod", moduleFile]));
   const { output, isStuck } = await runTest(file, filter, problems);
   const counts = parseTestSummary(output);
   const stuck = isStuck ? ["a process cannot be killed"] : await killLeftovers(problems);
   if (hasModule && stuck.length === 0) stuck.push(...await unloadModule());
+  if (hasFolder && stuck.length === 0) stuck.push(...await command(["umount", "/tmp"]));
   problems.push(...stuck);
   if (hasKmemleak()) problems.push(...await leaks(isLast));
   problems.push(...badKernelLines(await kernelLinesSince(mark), Deno.readTextFileSync(file.path)));
@@ -223,7 +227,7 @@ async function describeTasks(): Promise<string> {
 /** Kills what the test left running and says what it was. Returns what cannot be killed. */
 async function killLeftovers(problems: string[]): Promise<string[]> {
   // On a whole Debian a test runs as a service; other services' processes come and go as they like.
-  const group = exists("/run/systemd/system") ? Deno.readTextFileSync("/proc/self/cgroup") : undefined;
+  const group = isDebian() ? Deno.readTextFileSync("/proc/self/cgroup") : undefined;
   const isOurs = (pid: number) => {
     if (pid === 1 || pid === Deno.pid || pid === Deno.ppid) return true;
     return group !== undefined && Deno.readTextFileSync(`/proc/${pid}/cgroup`) !== group;
@@ -310,6 +314,11 @@ async function within<T>(promise: Promise<T>, limitMs: number): Promise<T | unde
   const value = await Promise.race([promise, timeout]);
   clearTimeout(timer);
   return value;
+}
+
+/** Whether systemd runs here, as it does on a whole Debian. */
+function isDebian(): boolean {
+  return exists("/run/systemd/system");
 }
 
 function exists(path: string): boolean {

@@ -38,6 +38,12 @@ Deno.test("runDeviceTests() reports every kind of bad ending, and goes on", asyn
   }
 });
 
+Deno.test("runDeviceTests() gives each file an empty /tmp", async () => {
+  const path = "tests/vm/fixtures/scribbles_test.ts";
+  const results = await runDeviceTests({ kernel: await fetchKernel(defaultKernel), files: [path, path] });
+  assertEquals(results.map(({ verdict }) => verdict), ["pass", "pass"], results[1]?.output);
+});
+
 Deno.test("runDeviceTests() runs a file again when the emulator was at fault, and not for ever", async () => {
   const repeated: string[] = [];
   const path = "tests/vm/fixtures/breaks_test.ts";

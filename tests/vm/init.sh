@@ -77,7 +77,7 @@ if [ -e /disks/system ] || [ -e /disks/machine ]; then
 fi
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
-export HOME=/root TERM="${TERM:-linux}" LC_ALL=C.UTF-8 NO_COLOR=1 DENO_NO_UPDATE_CHECK=1 DENO_DIR=/tmp/deno
+export HOME=/root TERM="${TERM:-linux}" LC_ALL=C.UTF-8 NO_COLOR=1 DENO_NO_UPDATE_CHECK=1 DENO_DIR=/run/deno
 mount --bind /base/usr /data
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
