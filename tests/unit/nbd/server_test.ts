@@ -6,6 +6,7 @@ import { type Backend, DblockError, MemoryBackend } from "../../../src/mod.ts";
 import * as p from "../../../src/nbd/protocol.ts";
 import { serveNbd } from "../../../src/nbd/server.ts";
 import { TlsWire } from "../../../src/nbd/wire.ts";
+import { servers } from "../../../src/system/servers.ts";
 import { makeCertificates } from "./certificates.ts";
 import { RawClient } from "./raw_client.ts";
 import { recorder, serveOne } from "./recorder.ts";
@@ -215,6 +216,19 @@ Deno.test("NBD server: a client that does not read its answers does not keep clo
   await new Promise((resolve) => setTimeout(resolve, 100));
   await served.server.close();
   assertEquals(said, [`unix:${served.path}: 1 clients are cut off`]);
+});
+
+Deno.test("NBD server: who serves a queue in the same thread knows of its connections", async () => {
+  const before = servers.count;
+  const path = `${await Deno.makeTempDir()}/nbd.sock`;
+  await using _server = await serveNbd({ disk: recorder() }, { address: `unix:${path}` });
+  assertEquals(servers.count, before);
+  {
+    using _first = await RawClient.open(path);
+    using _second = await RawClient.open(path);
+    await until(() => servers.count === before + 2);
+  }
+  await until(() => servers.count === before);
 });
 
 Deno.test("NBD server: its signal ends it", async () => {
