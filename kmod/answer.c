@@ -8,9 +8,11 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/blkdev.h>
 #include <linux/bottom_half.h>
 #include <linux/err.h>
 #include <linux/errno.h>
+#include <linux/file.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
 
@@ -22,10 +24,10 @@
  */
 #define DBLOCK_ROUND_BYTES	SZ_32K
 
-/* What the block layer can pass on of a server's errno. Left out on purpose:
- * those with a meaning inside the kernel (EAGAIN, EBUSY, EREMCHG).
+/* What the block layer can pass on of a server's errno, or a file's. Left out on
+ * purpose: those with a meaning inside the kernel (EAGAIN, EBUSY, EREMCHG).
  */
-static blk_status_t dblock_status_of(u32 error)
+blk_status_t dblock_status_of(u32 error)
 {
 	switch (error) {
 	case EOPNOTSUPP:
@@ -48,20 +50,24 @@ static blk_status_t dblock_status_of(u32 error)
  * @DBLOCK_ANSWER_OPEN: it has no request: not looked at yet, or let go
  * @DBLOCK_ANSWER_CLAIMED: its slot is COPYING, and so the request its own
  * @DBLOCK_ANSWER_SETTLED: its slot is free, and the request is to be ended
+ * @DBLOCK_ANSWER_PASSED: its slot is free, and the server's file is to be read or
+ *	written for the request
  * @DBLOCK_ANSWER_REFUSED: it has no request; the completion's status says why
  */
 enum dblock_answer_phase {
 	DBLOCK_ANSWER_OPEN,
 	DBLOCK_ANSWER_CLAIMED,
 	DBLOCK_ANSWER_SETTLED,
+	DBLOCK_ANSWER_PASSED,
 	DBLOCK_ANSWER_REFUSED,
 };
 
 struct dblock_answer {
 	enum dblock_answer_phase phase;
 	struct dblock_slot *slot;	/* while CLAIMED */
-	struct request *rq;		/* while CLAIMED or SETTLED */
+	struct request *rq;		/* while CLAIMED, SETTLED or PASSED */
 	blk_status_t status;		/* how @rq ends */
+	struct file *file;		/* that has the data, or NULL */
 	/* Of the data. These outlast a let-go: the copy goes on from there. */
 	u64 address;			/* set by the first claim */
 	size_t copied;			/* bytes */
@@ -85,7 +91,9 @@ static void dblock_answer_claim(struct dblock_channel *channel,
 	if (!slot) {
 		if (completion->status == DBLOCK_STATUS_STALE)
 			queue->stale_count++;
-	} else if (completion->error > MAX_ERRNO || completion->reserved) {
+	} else if (completion->error > MAX_ERRNO || completion->reserved ||
+		   (channel->file &&
+		    completion->address > S64_MAX - blk_rq_bytes(slot->rq))) {
 		completion->status = DBLOCK_STATUS_BAD_FIELD;
 	} else if (!completion->error &&
 		   completion->length_bytes > blk_rq_bytes(slot->rq)) {
@@ -102,6 +110,10 @@ static void dblock_answer_claim(struct dblock_channel *channel,
 			answer->address = channel->buffer_address +
 					  (u64)completion->slot *
 					  params->max_io_bytes;
+		if (channel->file && !completion->error &&
+		    completion->length_bytes == blk_rq_bytes(slot->rq) &&
+		    dblock_file_does(slot->rq))
+			answer->file = get_file(channel->file);
 		return;
 	}
 	queue->refused_count++;
@@ -138,15 +150,16 @@ static bool dblock_answer_copy(struct dblock_channel *channel,
 	}
 	answer->status = BLK_STS_OK;
 	answer->to_server = req_op(rq) == REQ_OP_WRITE;
-	if (!dblock_answer_copies(channel, rq))
+	if (answer->file || !dblock_answer_copies(channel, rq))
 		return true;
 
 	answer->copied = dblock_data_copy(rq, answer->address, answer->copied);
 	return answer->copied == blk_rq_bytes(rq);
 }
 
-/* Third phase: a CLAIMED answer is SETTLED. The slot is free, the request counted;
- * it ends by dblock_answer_finish(), without the lock.
+/* Third phase: a CLAIMED answer is SETTLED, or PASSED. The slot is free, and the
+ * request counted unless a file is to be asked first; dblock_answer_finish() goes
+ * on, without the lock.
  */
 static void dblock_answer_settle(struct dblock_channel *channel,
 				 struct dblock_answer *answer)
@@ -155,6 +168,12 @@ static void dblock_answer_settle(struct dblock_channel *channel,
 	u8 operation = dblock_operation_of(answer->rq);
 
 	lockdep_assert_held(&queue->lock);
+	if (answer->file) {
+		dblock_slot_settle(queue, answer->slot);
+		answer->phase = DBLOCK_ANSWER_PASSED;
+		answer->slot = NULL;
+		return;
+	}
 	if (dblock_flush_lost(queue->device, answer->rq))
 		answer->status = BLK_STS_IOERR;
 	if (!answer->status)
@@ -176,6 +195,9 @@ static void dblock_answer_let_go(struct dblock_channel *channel,
 				 struct list_head *failed)
 {
 	dblock_slot_release(channel, answer->slot, failed);
+	if (answer->file)
+		fput(answer->file);
+	answer->file = NULL;
 	answer->phase = DBLOCK_ANSWER_OPEN;
 	answer->slot = NULL;
 	answer->rq = NULL;
@@ -197,6 +219,24 @@ static void dblock_answer_finish(struct dblock_answer *answers,
 	local_bh_enable();
 }
 
+/* Has the server's file answer those that are PASSED; what they become on its disk
+ * sets out together.
+ */
+static void dblock_answer_pass(struct dblock_queue *queue,
+			       struct dblock_answer *answers,
+			       unsigned int count)
+{
+	struct blk_plug plug;
+	unsigned int i;
+
+	blk_start_plug(&plug);
+	for (i = 0; i < count; i++)
+		if (answers[i].phase == DBLOCK_ANSWER_PASSED)
+			dblock_file_begin(queue, answers[i].rq, answers[i].file,
+					  answers[i].address);
+	blk_finish_plug(&plug);
+}
+
 /* One round over what is left of a chunk: all three phases for each answer, until
  * a page is missing. The answers from there on are let go. Who waits for the first
  * of some big copies need not wait for the others: @end comes down to where the
@@ -213,6 +253,7 @@ static unsigned int dblock_answer_round(struct dblock_channel *channel,
 {
 	struct dblock_queue *queue = channel->queue;
 	unsigned int count = *end;
+	bool passes = false;
 	unsigned int stop;
 	LIST_HEAD(failed);
 	unsigned int i;
@@ -224,7 +265,7 @@ static unsigned int dblock_answer_round(struct dblock_channel *channel,
 			dblock_answer_claim(channel, &completions[i],
 					    &answers[i]);
 		if (answers[i].phase == DBLOCK_ANSWER_CLAIMED &&
-		    !completions[i].error &&
+		    !completions[i].error && !answers[i].file &&
 		    dblock_answer_copies(channel, answers[i].rq))
 			bytes += completions[i].length_bytes;
 	}
@@ -242,12 +283,15 @@ static unsigned int dblock_answer_round(struct dblock_channel *channel,
 	for (i = from; i < count; i++) {
 		if (answers[i].phase != DBLOCK_ANSWER_CLAIMED)
 			continue;
+		passes |= !!answers[i].file;
 		if (i < stop)
 			dblock_answer_settle(channel, &answers[i]);
 		else
 			dblock_answer_let_go(channel, &answers[i], &failed);
 	}
 	spin_unlock(&queue->lock);
+	if (passes)
+		dblock_answer_pass(queue, answers + from, stop - from);
 	dblock_answer_finish(answers + from, stop - from);
 	dblock_end_list(&failed, dblock_queue_failure(queue));
 	return stop;

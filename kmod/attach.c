@@ -15,6 +15,7 @@
 #include <linux/err.h>
 #include <linux/eventfd.h>
 #include <linux/fdtable.h>
+#include <linux/file.h>
 #include <linux/pid.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
@@ -171,6 +172,9 @@ static bool dblock_attach_valid(const struct dblock_device *device,
 		buffer_bytes = (u64)params->queue_depth * params->max_io_bytes;
 	return dblock_is_zero(p->reserved, sizeof(p->reserved)) &&
 	       (p->flags & DBLOCK_ATTACH_EVENTFD || !p->event_fd) &&
+	       (p->flags & DBLOCK_ATTACH_FILE ?
+		params->flags & DBLOCK_DEVICE_DIRECT &&
+		!dblock_cache_volatile(device) : !p->file_fd) &&
 	       p->queue < params->queue_count &&
 	       p->ring_bytes == DBLOCK_RING_BYTES(params->queue_depth) &&
 	       p->ring_address % 8 == 0 && p->buffer_address % 4096 == 0 &&
@@ -215,9 +219,12 @@ static int dblock_attach_look(struct dblock_channel *channel,
 	return err;
 }
 
-/* Under the device's lock, with the channel's EXCHANGE kept out. */
+/* Under the device's lock, with the channel's EXCHANGE kept out. The channel's file
+ * and @content change places.
+ */
 static int dblock_attach_locked(struct dblock_channel *channel,
-				const struct dblock_attach *p)
+				const struct dblock_attach *p,
+				struct file **content)
 {
 	bool take_over = p->flags & DBLOCK_ATTACH_TAKE_OVER;
 	struct dblock_device *device = channel->device;
@@ -255,6 +262,7 @@ static int dblock_attach_locked(struct dblock_channel *channel,
 	channel->completions = (void __user *)ring;
 	spin_lock(&queue->lock);	/* a COMMIT may be under way */
 	channel->buffer_address = p->buffer_address;
+	swap(channel->file, *content);
 	spin_unlock(&queue->lock);
 	channel->leaves = false;
 	device->attached_count += !served;
@@ -272,7 +280,8 @@ static int dblock_attach_locked(struct dblock_channel *channel,
 
 /* Attaches as soon as the server before has answered what it has. */
 static int dblock_attach_wait(struct dblock_channel *channel,
-			      const struct dblock_attach *p)
+			      const struct dblock_attach *p,
+			      struct file **content)
 {
 	struct dblock_device *device = channel->device;
 	struct dblock_queue *queue = &device->queues[p->queue];
@@ -281,7 +290,7 @@ static int dblock_attach_wait(struct dblock_channel *channel,
 
 	for (;;) {
 		mutex_lock(&device->lock);
-		err = dblock_attach_locked(channel, p);
+		err = dblock_attach_locked(channel, p, content);
 		mutex_unlock(&device->lock);
 		if (err != -EINPROGRESS)
 			break;
@@ -321,9 +330,10 @@ static bool dblock_ring_there(const struct dblock_attach *p)
 /* With the channel's EXCHANGE kept out; lets it in. */
 static int dblock_attach_alone(struct dblock_channel *channel,
 			       struct dblock_attach *p,
-			       struct eventfd_ctx *eventfd)
+			       struct eventfd_ctx *eventfd,
+			       struct file **content)
 {
-	int err = dblock_attach_wait(channel, p);
+	int err = dblock_attach_wait(channel, p, content);
 
 	if (!err)
 		dblock_bell_set(channel, eventfd);
@@ -342,9 +352,11 @@ static int dblock_attach_alone(struct dblock_channel *channel,
 int dblock_attach(struct dblock_channel *channel, struct dblock_attach *p)
 {
 	struct eventfd_ctx *eventfd = NULL;
+	struct file *content = NULL;
 	int err;
 
-	if (p->flags & ~(DBLOCK_ATTACH_TAKE_OVER | DBLOCK_ATTACH_EVENTFD))
+	if (p->flags & ~(DBLOCK_ATTACH_TAKE_OVER | DBLOCK_ATTACH_EVENTFD |
+			 DBLOCK_ATTACH_FILE))
 		return -EOPNOTSUPP;
 	if (!dblock_attach_valid(channel->device, p))
 		return -EINVAL;
@@ -352,16 +364,28 @@ int dblock_attach(struct dblock_channel *channel, struct dblock_attach *p)
 		return -ESTALE;
 	if (!dblock_ring_there(p))
 		return -EFAULT;
+	if (p->flags & DBLOCK_ATTACH_FILE) {
+		content = dblock_file_get(channel->device, p->file_fd);
+		if (IS_ERR(content))
+			return PTR_ERR(content);
+	}
 	if (p->flags & DBLOCK_ATTACH_EVENTFD) {
 		eventfd = eventfd_ctx_fdget(p->event_fd);
-		if (IS_ERR(eventfd))
-			return -EINVAL;
+		if (IS_ERR(eventfd)) {
+			eventfd = NULL;
+			err = -EINVAL;
+			goto out;
+		}
 	}
 	if (test_and_set_bit_lock(0, &channel->exchanging))
 		err = -EBUSY;
 	else
-		err = dblock_attach_alone(channel, p, eventfd);
+		err = dblock_attach_alone(channel, p, eventfd, &content);
 	if (err && eventfd)
 		eventfd_ctx_put(eventfd);
+out:
+	/* The one that the channel had before, or that it does not get. */
+	if (content)
+		fput(content);
 	return err;
 }

@@ -9,6 +9,7 @@
 #include <linux/capability.h>
 #include <linux/compat.h>
 #include <linux/fdtable.h>
+#include <linux/file.h>
 #include <linux/module.h>
 #include <linux/pid.h>
 #include <linux/poll.h>
@@ -70,6 +71,8 @@ static int dblock_channel_release(struct inode *inode, struct file *file)
 	if (channel->relay.func)
 		remove_wait_queue(&channel->queue->wait, &channel->relay);
 	dblock_bell_set(channel, NULL);
+	if (channel->file)
+		fput(channel->file);
 	if (channel->mm)
 		mmdrop(channel->mm);
 	put_pid(channel->process);

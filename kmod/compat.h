@@ -68,6 +68,54 @@
 #define dblock_eventfd_signal(eventfd)	eventfd_signal(eventfd)
 #endif
 
+/* 5.16 dropped the second result of asynchronous I/O. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 16, 0)
+#define DBLOCK_KIOCB_COMPLETE_ARGS(iocb, result) \
+	struct kiocb *iocb, long result, long result2
+#define DBLOCK_KIOCB_COMPLETED(iocb, result)	iocb, result, 0
+#else
+#define DBLOCK_KIOCB_COMPLETE_ARGS(iocb, result) \
+	struct kiocb *iocb, long result
+#define DBLOCK_KIOCB_COMPLETED(iocb, result)	iocb, result
+#endif
+
+/* 6.6 has functions for who writes to a file and does not wait: the file system
+ * is not frozen meanwhile, and lockdep knows that another thread ends it.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+static inline void dblock_kiocb_start_write(struct kiocb *iocb)
+{
+	struct inode *inode = file_inode(iocb->ki_filp);
+
+	if (!S_ISREG(inode->i_mode))
+		return;
+	sb_start_write(inode->i_sb);
+	__sb_writers_release(inode->i_sb, SB_FREEZE_WRITE);
+}
+
+static inline void dblock_kiocb_end_write(struct kiocb *iocb)
+{
+	struct inode *inode = file_inode(iocb->ki_filp);
+
+	if (!S_ISREG(inode->i_mode))
+		return;
+	__sb_writers_acquired(inode->i_sb, SB_FREEZE_WRITE);
+	sb_end_write(inode->i_sb);
+}
+#else
+static inline void dblock_kiocb_start_write(struct kiocb *iocb)
+{
+	if (S_ISREG(file_inode(iocb->ki_filp)->i_mode))
+		kiocb_start_write(iocb);
+}
+
+static inline void dblock_kiocb_end_write(struct kiocb *iocb)
+{
+	if (S_ISREG(file_inode(iocb->ki_filp)->i_mode))
+		kiocb_end_write(iocb);
+}
+#endif
+
 /* 5.18 has a status for a device that is gone: ENODEV. File systems take it for
  * final, where EIO may be worth another try (XFS).
  */

@@ -23,7 +23,8 @@
 	 DBLOCK_FEATURE_CACHE_SURVIVES | DBLOCK_FEATURE_ON_DEATH |	\
 	 DBLOCK_FEATURE_RESIZE | DBLOCK_FEATURE_TAKE_OVER |		\
 	 DBLOCK_FEATURE_COMMIT_FLUSHED | DBLOCK_FEATURE_EVENTFD |	\
-	 DBLOCK_FEATURE_LINGER | DBLOCK_FEATURE_COMMIT_LEAVES)
+	 DBLOCK_FEATURE_LINGER | DBLOCK_FEATURE_COMMIT_LEAVES |		\
+	 DBLOCK_FEATURE_ATTACH_FILE)
 
 #define DBLOCK_DEVICE_FLAGS						\
 	(DBLOCK_DEVICE_READ_ONLY | DBLOCK_DEVICE_WRITE_CACHE |		\
@@ -43,7 +44,8 @@ static_assert(sizeof(struct dblock_info) == 376);
 static_assert(offsetof(struct dblock_info, id) == 40);
 static_assert(offsetof(struct dblock_info, requests) == 144);
 static_assert(offsetof(struct dblock_info, leave_count) == 280);
-static_assert(offsetof(struct dblock_info, reserved) == 288);
+static_assert(offsetof(struct dblock_info, passed_count) == 288);
+static_assert(offsetof(struct dblock_info, reserved) == 296);
 static_assert(sizeof(struct dblock_list) == 56);
 static_assert(sizeof(struct dblock_ring_header) == 64);
 static_assert(offsetof(struct dblock_ring_header, reserved) == 32);

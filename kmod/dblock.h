@@ -94,6 +94,14 @@ struct dblock_io {
 	bool blocked;			/* @node is on dblock_queue.blocked */
 	bool replayed;
 	bool ending;			/* somebody is about to end it */
+	/* While the server's file has to do with it: file.c's alone. */
+	struct file *file;
+	union {
+		struct kiocb iocb;	/* READ, WRITE */
+		struct work_struct work;	/* FLUSH */
+	};
+	struct bio_vec *vectors;	/* or NULL */
+	long result;
 };
 
 static inline struct dblock_io *dblock_io_of(struct request *rq)
@@ -111,6 +119,14 @@ enum dblock_mode {
 	DBLOCK_MODE_HOLD,
 	DBLOCK_MODE_SERVE,
 	DBLOCK_MODE_FAIL,
+};
+
+/* Requests that a server's file answers: their end takes no lock. */
+struct dblock_file_counts {
+	atomic64_t requests[DBLOCK_OPERATION_COUNT];
+	atomic64_t bytes[DBLOCK_OPERATION_COUNT];
+	atomic64_t errors;
+	atomic_t open;			/* under way */
 };
 
 struct dblock_queue {
@@ -154,6 +170,7 @@ struct dblock_queue {
 	u64 batch_count;
 	u64 handed_total;
 	u64 changes;			/* answered, and durable after a FLUSH */
+	struct dblock_file_counts file_counts;
 } ____cacheline_aligned_in_smp;
 
 struct dblock_device {
@@ -244,11 +261,13 @@ struct dblock_channel {
 	struct dblock_request __user *requests;
 	struct dblock_completion __user *completions;
 	u64 buffer_address;		/* delivered mode */
+	struct file *file;		/* or NULL; under the queue's lock */
 };
 
 /* main.c */
 extern struct workqueue_struct *dblock_start_workqueue;
 extern struct workqueue_struct *dblock_remove_workqueue;
+extern struct workqueue_struct *dblock_flush_workqueue;
 extern bool dblock_debug;
 
 /* For those who look into what happens: with the parameter debug, or by dynamic
@@ -389,6 +408,7 @@ int dblock_queue_deliver(struct dblock_channel *channel,
 			 const struct dblock_request *request);
 
 /* answer.c */
+blk_status_t dblock_status_of(u32 error);
 int dblock_queue_complete(struct dblock_channel *channel,
 			  struct dblock_completion *completions,
 			  unsigned int count, size_t *work);
@@ -433,5 +453,12 @@ void dblock_watch_exit(void);
 bool dblock_user_range(u64 address, u64 bytes);
 size_t dblock_data_copy(struct request *rq, u64 address, size_t done);
 int dblock_data_fault_in(u64 address, size_t bytes, bool write);
+
+/* file.c */
+bool dblock_file_does(struct request *rq);
+struct file *dblock_file_get(const struct dblock_device *device, u32 fd);
+void dblock_file_begin(struct dblock_queue *queue, struct request *rq,
+		       struct file *file, u64 offset);
+void dblock_file_done(struct request *rq);
 
 #endif /* _DBLOCK_H */

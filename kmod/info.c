@@ -11,17 +11,22 @@
 static void dblock_queue_info(struct dblock_queue *queue,
 			      struct dblock_info *info)
 {
+	const struct dblock_file_counts *by_file = &queue->file_counts;
 	int i;
 
 	spin_lock(&queue->lock);
 	info->waiting_count += queue->waiting_count + queue->blocked_count;
 	info->handed_count += queue->handed_count;
+	info->passed_count += atomic_read(&by_file->open);
 	info->quarantined_count += queue->quarantined_count;
 	for (i = 0; i < DBLOCK_OPERATION_COUNT; i++) {
-		info->requests[i] += queue->requests[i];
-		info->bytes[i] += queue->bytes[i];
+		info->requests[i] += queue->requests[i] +
+				     atomic64_read(&by_file->requests[i]);
+		info->bytes[i] += queue->bytes[i] +
+				  atomic64_read(&by_file->bytes[i]);
 	}
-	info->error_count += queue->error_count;
+	info->error_count += queue->error_count +
+			     atomic64_read(&by_file->errors);
 	info->timeout_count += queue->timeout_count;
 	info->stale_count += queue->stale_count;
 	info->refused_count += queue->refused_count;

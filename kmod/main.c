@@ -16,6 +16,7 @@
  */
 struct workqueue_struct *dblock_start_workqueue;
 struct workqueue_struct *dblock_remove_workqueue;
+struct workqueue_struct *dblock_flush_workqueue;
 
 bool dblock_debug;
 module_param_named(debug, dblock_debug, bool, 0644);
@@ -32,9 +33,15 @@ static int __init dblock_init(void)
 						  0);
 	if (!dblock_remove_workqueue)
 		goto destroy_start_workqueue;
+	/* Memory may be short until its works are done. */
+	dblock_flush_workqueue = alloc_workqueue("dblock-flush",
+						 WQ_UNBOUND | WQ_MEM_RECLAIM,
+						 0);
+	if (!dblock_flush_workqueue)
+		goto destroy_remove_workqueue;
 	err = dblock_watch_init();
 	if (err)
-		goto destroy_remove_workqueue;
+		goto destroy_flush_workqueue;
 	err = dblock_registry_init();
 	if (err)
 		goto exit_watch;
@@ -47,6 +54,8 @@ exit_registry:
 	dblock_registry_exit();
 exit_watch:
 	dblock_watch_exit();
+destroy_flush_workqueue:
+	destroy_workqueue(dblock_flush_workqueue);
 destroy_remove_workqueue:
 	destroy_workqueue(dblock_remove_workqueue);
 destroy_start_workqueue:
@@ -61,6 +70,7 @@ static void __exit dblock_exit(void)
 {
 	dblock_control_exit();
 	dblock_watch_exit();
+	destroy_workqueue(dblock_flush_workqueue);
 	destroy_workqueue(dblock_remove_workqueue);
 	destroy_workqueue(dblock_start_workqueue);
 	dblock_registry_exit();

@@ -233,6 +233,7 @@ static int dblock_init_hctx(struct blk_mq_hw_ctx *hctx, void *data,
 const struct blk_mq_ops dblock_mq_ops = {
 	.queue_rq	= dblock_queue_rq,
 	.commit_rqs	= dblock_commit_rqs,
+	.complete	= dblock_file_done,
 	.timeout	= dblock_timeout,
 	.init_hctx	= dblock_init_hctx,
 };

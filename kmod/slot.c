@@ -20,7 +20,7 @@
  *             |                       | FREE: hand_back(), the server could not
  *             |                       |   be told of the request
  * COPYING     | nobody; the thread    | FREE: settle(), the request ends by its
- *             | that copies has the   |   answer
+ *             | that copies has the   |   answer, or its server's file is at it
  *             | slot (open)           | HANDED: release(), the data is delivered,
  *             |                       |   or a page of the server is missing
  *             |                       | as from HANDED: release(), if the device

@@ -87,6 +87,7 @@ DBLOCK_ATTRIBUTE(death_count);
 DBLOCK_ATTRIBUTE(leave_count);
 DBLOCK_ATTRIBUTE(waiting_count);
 DBLOCK_ATTRIBUTE(handed_count);
+DBLOCK_ATTRIBUTE(passed_count);
 DBLOCK_ATTRIBUTE(quarantined_count);
 DBLOCK_OPERATION_ATTRIBUTES(read, DBLOCK_OPERATION_READ);
 DBLOCK_OPERATION_ATTRIBUTES(write, DBLOCK_OPERATION_WRITE);
@@ -116,6 +117,7 @@ static struct attribute *dblock_attributes[] = {
 	&dblock_attr_leave_count.attr.attr,
 	&dblock_attr_waiting_count.attr.attr,
 	&dblock_attr_handed_count.attr.attr,
+	&dblock_attr_passed_count.attr.attr,
 	&dblock_attr_quarantined_count.attr.attr,
 	&dblock_attr_read_requests.attr.attr,
 	&dblock_attr_read_bytes.attr.attr,

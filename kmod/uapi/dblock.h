@@ -74,6 +74,7 @@
 #define DBLOCK_FEATURE_EVENTFD		(1ULL << 36)
 #define DBLOCK_FEATURE_LINGER		(1ULL << 37)
 #define DBLOCK_FEATURE_COMMIT_LEAVES	(1ULL << 38)	/* and @leave_count of INFO */
+#define DBLOCK_FEATURE_ATTACH_FILE	(1ULL << 39)	/* and @passed_count of INFO */
 
 /**
  * struct dblock_version - what this module speaks (DBLOCK_IOC_VERSION)
@@ -315,6 +316,7 @@ enum dblock_operation {
  * @handed_total: out: requests handed out, replays included
  * @leave_count: out: servers that left (DBLOCK_COMMIT_LEAVES); they are not in
  *	@death_count
+ * @passed_count: out: requests that the server's file is at (DBLOCK_ATTACH_FILE)
  * @reserved: 0
  *
  * Errors: EPERM, EINVAL, ENOENT (no such device), ESTALE (it is not the one with
@@ -358,7 +360,8 @@ struct dblock_info {
 	__u64 batch_count;
 	__u64 handed_total;
 	__u64 leave_count;
-	__u64 reserved[11];
+	__u64 passed_count;
+	__u64 reserved[10];
 };
 
 /**
@@ -465,8 +468,8 @@ struct dblock_request {
  * @DBLOCK_STATUS_STALE: the slot holds no such generation: answered before,
  *	timed out, or never handed out
  * @DBLOCK_STATUS_BAD_LENGTH: more bytes than the request has; it is still open
- * @DBLOCK_STATUS_BAD_FIELD: @error out of range, or a reserved field not zero;
- *	the request is still open
+ * @DBLOCK_STATUS_BAD_FIELD: @error out of range, a reserved field not zero, or an
+ *	offset that no file has; the request is still open
  * @DBLOCK_STATUS_FAULT: the data could not be copied; the request ended in EIO
  */
 enum dblock_status {
@@ -481,8 +484,8 @@ enum dblock_status {
 /**
  * struct dblock_completion - the server's answer to a request
  * @address: READ: where the data is; WRITE in direct mode: where the data is
- *	to go; 0 in delivered mode: the request's slot of the buffer. Ignored
- *	otherwise
+ *	to go; 0 in delivered mode: the request's slot of the buffer. With
+ *	DBLOCK_ATTACH_FILE an offset in the file. Ignored otherwise
  * @length_bytes: how much was done: the length of the request. Less is a short
  *	answer, and the request ends in EIO. Ignored with an error
  * @generation: of the request
@@ -504,6 +507,7 @@ struct dblock_completion {
 
 #define DBLOCK_ATTACH_TAKE_OVER		(1U << 0)	/* from the server that has the queue */
 #define DBLOCK_ATTACH_EVENTFD		(1U << 1)	/* @event_fd is one */
+#define DBLOCK_ATTACH_FILE		(1U << 2)	/* @file_fd is the disk's content */
 
 /**
  * struct dblock_attach - this open file serves a queue (DBLOCK_IOC_ATTACH)
@@ -517,6 +521,7 @@ struct dblock_completion {
  * @buffer_bytes: queue_depth * max_io_bytes; 0 in direct mode
  * @queue: 0 to queue_count - 1
  * @event_fd: with EVENTFD: a descriptor of an eventfd; 0 otherwise
+ * @file_fd: with FILE: a descriptor of a file; 0 otherwise
  * @reserved: 0
  *
  * With EVENTFD, for a server that waits in an event loop of its own: after an
@@ -525,6 +530,16 @@ struct dblock_completion {
  * released. It does not have to be read for that to happen again. The kernel keeps
  * the eventfd, and not its descriptor, which may be closed. As poll() says the same,
  * this is for those who want no system call but a read between two EXCHANGEs.
+ *
+ * With FILE, in direct mode and for a device whose cache is not volatile: @address of
+ * a completion is no address but an offset in that file, a regular one or a block
+ * device, open with O_DIRECT for reading and, unless the device is read-only, for
+ * writing. READs and WRITEs are then done by the kernel, with the request's own
+ * pages. From such an answer on a request is no business of the server: its slot is
+ * free, no timeout runs, a take-over does not wait for it, and it ends as the file's
+ * read or write does, also after the server's death. The call that takes the answer
+ * may sleep as pread() and pwrite() do. The kernel keeps the file, and not its
+ * descriptor.
  *
  * A file that serves the queue already may attach it again: what it was handed
  * and did not answer is handed out again, flagged DBLOCK_REQUEST_REPLAYED; it does
@@ -559,7 +574,8 @@ struct dblock_attach {
 	__u64 buffer_bytes;
 	__u32 queue;
 	__u32 event_fd;
-	__u32 reserved[8];
+	__u32 file_fd;
+	__u32 reserved[7];
 };
 
 #define DBLOCK_START_NO_WAIT		(1U << 0)	/* return at once; the ring header tells the state */

@@ -38,8 +38,8 @@ export function formatDevice(info: DeviceInfo): string {
     `${counts.deaths} dead, ${counts.leaves} left, ${counts.replayed} replayed, ${counts.timeouts} timed out, ` +
     `${counts.stale} stale, ${counts.refused} refused, ${counted(counts.errors, "error")}`,
     `  done: ${done.join(", ")}`,
-    `  now: ${inFlight.waiting + inFlight.handedOut} in flight (${inFlight.waiting} waiting, ` +
-    `${inFlight.handedOut} handed out), ${inFlight.quarantined} quarantined; ` +
+    `  now: ${inFlight.waiting + inFlight.handedOut + inFlight.passed} in flight (${inFlight.waiting} waiting, ` +
+    `${inFlight.handedOut} handed out, ${inFlight.passed} at its file), ${inFlight.quarantined} quarantined; ` +
     `average batch ${averageBatch(info).toFixed(1)}`,
   ].join("\n");
 }

@@ -122,8 +122,8 @@ function addCompleted(out: Exposition, labels: Labels, { module, meter }: DiskFi
     out.counter(countName, help, labels, count);
     if (bytesName !== undefined) out.counter(bytesName, `Bytes that were ${what}.`, labels, bytes);
   }
-  const { waiting, handedOut } = module?.inFlight ?? { waiting: 0, handedOut: meter?.inFlight ?? 0 };
-  out.gauge("dblock_io_now", "Requests in flight.", labels, waiting + handedOut);
+  const { waiting, handedOut, passed } = module?.inFlight ?? { waiting: 0, handedOut: meter?.inFlight ?? 0, passed: 0 };
+  out.gauge("dblock_io_now", "Requests in flight.", labels, waiting + handedOut + passed);
 }
 
 function addModule(out: Exposition, labels: Labels, { module }: DiskFigures): void {

@@ -172,7 +172,7 @@ function sampleOf(info: DeviceInfo, latencies: LatencyWatch | undefined): Sample
     writes: requests.write.count,
     bytes: requests.read.bytes + requests.write.bytes,
     errors: counts.errors,
-    inFlight: inFlight.waiting + inFlight.handedOut,
+    inFlight: inFlight.waiting + inFlight.handedOut + inFlight.passed,
     latencies: diskNumber === undefined ? undefined : latencies?.cells(diskNumber),
     ...kernelTimes(name),
   };

@@ -39,6 +39,7 @@ export const DBLOCK_FEATURE_COMMIT_FLUSHED = 2 ** 35;
 export const DBLOCK_FEATURE_EVENTFD = 2 ** 36;
 export const DBLOCK_FEATURE_LINGER = 2 ** 37;
 export const DBLOCK_FEATURE_COMMIT_LEAVES = 2 ** 38;
+export const DBLOCK_FEATURE_ATTACH_FILE = 2 ** 39;
 
 export const dblock_version = struct("dblock_version", 56, {
   error: u32(0),
@@ -149,7 +150,8 @@ export const dblock_info = struct("dblock_info", 376, {
   batch_count: u64(264),
   handed_total: u64(272),
   leave_count: u64(280),
-  reserved: u64s(288, 11),
+  passed_count: u64(288),
+  reserved: u64s(296, 10),
 });
 
 export const dblock_list = struct("dblock_list", 56, {
@@ -213,6 +215,7 @@ export const dblock_completion = struct("dblock_completion", 32, {
 
 export const DBLOCK_ATTACH_TAKE_OVER = 1 << 0;
 export const DBLOCK_ATTACH_EVENTFD = 1 << 1;
+export const DBLOCK_ATTACH_FILE = 1 << 2;
 
 export const dblock_attach = struct("dblock_attach", 88, {
   error: u32(0),
@@ -224,7 +227,8 @@ export const dblock_attach = struct("dblock_attach", 88, {
   buffer_bytes: u64(40),
   queue: u32(48),
   event_fd: u32(52),
-  reserved: u32s(56, 8),
+  file_fd: u32(56),
+  reserved: u32s(60, 7),
 });
 
 export const DBLOCK_START_NO_WAIT = 1 << 0;

@@ -76,7 +76,7 @@ export interface DeviceInfo {
     readonly writeZeroes: boolean;
     /** Seeks are slow. */
     readonly rotational: boolean;
-    /** The disk is memory of its server: the kernel copies from and to it, and delivers nothing. */
+    /** The disk is memory or a file of its server's: the kernel reads and writes it by itself, and delivers nothing. */
     readonly direct: boolean;
     /** The kernel looks for partitions. */
     readonly partitionScan: boolean;
@@ -115,6 +115,8 @@ export interface DeviceInfo {
     readonly waiting: number;
     /** A server is at them. */
     readonly handedOut: number;
+    /** The server has said where in its file they are, and the kernel reads, writes or flushes it. */
+    readonly passed: number;
     /** They have timed out, and their answer is still due. */
     readonly quarantined: number;
   };
@@ -266,7 +268,12 @@ export function inWords(raw: RawInfo): DeviceInfo {
       discard: requests(DBLOCK_OPERATION_DISCARD),
       writeZeroes: requests(DBLOCK_OPERATION_WRITE_ZEROES),
     },
-    inFlight: { waiting: raw.waiting_count, handedOut: raw.handed_count, quarantined: raw.quarantined_count },
+    inFlight: {
+      waiting: raw.waiting_count,
+      handedOut: raw.handed_count,
+      passed: raw.passed_count,
+      quarantined: raw.quarantined_count,
+    },
     counts: {
       deaths: raw.death_count,
       leaves: raw.leave_count,

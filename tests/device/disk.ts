@@ -43,6 +43,8 @@ export interface DiskOptions extends CreateParams {
   readonly rule?: Rule;
   /** Files that children of this process get. @default false */
   readonly inherited?: boolean;
+  /** In direct mode: the content is in this file, from there on. @default it is in `store` */
+  readonly file?: { readonly fd: number; readonly atBytes: number };
   /** Takes over from a running server. @default false */
   readonly takeOver?: boolean;
   /** Attaches only so many queues, the first ones. @default all */
@@ -74,6 +76,7 @@ export class TestDisk implements AsyncDisposable {
   /** Why serving ended: an errno, ENODEV when the device is gone. Undefined while it goes on. */
   ended: number | undefined;
   readonly #direct: boolean;
+  readonly #file: DiskOptions["file"];
   #stopped = false;
   #pump: Promise<void> | undefined;
 
@@ -82,6 +85,7 @@ export class TestDisk implements AsyncDisposable {
     this.path = `/dev/${options.name}`;
     this.rule = options.rule ?? (() => "serve");
     this.store = options.store ?? new Memory(created.size_bytes ?? 16 * MIB);
+    this.#file = options.file;
     this.#direct = ((created.flags ?? 0) & abi.DBLOCK_DEVICE_DIRECT) !== 0;
     for (let index = 0; index < (created.queue_count ?? 1); index++) {
       this.queues.push(new Queue(created, index, { inherited: options.inherited ?? false }));
@@ -102,11 +106,14 @@ export class TestDisk implements AsyncDisposable {
   static async attach(options: DiskOptions): Promise<TestDisk> {
     const { existing = false, store: _store, rule: _rule, inherited: _inherited, takeOver = false, ...others } =
       options;
-    const { attachCount, ...values } = others;
+    const { attachCount, file, ...values } = others;
     const created = existing ? infoOf(options.name)! : createDevice(params(options.name, values));
     const disk = new TestDisk(options, created);
     for (const queue of disk.queues.slice(0, attachCount)) {
-      const errno = await queue.attachAsync({ flags: takeOver ? abi.DBLOCK_ATTACH_TAKE_OVER : 0 });
+      const errno = await queue.attachAsync({
+        flags: (takeOver ? abi.DBLOCK_ATTACH_TAKE_OVER : 0) | (file === undefined ? 0 : abi.DBLOCK_ATTACH_FILE),
+        file_fd: file?.fd ?? 0,
+      });
       assertEquals(errno, 0, `ATTACH queue ${queue.index} of ${disk.name}`);
     }
     return disk;
@@ -175,6 +182,7 @@ export class TestDisk implements AsyncDisposable {
     const { operation, offsetBytes, lengthBytes } = request;
     const range = this.store.bytes.subarray(offsetBytes, offsetBytes + lengthBytes);
     const isData = operation === abi.DBLOCK_OPERATION_READ || operation === abi.DBLOCK_OPERATION_WRITE;
+    if (this.#file !== undefined) return { ...done(request), address: this.#file.atBytes + offsetBytes };
     if (operation === abi.DBLOCK_OPERATION_DISCARD || operation === abi.DBLOCK_OPERATION_WRITE_ZEROES) range.fill(0);
     if (isData && this.#direct) return { ...done(request), address: this.store.address + offsetBytes };
     if (operation === abi.DBLOCK_OPERATION_READ) this.queues[request.queue]!.data(request).set(range);

@@ -168,7 +168,7 @@ Deno.test("what is no eventfd is refused, and a descriptor without the flag", as
   }
   close(file);
   assertEquals(queue.attach({ event_fd: bell.fd }), ERRNO.EINVAL);
-  assertEquals(queue.attach({ flags: flags | 4, event_fd: bell.fd }), ERRNO.EOPNOTSUPP);
+  assertEquals(queue.attach({ flags: flags | 8, event_fd: bell.fd }), ERRNO.EOPNOTSUPP);
   assertEquals(queue.exchange().result, -ERRNO.ENOTCONN);
   assertEquals(queue.attach(bell.attachment), 0);
   await destroyDevice("event4");

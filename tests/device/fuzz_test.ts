@@ -45,18 +45,21 @@ Deno.test(`${processes * threads * callsPerThread} fuzzed calls`, async () => {
   const abort = new AbortController();
   const reaper = reap(abort.signal);
   const submitter = sh(traffic, { timeoutMs: limitMs + 20_000 });
+  await sh("modprobe loop && truncate -s 4M /tmp/content");
+  const content = (await sh("losetup --find --show /tmp/content")).stdout.trim();
   const command =
     "exec deno run -A --no-check --import-map=src/build/standins/import_map.json tests/device/fuzz_main.ts";
   const runs = await Promise.all(
     Array.from(
       { length: processes },
-      (_, i) => sh(`${command} ${seed + i} ${callsPerThread} ${threads}`, { timeoutMs: limitMs }),
+      (_, i) => sh(`${command} ${seed + i} ${callsPerThread} ${threads} ${content}`, { timeoutMs: limitMs }),
     ),
   );
   await Deno.writeTextFile("/tmp/fuzzed", "");
   await submitter;
   abort.abort();
   await reaper;
+  await sh(`losetup -d ${content}`);
   const sum: Tally = {};
   for (const tally of runs.flatMap((run) => JSON.parse(run.stdout) as Tally[])) {
     for (const [key, count] of Object.entries(tally)) sum[key] = (sum[key] ?? 0) + count;

@@ -29,6 +29,8 @@ export interface FuzzTask {
   readonly calls: number;
   /** Descriptors that the threads share. Each is always open: on a node, or on /dev/null. */
   readonly fds: readonly number[];
+  /** A store that a disk's content can be in. */
+  readonly content: number;
 }
 
 /** Outcomes by "IOCTL errno". */
@@ -56,6 +58,7 @@ class Fuzzer {
   readonly tally: Tally = {};
   calls = 0;
   readonly #fds: readonly number[];
+  readonly #content: number;
   readonly #random: Random;
   /** Honest completions in the first two rings. */
   readonly #pending = [0, 0];
@@ -66,9 +69,10 @@ class Fuzzer {
   readonly #hole = new Memory(2 * PAGE_BYTES);
   readonly #event = libc().eventfd(0, O_NONBLOCK);
 
-  constructor({ seed, fds }: FuzzTask) {
+  constructor({ seed, fds, content }: FuzzTask) {
     this.#random = new Random(seed);
     this.#fds = fds;
+    this.#content = content;
     this.#readOnly.protect(PROT_READ);
     this.#hole.protect(PROT_NONE, PAGE_BYTES);
   }
@@ -120,6 +124,7 @@ class Fuzzer {
     this.#call("CREATE", this.#fds[0]!, abi.DBLOCK_IOC_CREATE, argument.address);
     const { queue_count, flags, max_io_bytes } = decode(abi.dblock_create, argument.bytes);
     const direct = flags & abi.DBLOCK_DEVICE_DIRECT;
+    const isFile = direct !== 0 && this.#chance(50);
     const first = 1 + this.#below(this.#fds.length - 2);
     for (let queue = 0; queue < queue_count; queue++) {
       this.#reopen(`/dev/${name}-ctl`, first + queue);
@@ -129,17 +134,24 @@ class Fuzzer {
         ring_bytes: abi.DBLOCK_RING_BYTES(depth),
         buffer_address: direct ? 0 : this.#arena.address + 32 * slotBytes,
         buffer_bytes: direct ? 0 : depth * max_io_bytes,
-        ...(this.#chance(50) ? { flags: abi.DBLOCK_ATTACH_EVENTFD, event_fd: this.#event } : {}),
+        ...this.#further(this.#chance(50) ? this.#event : 0, isFile ? this.#content : 0),
       }));
       this.#call("ATTACH", this.#fds[first + queue]!, abi.DBLOCK_IOC_ATTACH, argument.address);
     }
     argument.bytes.set(encode(abi.dblock_start, { flags: abi.DBLOCK_START_NO_WAIT }));
     this.#call("START", this.#fds[first]!, abi.DBLOCK_IOC_START, argument.address);
-    for (let i = 0; i < 40; i++) this.#serve(first + i % queue_count, i % queue_count, direct);
+    const address = isFile || direct === 0 ? 0 : this.#arena.address + 32 * slotBytes;
+    for (let i = 0; i < 40; i++) this.#serve(first + i % queue_count, i % queue_count, address);
+  }
+
+  /** What an ATTACH is given besides memory. */
+  #further(event: number, file: number): Partial<Decoded<typeof abi.dblock_attach>> {
+    const flags = (event === 0 ? 0 : abi.DBLOCK_ATTACH_EVENTFD) | (file === 0 ? 0 : abi.DBLOCK_ATTACH_FILE);
+    return { flags, event_fd: event, file_fd: file };
   }
 
   /** One honest EXCHANGE, and the completions for the next. */
-  #serve(index: number, queue: number, direct: number): void {
+  #serve(index: number, queue: number, address: number): void {
     const ring = this.#arena.bytes.subarray(queue * slotBytes, (queue + 1) * slotBytes);
     const pending = this.#pending[queue]!;
     this.#pending[queue] = 0;
@@ -151,7 +163,7 @@ class Fuzzer {
       );
       ring.set(
         encode(abi.dblock_completion, {
-          address: direct ? this.#arena.address + 32 * slotBytes : 0,
+          address,
           length_bytes: request.length_bytes,
           generation: request.generation,
           slot: request.slot,
@@ -267,10 +279,12 @@ class Fuzzer {
         const buffer = this.#arena.address + 32 * slotBytes;
         const bytes = depth * PAGE_BYTES * this.#pick([1, 4]);
         const event = this.#chance(50) ? 0 : this.#chance(95) ? this.#event : this.#pick(this.#fds);
+        const file = this.#chance(direct ? 50 : 95) ? 0 : this.#chance(95) ? this.#content : this.#pick(this.#fds);
+        const further = this.#further(event, file);
         return {
           queue: this.#below(2),
-          flags: (this.#chance(3) ? abi.DBLOCK_ATTACH_TAKE_OVER : 0) | (event === 0 ? 0 : abi.DBLOCK_ATTACH_EVENTFD),
-          event_fd: event,
+          ...further,
+          flags: (this.#chance(3) ? abi.DBLOCK_ATTACH_TAKE_OVER : 0) | (further.flags ?? 0),
           ring_address: ring,
           ring_bytes: abi.DBLOCK_RING_BYTES(depth),
           buffer_address: direct ? 0 : buffer,

@@ -25,6 +25,7 @@ export const ATTRIBUTES: Readonly<Record<string, string>> = {
   leave_count: "servers that ended on purpose since then, and left the disk to the next one",
   waiting_count: "requests that no server has seen yet, now",
   handed_count: "requests that a server works on, now",
+  passed_count: "requests that the server has passed on to its file, now",
   quarantined_count: "requests that timed out while a server may still answer them, now",
   ...Object.fromEntries(
     Object.entries(OPERATIONS).flatMap(([name, requests]) => [

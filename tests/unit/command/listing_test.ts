@@ -37,7 +37,7 @@ Deno.test("formatDevice() says everything an operator asks, in four lines", () =
     `/dev/a: live, 256 MiB, 2 queues of 128, served by process 42, open 1
   on death hold, timeout 30 s; 2 dead, 7 left, 5 replayed, 0 timed out, 0 stale, 0 refused, 1 error
   done: read 1000 (4 MiB), write 20 (80 KiB), flush 3, discard 0, write zeroes 0
-  now: 4 in flight (1 waiting, 3 handed out), 0 quarantined; average batch 10.3`,
+  now: 4 in flight (1 waiting, 3 handed out, 0 at its file), 0 quarantined; average batch 10.3`,
   );
   const idle = formatDevice({
     ...info,
