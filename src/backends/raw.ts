@@ -6,7 +6,7 @@
 import type { Backend, CloseReason, Extent, Limits, RequestOptions } from "../disk/backend.ts";
 import { DblockError } from "../disk/errors.ts";
 import { BLOCK_BYTES_MIN } from "../disk/limits.ts";
-import { type PolledBackend, putPolled } from "../disk/late.ts";
+import { type ContentFile, putContentFile } from "../disk/content_file.ts";
 import type { BackendModule } from "../disk/servable.ts";
 import { ASYNC, NOT_TAKEN } from "../system/aio.ts";
 import { AsyncIo } from "../system/async_io.ts";
@@ -14,9 +14,7 @@ import { type Direction, extentsOf, Flusher, readAt, readCached, syncFile, write
 import { punchHoleLater, readAtLater, syncFileLater, writeAtLater, zeroRangeLater } from "../system/file_later.ts";
 import { linux, punchHole, zeroRange } from "../system/libc.ts";
 import { addressOf } from "../system/memory.ts";
-import type { PolledIo } from "../system/polled_io.ts";
 import { LateLock, removeUnused } from "./lock.ts";
-import { PolledRaw } from "./raw_polled.ts";
 import { openStore } from "./raw_store.ts";
 
 /** Zeroes that have to be written are written so many at a time. */
@@ -50,8 +48,8 @@ export interface RawData {
   readonly path: string;
   /** Its descriptor. */
   readonly fd: number;
-  /** The size of the disk. */
-  readonly sizeBytes: number;
+  /** The size of the disk, in bytes, as all who have it see it: it may change. */
+  readonly size: Float64Array<SharedArrayBuffer>;
   /** Nothing may be changed. */
   readonly readOnly: boolean;
   /** It is open with O_DIRECT. */
@@ -69,8 +67,9 @@ export interface RawData {
 /**
  * A disk in a file or on a block device. Reads and writes are `pread`(2) and `pwrite`(2), `flush` is `fdatasync`(2).
  *
- * With `direct` the kernel reads and writes by itself (io_submit(2)), as many requests at once as there are, in the program or in
- * Workers. Without it, each call waits for the page cache: served by Workers, each thread does its own, which is the fast way:
+ * With `direct`, dblock.ko reads and writes the file by itself if nothing is in front of the disk; else the kernel does what it is
+ * asked for (io_submit(2)), as many requests at once as there are. Without it, each call waits for the page cache: served by
+ * Workers, each thread does its own, which is the fast way:
  *
  * ```ts no-run
  * import { RawBackend, serve } from "../mod.ts";
@@ -114,11 +113,8 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
   readonly #lock: LateLock | undefined;
   /** Where the kernel does it by itself: with O_DIRECT, outside of Workers. */
   readonly #io: AsyncIo | undefined;
-  /** The same for those who wait for its answers themselves. */
-  readonly #polled: PolledIo[] = [];
   /** The file was not there before. */
   readonly #isMade: boolean;
-  #sizeBytes: number;
   #zeroes: Uint8Array<ArrayBuffer> | undefined;
   /** Calls that other threads are at. */
   readonly #calls = new Set<Promise<unknown>>();
@@ -130,12 +126,11 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
     this.#isWorker = lock === undefined;
     this.#lock = lock;
     this.#io = data.direct && !this.#isWorker ? AsyncIo.open() : undefined;
-    this.#sizeBytes = data.sizeBytes;
     this.#flusher = new Flusher(() => syncFile(data.fd), data.flushFailures);
     this.path = data.path;
     this.limits = data.limits;
     this.readOnly = data.readOnly;
-    if (data.direct) putPolled(this, () => this.#openPolled());
+    if (data.direct) putContentFile(this, this.#contentFile());
     if (data.readOnly) return;
     if (data.hasHoles) this.discard = (offsetBytes, lengthBytes) => this.#discard(offsetBytes, lengthBytes);
     if (data.isFile && !this.#isWorker) this.resize = (sizeBytes) => this.#resize(sizeBytes);
@@ -166,7 +161,7 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
    * the device has ended; it is not closed by `serve()` then.
    */
   workers(): BackendModule<RawData> {
-    return { module: new URL("./raw_worker.ts", import.meta.url), data: { ...this.#data, sizeBytes: this.#sizeBytes } };
+    return { module: new URL("./raw_worker.ts", import.meta.url), data: this.#data };
   }
 
   /** Nobody else serves it. False only for a `shared` one, until the other has ended. */
@@ -176,7 +171,7 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
 
   /** The size of the disk, as it is now. */
   get sizeBytes(): number {
-    return this.#sizeBytes;
+    return this.#data.size[0]!;
   }
 
   /**
@@ -228,18 +223,15 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
     });
   }
 
-  #openPolled(): PolledBackend | undefined {
-    if (this.#closed !== undefined) return undefined;
-    const backend = new PolledRaw(this, {
-      data: this.#data,
-      flusher: this.#flusher,
-      later: (call) => this.#call(call),
-      aligned: (buffer) => this.#aligned(buffer),
-    });
-    const answers = backend.io;
-    if (answers === undefined) return undefined;
-    this.#polled.push(answers);
-    return { backend, answers };
+  #contentFile(): ContentFile {
+    const { fd, size } = this.#data;
+    return {
+      fd,
+      module: this.#isWorker ? undefined : this.workers(),
+      get sizeBytes() {
+        return size[0]!;
+      },
+    };
   }
 
   /** O_DIRECT wants memory at a multiple of the device's block: the buffer if it is, else other memory as long. */
@@ -324,7 +316,7 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
   #resize(sizeBytes: number): void {
     using file = Deno.openSync(`/proc/self/fd/${this.#data.fd}`, { write: true });
     file.truncateSync(sizeBytes);
-    this.#sizeBytes = sizeBytes;
+    this.#data.size[0] = sizeBytes;
   }
 
   /** A call on another thread. None begins once the file is closed, and it is closed when all have ended. */
@@ -362,19 +354,17 @@ export class RawBackend implements Backend, Disposable, AsyncDisposable {
     this.#lock?.cancel();
     // Only if it is ours: another server may have waited for it.
     if (reason === "unused" && this.#isMade && this.locked) removeUnused(this.#data);
-    if (this.#calls.size === 0 && !this.#io?.isBusy && this.#polled.every((io) => io.openCount === 0)) {
+    if (this.#calls.size === 0 && !this.#io?.isBusy) {
       this.#closed = true;
       this.#closeFile();
     } else {
-      const idle = [this.#io?.idle(), ...this.#polled.map((io) => io.idle())];
-      this.#closed = Promise.allSettled([...this.#calls, ...idle]).then(() => this.#closeFile());
+      this.#closed = Promise.allSettled([...this.#calls, this.#io?.idle()]).then(() => this.#closeFile());
     }
     return this.#closed === true ? undefined : this.#closed;
   }
 
   #closeFile(): void {
     this.#io?.close();
-    for (const io of this.#polled) io.close();
     if (this.#isWorker) return; // the file is the main program's
     this.#lock?.release();
     linux.close(this.#data.fd);

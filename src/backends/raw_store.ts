@@ -53,7 +53,9 @@ export async function openStore(options: RawBackendOptions): Promise<RawStore> {
   undo.move();
   file.close();
   const flushFailures = new Int32Array(new SharedArrayBuffer(4));
-  return { data: { path, fd, sizeBytes, readOnly, direct, isFile, hasHoles, limits, flushFailures }, isLocked, isMade };
+  const size = new Float64Array(new SharedArrayBuffer(8));
+  size[0] = sizeBytes;
+  return { data: { path, fd, size, readOnly, direct, isFile, hasHoles, limits, flushFailures }, isLocked, isMade };
 }
 
 function whyNotOpened(

@@ -288,7 +288,7 @@ const CALLBACKS = ["flush", "discard", "writeZeroes", "resize", "extents"] as co
 
 function traitsOf(attempted: string, disk: Backend): Traits {
   // Served by its callbacks, also if it is memory.
-  const profile = { ...profileOf(disk), direct: false };
+  const profile = { ...profileOf(disk), direct: false, hasContentFile: false };
   const limits = checkedLimits(attempted, profile);
   const { sizeBytes, readOnly, cacheSurvives } = profile;
   return {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /**
- * Answers that come later by a file, and not by promises. A store that says so (the kernel's asynchronous I/O, librbd) can be
+ * Answers that come later by a file, and not by promises. A store that says so (librbd) can be
  * waited for together with the queue, by one system call in the thread that serves both: module/polled_loop.ts. A promise
  * would take a turn of the event loop for each wake.
  */

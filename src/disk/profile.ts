@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** What a transport has to know of a backend before it asks anything, as data that can go to another thread. */
 import type { Backend, Limits } from "./backend.ts";
+import { contentFileOf } from "./content_file.ts";
 import { isMapped } from "./servable.ts";
 
 /** What a disk can do. */
@@ -9,6 +10,8 @@ export interface Profile {
   readonly limits: Limits;
   /** It is memory: dblock.ko copies by itself and delivers nothing. */
   readonly direct: boolean;
+  /** It is a file that dblock.ko could read and write by itself. */
+  readonly hasContentFile: boolean;
   readonly readOnly: boolean;
   /** It has something to flush. */
   readonly writeCache: boolean;
@@ -21,6 +24,11 @@ export interface Profile {
   readonly writeZeroes: boolean;
 }
 
+/** The same disk in direct mode, as dblock.ko reads and writes its file. */
+export function directProfile(profile: Profile): Profile {
+  return { ...profile, direct: true };
+}
+
 /** What a backend can do, seen from which callbacks it has. */
 export function profileOf(backend: Backend): Profile {
   const direct = isMapped(backend);
@@ -29,6 +37,7 @@ export function profileOf(backend: Backend): Profile {
     sizeBytes: backend.sizeBytes,
     limits: backend.limits ?? {},
     direct,
+    hasContentFile: contentFileOf(backend) !== undefined,
     readOnly: backend.readOnly ?? false,
     writeCache,
     cacheSurvives: backend.cacheSurvives ?? false,

@@ -6,6 +6,7 @@
 import {
   dblock_attach,
   DBLOCK_ATTACH_EVENTFD,
+  DBLOCK_ATTACH_FILE,
   DBLOCK_ATTACH_TAKE_OVER,
   dblock_commit,
   DBLOCK_COMMIT_FLUSHED,
@@ -51,6 +52,8 @@ export interface ChannelOptions {
   readonly depth: number;
   /** Size of a slot of the buffer: max_io_bytes; 0 in direct mode. */
   readonly slotBytes: number;
+  /** In direct mode: the file, open with O_DIRECT, in which addresses are offsets. @default they are this process' */
+  readonly contentFd?: number | undefined;
   /** EXCHANGE does not sleep (it may look for up to the module's poll_us, 200 µs); `wait()` does. @default false */
   readonly nonblocking?: boolean;
   /** `wait()` will be called, now or after `setNonblocking()`. @default false */
@@ -74,6 +77,7 @@ export class Channel implements Disposable {
   readonly #ownsFile: boolean;
   readonly #id: number;
   readonly #slotBytes: number;
+  readonly #contentFd: number | undefined;
   readonly #buffer: Uint8Array<ArrayBuffer>;
   readonly #bufferBytes: number;
   readonly #views: Uint8Array<ArrayBuffer>[];
@@ -99,6 +103,7 @@ export class Channel implements Disposable {
     this.#id = options.id ?? 0;
     this.ring = new Ring(depth);
     this.#slotBytes = slotBytes;
+    this.#contentFd = options.contentFd;
     this.#buffer = slotMemory(depth * slotBytes);
     this.#bufferBytes = this.#buffer.byteLength;
     this.#views = Array.from(
@@ -142,11 +147,14 @@ export class Channel implements Disposable {
 
   #attachment(takeOver = false): Uint8Array<ArrayBuffer> {
     const event = this.#event;
+    const content = this.#contentFd;
     return encode(dblock_attach, {
-      flags: (takeOver ? DBLOCK_ATTACH_TAKE_OVER : 0) | (event === undefined ? 0 : DBLOCK_ATTACH_EVENTFD),
+      flags: (takeOver ? DBLOCK_ATTACH_TAKE_OVER : 0) | (event === undefined ? 0 : DBLOCK_ATTACH_EVENTFD) |
+        (content === undefined ? 0 : DBLOCK_ATTACH_FILE),
       id: this.#id,
       queue: this.queue,
       event_fd: event?.fd ?? 0,
+      file_fd: content ?? 0,
       ring_address: addressOf(this.ring.bytes),
       ring_bytes: this.ring.bytes.byteLength,
       buffer_address: this.#slotBytes === 0 ? 0 : addressOf(this.#buffer),

@@ -159,7 +159,7 @@ function inUse(info: RawInfo): DblockError {
 
 /** What a device was created with and a later server cannot change, in the words of `Backend` and `DeviceOptions`. */
 const FIXED: readonly [flag: number, is: string, isNot: string][] = [
-  [DBLOCK_DEVICE_DIRECT, "memory that the kernel copies from", "answers of a program"],
+  [DBLOCK_DEVICE_DIRECT, "memory or a file that the kernel reads and writes itself", "answers of a program"],
   [DBLOCK_DEVICE_READ_ONLY, "read-only", "writable"],
   [DBLOCK_DEVICE_WRITE_CACHE, "a disk that is flushed", "a disk without flush"],
   [DBLOCK_DEVICE_FUA, "a disk with FUA", "a disk without FUA"],

@@ -131,6 +131,8 @@ async function serveHere(
 export interface WorkerOptions {
   /** The disk's memory; without it, the backend that was loaded. */
   readonly mapping?: Mapping;
+  /** dblock.ko reads and writes the file of the backend that was loaded. @default false */
+  readonly fromFile?: boolean;
   /** It never waits in the kernel, so that timers and ports of its backend run. @default false */
   readonly eventLoop?: boolean;
 }
@@ -202,7 +204,7 @@ export class QueueWorker implements QueueServer {
    * @throws {DblockError} at once, if the queue's file cannot be opened, or there is no room to wait for it.
    */
   serve(plan: QueuePlan, options: WorkerOptions = {}): Promise<boolean> {
-    if (options.mapping === undefined) this.#pollFiles = this.#kernel.openPollFiles();
+    if (options.mapping === undefined && !options.fromFile) this.#pollFiles = this.#kernel.openPollFiles();
     const fd = openQueue(plan.name, plan.queue, { kernel: this.#kernel });
     this.#fd = fd;
     this.#isServing = true;

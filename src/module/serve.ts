@@ -3,15 +3,16 @@
  * `serve()`: from a backend to a disk in /dev. Creates the device, gets every queue served, starts it; if any of that
  * fails, nothing is left of it.
  */
-import { DBLOCK_ON_DEATH_REMOVE } from "./abi.ts";
+import { DBLOCK_DEVICE_DIRECT, DBLOCK_FEATURE_ATTACH_FILE, DBLOCK_ON_DEATH_REMOVE } from "./abi.ts";
 import { resize, start } from "./node.ts";
-import { Control, devicePath } from "./control.ts";
+import { Control, devicePath, type RawInfo } from "./control.ts";
 import { checkMs, Deadline, settleWithin } from "./deadline.ts";
 import { type Device, endDevice, type Resizer, ServedDevice, stopQueues } from "./device.ts";
 import type { Backend } from "../disk/backend.ts";
 import { DblockError, describe } from "../disk/errors.ts";
 import { logFrom, type LoggingOptions } from "../disk/log.ts";
-import { type Profile, profileOf } from "../disk/profile.ts";
+import { contentFileOf } from "../disk/content_file.ts";
+import { directProfile, type Profile, profileOf } from "../disk/profile.ts";
 import {
   type BackendModule,
   closeBackend,
@@ -127,8 +128,18 @@ export async function checkExisting(kernel: Kernel, backend: Backend, options: S
   using control = await Control.open(`Cannot create ${devicePath(name)}`, kernel);
   const found = await findExisting(control, name, existing, signal);
   if (found === undefined) return;
-  const request = planDevice(profileOf(backend), { ...options, queues: found.info.queue_count });
+  const profile = profileOf(backend);
+  const { features } = await control.version();
+  const fromFile = profile.hasContentFile && takesFiles(features, found.info);
+  const queues = found.info.queue_count;
+  const request = planDevice(fromFile ? directProfile(profile) : profile, { ...options, queues });
   checkFits(found.info, request, { grow });
+}
+
+/** Whether dblock.ko can read and write a server's file by itself, for a device that is there already if one is. */
+function takesFiles(features: number, found: RawInfo | undefined): boolean {
+  const knowsFiles = Math.floor(features / DBLOCK_FEATURE_ATTACH_FILE) % 2 === 1;
+  return knowsFiles && (found === undefined || (found.flags & DBLOCK_DEVICE_DIRECT) !== 0);
 }
 
 /** What a start needs to go on and to be undone. */
@@ -147,10 +158,12 @@ async function begin(
   const { name, kernel } = life;
   const { existing = "refuse", grow = false, closeTimeoutMs } = options;
   using control = await Control.open(`Cannot create ${devicePath(name)}`, kernel);
-  const { queue_count_max } = await control.version();
+  const { queue_count_max, features } = await control.version();
   const found = await findExisting(control, name, existing, limit.signal);
-  const queues = found?.info.queue_count ?? Math.min(options.queues ?? defaultQueues(backend), queue_count_max);
-  const workerCount = isMapped(backend) || isModule(backend) ? queues : 0;
+  const mayUseFile = takesFiles(features, found?.info);
+  const served = mayUseFile && !isModule(backend) ? contentFileOf(backend)?.module ?? backend : backend;
+  const queues = found?.info.queue_count ?? Math.min(options.queues ?? defaultQueues(served), queue_count_max);
+  const workerCount = isMapped(served) || isModule(served) ? queues : 0;
   // What a module says is not known yet; all else is checked before Workers are started.
   if (!isModule(backend)) planDevice(profileOf(backend), { ...options, queues });
   const isShared = shared !== undefined && existing === "refuse" && mayShare(backend);
@@ -163,9 +176,10 @@ async function begin(
     const saved = await Promise.all(workers.map((worker) => worker.close(life.may.closeReason, closeTimeoutMs)));
     if (saved.includes(false)) life.isUnsaved = true;
   });
-  const profile = isModule(backend) ? await limit.race(loadAll(workers, backend)) : profileOf(backend);
+  const profile = isModule(served) ? await limit.race(loadAll(workers, served)) : profileOf(served);
+  const fromFile = isModule(served) && profile.hasContentFile && mayUseFile;
 
-  const request = planDevice(profile, { ...options, queues });
+  const request = planDevice(fromFile ? directProfile(profile) : profile, { ...options, queues });
   if (found !== undefined) {
     checkFits(found.info, request, { grow });
     life.origin = found.origin;
@@ -185,7 +199,8 @@ async function begin(
     (_, queue): QueuePlan => ({ name, id: device.id, queue, depth, geometry, takeOver }),
   );
   const moving = mapped === undefined ? [] : attachHere(mapped, plans, life);
-  await limit.race(mapped === undefined ? attachAndStart(backend, plans, workers, life) : startDisk(life));
+  const started = mapped === undefined ? attachAndStart(served, plans, { workers, fromFile, life }) : startDisk(life);
+  await limit.race(started);
   // Everybody who serves it knows of the new size by now, and nobody else does.
   if (sizeBytes > device.size_bytes) await limit.race(resize(name, sizeBytes, kernel, device.id));
   life.serverPid = (await control.info(name, device.id)).server_pid;
@@ -201,7 +216,7 @@ async function begin(
   return new ServedDevice(life, undo.move(), {
     geometry,
     depth,
-    direct: isMapped(backend),
+    direct: isMapped(served) || fromFile,
     signal: options.signal,
     resizer: resizerOf(backend, geometry),
     disposeWaitMs: options.disposeWaitMs,
@@ -274,15 +289,19 @@ async function loadAll(workers: readonly QueueServer[], backend: BackendModule):
   return first;
 }
 
+/** Who is to serve. */
+interface Serving {
+  readonly workers: readonly QueueServer[];
+  /** dblock.ko reads and writes the file of the backend that they have loaded. */
+  readonly fromFile: boolean;
+  readonly life: Life;
+}
+
 /** Resolves when the disk is there. The kernel reads its partition table before: the queues are served by then. */
-async function attachAndStart(
-  backend: Servable,
-  plans: readonly QueuePlan[],
-  workers: readonly QueueServer[],
-  life: Life,
-): Promise<void> {
+async function attachAndStart(backend: Servable, plans: readonly QueuePlan[], by: Serving): Promise<void> {
+  const { life } = by;
   const { kernel, log } = life;
-  if (isMapped(backend) || isModule(backend)) await attachWorkers(backend, plans, workers, life);
+  if (isMapped(backend) || isModule(backend)) await attachWorkers(backend, plans, by);
   else {
     if (!kernel.ensureIoFlusher()) sayNoIoFlusher(life);
     for (const plan of plans) {
@@ -341,10 +360,11 @@ async function startDisk(life: Life): Promise<void> {
 async function attachWorkers(
   backend: MappedBackend | BackendModule,
   plans: readonly QueuePlan[],
-  workers: readonly QueueServer[],
-  life: Life,
+  { workers, fromFile, life }: Serving,
 ): Promise<void> {
-  const options = isMapped(backend) ? { mapping: backend.mapping } : { eventLoop: backend.eventLoop ?? false };
+  const options = isMapped(backend)
+    ? { mapping: backend.mapping }
+    : { eventLoop: backend.eventLoop ?? false, fromFile };
   const flushers: Promise<boolean>[] = [];
   for (const [i, worker] of workers.entries()) {
     const plan = plans[i];

@@ -11,6 +11,8 @@ import { DblockError, describe } from "../disk/errors.ts";
 import type { DiskLog } from "../disk/log.ts";
 import { type Profile, profileOf } from "../disk/profile.ts";
 import { type BackendFactory, closeBackend, type Mapping } from "../disk/servable.ts";
+import { contentFileOf } from "../disk/content_file.ts";
+import { serveContent } from "./content.ts";
 import { EventLoop } from "./eventloop.ts";
 import { PolledLoop } from "./polled_loop.ts";
 import { openPolled } from "../disk/late.ts";
@@ -38,7 +40,9 @@ export interface ServeMessage {
   readonly takeOver?: boolean;
   /** The disk's memory; without it, the backend that was loaded. */
   readonly mapping?: Mapping;
-  /** What the Worker waits with, if it has a backend. */
+  /** dblock.ko reads and writes the file of the backend that was loaded. */
+  readonly fromFile?: boolean;
+  /** What the Worker waits with, if it may be an event loop. */
   readonly pollFiles?: PollFiles;
   /** The thread never waits in the kernel. */
   readonly eventLoop?: boolean;
@@ -110,12 +114,13 @@ async function load(message: LoadMessage): Promise<void> {
 
 async function serve(message: ServeMessage): Promise<void> {
   const { name, id, queue, depth, fd, geometry, takeOver = false, mapping, pollFiles, eventLoop = false } = message;
+  const file = message.fromFile && backend !== undefined ? contentFileOf(backend) : undefined;
   // A flag of the thread: the process may not have it, and this thread matters most.
   const ioFlusher = linux.ensureIoFlusher();
   // With all processors busy, requests gather while others run: fewer switches, longer batches (tests/bench/README.md).
   setBatchScheduling();
-  const slotBytes = mapping === undefined ? geometry.maxIoBytes : 0;
-  using channel = new Channel({ name, id, queue, depth, slotBytes, fd });
+  const slotBytes = mapping === undefined && file === undefined ? geometry.maxIoBytes : 0;
+  using channel = new Channel({ name, id, queue, depth, slotBytes, contentFd: file?.fd, fd });
   channel.attach({ takeOver });
   if (pollFiles !== undefined) {
     usePollFiles(pollFiles);
@@ -127,6 +132,7 @@ async function serve(message: ServeMessage): Promise<void> {
     return;
   }
   if (backend === undefined) throw new Error("serve came before load");
+  if (file !== undefined) return serveContent(channel, file, backend, geometry, log);
   const polled = openPolled(backend);
   if (polled !== undefined) {
     channel.setNonblocking();

@@ -2,7 +2,7 @@
 // here. Its server is killed under a mounted ext4, and the next one goes on with what is in the file.
 // time limit: 240 s
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { DblockError, destroy, info, MemoryBackend, RawBackend, serve } from "../../src/mod.ts";
+import { type Backend, DblockError, destroy, info, MemoryBackend, RawBackend, serve } from "../../src/mod.ts";
 import { ext4Folder } from "./ext4_folder.ts";
 import { fio, fioLoop } from "./fio.ts";
 import { exists, sh, waitFor } from "./harness.ts";
@@ -31,7 +31,7 @@ for (const direct of [false, true]) {
       await verify(device.path);
       await sh(`mkfs.ext4 -q -b 4096 ${device.path} && fsck.ext4 -fn ${device.path}`);
       const { features, requests } = await info("raw0");
-      assertEquals([features.writeCache, features.fua], [true, true]);
+      assertEquals([features.writeCache, features.fua, features.direct], [true, true, direct]);
       assert(requests.flush.count > 0, "nothing was flushed");
     }
     assertEquals(exists("/dev/raw0"), false);
@@ -40,7 +40,7 @@ for (const direct of [false, true]) {
 }
 
 for (const queues of [1, 2]) {
-  Deno.test(`an image with O_DIRECT is served by this thread, ${queues} queue(s): holes are filled, it grows, and ends under load`, async () => {
+  Deno.test(`an image with O_DIRECT is read and written by the kernel, ${queues} queue(s): holes are filled, it grows, and ends under load`, async () => {
     await using folder = await ext4Folder();
     const path = `${folder.path}/raw.img`;
     const disk = await RawBackend.open({ path, sizeBytes, direct: true });
@@ -76,8 +76,39 @@ for (const queues of [1, 2]) {
   });
 }
 
+Deno.test("a disk with O_DIRECT keeps the way in which it began: what is in front of it may go, and nothing may come", async () => {
+  await using folder = await ext4Folder();
+  const path = `${folder.path}/raw.img`;
+  const open = () => RawBackend.open({ path, sizeBytes, direct: true });
+  /** The same disk with something in front of it. */
+  const covered = (disk: RawBackend): Backend => ({
+    ...{ sizeBytes: disk.sizeBytes, limits: disk.limits, cacheSurvives: disk.cacheSurvives },
+    read: (buffer, offset) => disk.read(buffer, offset),
+    write: (buffer, offset) => disk.write(buffer, offset),
+    flush: () => disk.flush(),
+    discard: (offset, length, options) => disk.discard!(offset, length, options),
+    writeZeroes: (offset, length, options) => disk.writeZeroes(offset, length, options),
+    close: (reason) => disk.close(reason),
+  });
+  for (const first of [covered, (disk: RawBackend) => disk]) {
+    const isDirect = first !== covered;
+    const began = await serve(first(await open()), { name: "raw0", onDeath: "hold" });
+    assertEquals((await info("raw0")).features.direct, isDirect);
+    await verify(began.path);
+    await began.leave();
+    const wrong = "memory or a file that the kernel reads and writes itself";
+    if (isDirect) {
+      const disk = covered(await open());
+      await assertRejects(() => serve(disk, { name: "raw0", existing: "recover" }), DblockError, wrong);
+    }
+    await using next = await serve(await open(), { name: "raw0", existing: "recover" });
+    assertEquals([next.origin, (await info("raw0")).features.direct], ["recovered", isDirect]);
+    await verify(next.path);
+    await destroy("raw0", { force: true });
+  }
+});
+
 Deno.test("an image with O_DIRECT on a slow disk keeps no timer waiting, and a store that fails fails its requests alone", async () => {
-  // Longer than this thread waits by itself, with failures that are turned on while it runs.
   await using slow = await Serving.start([
     ...[
       "serve",
