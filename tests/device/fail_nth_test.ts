@@ -280,6 +280,36 @@ failTest("a request whose EXCHANGE or COMMIT failed is neither lost nor answered
   await destroy();
 });
 
+failTest("a request that its server's file does ends, whatever fails on the way", async (faults) => {
+  await sh("modprobe loop && truncate -s 16M /tmp/content");
+  const store = (await sh("losetup --find --show /tmp/content")).stdout.trim();
+  const file_fd = await openAsync(store, O_RDWR | O_DIRECT);
+  {
+    using queue = await startedDevice({ flags: abi.DBLOCK_DEVICE_DIRECT | abi.DBLOCK_DEVICE_NO_PART_SCAN });
+    assertEquals(queue.attach({ flags: abi.DBLOCK_ATTACH_FILE, file_fd }), 0);
+    using disk = await OpenDisk.open();
+    using memory = new Memory(64 * KIB);
+    for (const [what, number] of [["a READ", NR.pread64], ["a WRITE", NR.pwrite64]] as const) {
+      await sweep(`${what} of a file`, async (n) => {
+        const io = syscallAsync(number, disk.fd, memory.address, memory.bytes.length, 0);
+        const hasFailed = await serveUnderFaults(faults, queue, n, "COMMIT");
+        const result = await io;
+        assert(
+          [memory.bytes.length, -ERRNO.EIO, -ERRNO.ENOMEM].includes(result),
+          `${what} of a file, step ${n}: the I/O ended with ${result}`,
+        );
+        return hasFailed;
+      });
+    }
+    const { handed_count, passed_count } = infoOf(name)!;
+    assertEquals([handed_count, passed_count], [0, 0]);
+    disk.close();
+    await destroy();
+  }
+  close(file_fd);
+  await sh(`losetup -d ${store}`);
+});
+
 /** Takes one request and answers it; the n-th step of either call fails, and then it is made again. */
 async function serveUnderFaults(
   faults: Faults,
