@@ -27,9 +27,10 @@ Deno.test("ATTACH checks every field, and a queue and a file have one another on
   using queue = new Queue(created, 0);
   const ring = queue.ring.address;
   const buffer = queue.buffer!;
-  for (let bit = 2; bit < 32; bit++) assertEquals(queue.attach({ flags: 2 ** bit }), EOPNOTSUPP);
-  for (let i = 0; i < 8; i++) assertEquals(queue.attach({ reserved: oneAt(i, 8) }), EINVAL);
+  for (let bit = 3; bit < 32; bit++) assertEquals(queue.attach({ flags: 2 ** bit }), EOPNOTSUPP);
+  for (let i = 0; i < 7; i++) assertEquals(queue.attach({ reserved: oneAt(i, 7) }), EINVAL);
   assertEquals(queue.attach({ event_fd: 1 }), EINVAL);
+  assertEquals(queue.attach({ file_fd: 1 }), EINVAL);
   assertEquals(queue.attach({ queue: created.queue_count }), EINVAL);
   assertEquals(queue.attach({ queue: 2 ** 32 - 1 }), EINVAL);
   for (const off of [-8, -1, 1, 8]) assertEquals(queue.attach({ ring_bytes: queue.ring.bytes.length + off }), EINVAL);
