@@ -192,6 +192,7 @@ struct dblock_device {
 	struct completion removed;	/* the name is free */
 	struct work_struct start_work;
 	struct work_struct remove_work;
+	struct workqueue_struct *flush_workqueue;	/* see file.c, or NULL */
 	struct blk_mq_tag_set tag_set;
 	struct gendisk *disk;		/* from START on */
 	bool tag_set_ready;
@@ -267,7 +268,6 @@ struct dblock_channel {
 /* main.c */
 extern struct workqueue_struct *dblock_start_workqueue;
 extern struct workqueue_struct *dblock_remove_workqueue;
-extern struct workqueue_struct *dblock_flush_workqueue;
 extern bool dblock_debug;
 
 /* For those who look into what happens: with the parameter debug, or by dynamic
@@ -456,7 +456,7 @@ int dblock_data_fault_in(u64 address, size_t bytes, bool write);
 
 /* file.c */
 bool dblock_file_does(struct request *rq);
-struct file *dblock_file_get(const struct dblock_device *device, u32 fd);
+struct file *dblock_file_get(struct dblock_device *device, u32 fd);
 void dblock_file_begin(struct dblock_queue *queue, struct request *rq,
 		       struct file *file, u64 offset);
 void dblock_file_done(struct request *rq);

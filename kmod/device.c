@@ -24,6 +24,8 @@ static void dblock_device_free(struct dblock_device *device)
 	u32 i;
 
 	dblock_disk_free(device);
+	if (device->flush_workqueue)
+		destroy_workqueue(device->flush_workqueue);
 	for (i = 0; device->queues && i < device->params.queue_count; i++)
 		dblock_queue_free(&device->queues[i]);
 	kvfree(device->queues);

@@ -21,17 +21,41 @@
 #include "compat.h"
 #include "dblock.h"
 
+/* Of the device alone: the store below a flush may be another dblock disk, whose
+ * own flush this one waits for. While memory is short, each has a thread that has
+ * nothing else to do.
+ *
+ * Return: 0 or -ENOMEM.
+ */
+static int dblock_file_workqueue(struct dblock_device *device)
+{
+	struct workqueue_struct *workqueue;
+
+	if (READ_ONCE(device->flush_workqueue))
+		return 0;
+	workqueue = alloc_workqueue("dblock-flush%llu",
+				    WQ_UNBOUND | WQ_MEM_RECLAIM, 0,
+				    device->params.id);
+	if (!workqueue)
+		return -ENOMEM;
+	/* Another queue's ATTACH may have been quicker. */
+	if (cmpxchg(&device->flush_workqueue, NULL, workqueue))
+		destroy_workqueue(workqueue);
+	return 0;
+}
+
 /**
  * dblock_file_get() - the file that an ATTACH names
  * @device: the device
  * @fd: a descriptor of the caller's
  *
- * Return: the file, with a reference, or -EINVAL.
+ * Return: the file, with a reference, or -EINVAL or -ENOMEM.
  */
-struct file *dblock_file_get(const struct dblock_device *device, u32 fd)
+struct file *dblock_file_get(struct dblock_device *device, u32 fd)
 {
 	fmode_t needs = FMODE_READ;
 	struct file *file = fget(fd);
+	int err = -EINVAL;
 	umode_t mode;
 
 	if (!file)
@@ -42,9 +66,11 @@ struct file *dblock_file_get(const struct dblock_device *device, u32 fd)
 	if ((S_ISREG(mode) || S_ISBLK(mode)) && file->f_flags & O_DIRECT &&
 	    (file->f_mode & needs) == needs && file->f_op->read_iter &&
 	    (!(needs & FMODE_WRITE) || file->f_op->write_iter))
+		err = dblock_file_workqueue(device);
+	if (!err)
 		return file;
 	fput(file);
-	return ERR_PTR(-EINVAL);
+	return ERR_PTR(err);
 }
 
 /* Whether this is what a file does for a request. */
@@ -186,7 +212,7 @@ void dblock_file_begin(struct dblock_queue *queue, struct request *rq,
 	io->vectors = NULL;
 	if (req_op(rq) == REQ_OP_FLUSH) {
 		INIT_WORK(&io->work, dblock_file_flush);
-		queue_work(dblock_flush_workqueue, &io->work);
+		queue_work(queue->device->flush_workqueue, &io->work);
 		return;
 	}
 	result = dblock_file_move(queue, rq, offset);

@@ -16,7 +16,6 @@
  */
 struct workqueue_struct *dblock_start_workqueue;
 struct workqueue_struct *dblock_remove_workqueue;
-struct workqueue_struct *dblock_flush_workqueue;
 
 bool dblock_debug;
 module_param_named(debug, dblock_debug, bool, 0644);
@@ -33,15 +32,9 @@ static int __init dblock_init(void)
 						  0);
 	if (!dblock_remove_workqueue)
 		goto destroy_start_workqueue;
-	/* Memory may be short until its works are done. */
-	dblock_flush_workqueue = alloc_workqueue("dblock-flush",
-						 WQ_UNBOUND | WQ_MEM_RECLAIM,
-						 0);
-	if (!dblock_flush_workqueue)
-		goto destroy_remove_workqueue;
 	err = dblock_watch_init();
 	if (err)
-		goto destroy_flush_workqueue;
+		goto destroy_remove_workqueue;
 	err = dblock_registry_init();
 	if (err)
 		goto exit_watch;
@@ -54,8 +47,6 @@ exit_registry:
 	dblock_registry_exit();
 exit_watch:
 	dblock_watch_exit();
-destroy_flush_workqueue:
-	destroy_workqueue(dblock_flush_workqueue);
 destroy_remove_workqueue:
 	destroy_workqueue(dblock_remove_workqueue);
 destroy_start_workqueue:
@@ -70,7 +61,6 @@ static void __exit dblock_exit(void)
 {
 	dblock_control_exit();
 	dblock_watch_exit();
-	destroy_workqueue(dblock_flush_workqueue);
 	destroy_workqueue(dblock_remove_workqueue);
 	destroy_workqueue(dblock_start_workqueue);
 	dblock_registry_exit();

@@ -289,3 +289,28 @@ Deno.test("a write with FUA is durable when it is answered", async () => {
   const [ofStore, ofDisk] = [flushes(store) - before[0], flushes(disk) - before[1]];
   assert(ofStore > ofDisk, `${ofStore} flushes of the store, ${ofDisk} of the disk`);
 });
+
+Deno.test("each disk flushes with a thread of its own, so that one can wait for another", async () => {
+  const threads = async () => (await sh("ps -eo args")).stdout.match(/^\[(kworker\/R-)?dblock-flush/gm)?.length ?? 0;
+  const untilThreads = (count: number) => waitFor(`${count} threads`, async () => await threads() === count);
+  await untilThreads(0);
+  {
+    await using pair = await Pair.start("file11");
+    const fd = open(pair.disk.path, O_RDWR | O_DIRECT);
+    {
+      await using upper = await TestDisk.start({
+        name: "file11u",
+        flags: DIRECT | CACHE,
+        size_bytes: 8 * MIB,
+        file: { fd, atBytes: 0 },
+      });
+      await untilThreads(2);
+      await sh(`dd if=/dev/zero bs=4k count=8 conv=fsync status=none of=${upper.path}`);
+      const flush = abi.DBLOCK_OPERATION_FLUSH;
+      for (const disk of [upper, pair.disk]) assert(disk.info().requests[flush]! > 0, `${disk.path} was not flushed`);
+    }
+    close(fd);
+    await untilThreads(1);
+  }
+  await untilThreads(0);
+});

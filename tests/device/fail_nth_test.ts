@@ -168,16 +168,21 @@ failTest("opening a device's node fails with ENOMEM", async (faults) => {
 });
 
 failTest("ATTACH gives the queue to this file or leaves it free", async (faults) => {
-  await sweep("ATTACH", async (n) => {
-    using queue = new Queue(createDevice(params(name)), 0);
-    const { value: errno, hasFailed } = faults.fail(n, () => queue.attach());
-    assertExcused(errno, `ATTACH, step ${n}`);
-    // Whatever it said, the same file can attach (again).
-    assertEquals(queue.attach(), 0, `ATTACH after step ${n}`);
-    assertEquals(infoOf(name)!.attached_count, 1);
-    await destroy();
-    return hasFailed;
-  });
+  await sh("truncate -s 1M /tmp/content");
+  const file_fd = open("/tmp/content", O_RDWR | O_DIRECT);
+  for (const values of [{}, { flags: abi.DBLOCK_ATTACH_FILE, file_fd }]) {
+    await sweep("ATTACH", async (n) => {
+      using queue = new Queue(createDevice(params(name, { flags: abi.DBLOCK_DEVICE_DIRECT })), 0);
+      const { value: errno, hasFailed } = faults.fail(n, () => queue.attach(values));
+      assertExcused(errno, `ATTACH, step ${n}`);
+      // Whatever it said, the same file can attach (again).
+      assertEquals(queue.attach(values), 0, `ATTACH after step ${n}`);
+      assertEquals(infoOf(name)!.attached_count, 1);
+      await destroy();
+      return hasFailed;
+    });
+  }
+  close(file_fd);
 });
 
 failTest("START's own thread", async (faults) => {
