@@ -4,6 +4,7 @@
  * way is in without_denort/.
  */
 import { existsSync } from "@std/fs";
+import { V8_FLAGS } from "./program.ts";
 import type { Arch } from "./without_denort/target.ts";
 
 /** Whether `deno compile` can work, and why. */
@@ -74,6 +75,7 @@ export async function compile(
     "--no-lock",
     "--no-check",
     "--no-code-cache",
+    `--v8-flags=${V8_FLAGS}`,
     "--output",
     output,
   ];

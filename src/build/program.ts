@@ -24,6 +24,12 @@ export interface Program {
   readonly inputs: readonly string[];
 }
 
+/**
+ * V8's options in an executable. Its memory reducer collects when a program has done nothing for a second, and V8 then drops
+ * optimized code that knows of objects of which none is left: a disk would begin with slow code after each pause.
+ */
+export const V8_FLAGS = "--no-memory-reducer";
+
 const DENO = new URL("./deno.sh", import.meta.url).pathname;
 
 // Matches what esbuild prints: comments are gone by then, so an example in a doc comment is not taken for a reference.

@@ -18,6 +18,11 @@ import { type Channel, GONE } from "./channel.ts";
 import { InHand } from "./in_hand.ts";
 import { immediate, TURN_MS } from "./turn.ts";
 
+/**
+ * How long a turn may keep timers, signals and other promises waiting where this thread serves nothing else: a turn of the event
+ * loop costs as much as two of the system calls that it makes room for, and a big request takes as long as several turns of TURN_MS.
+ */
+const ALONE_TURN_MS = 10;
 /** How long a look may keep everything else in this thread waiting. A guess: a store that takes longer is a slow one. */
 const LOOK_NS = 4_000_000n;
 /** The second of the two files. */
@@ -59,7 +64,8 @@ export class PolledLoop implements Transport {
     servers.count++;
     try {
       for (;;) {
-        const isQuiet = this.#turn(this.#channel.now() + TURN_MS);
+        const turnMs = servers.count === 1 ? ALONE_TURN_MS : TURN_MS;
+        const isQuiet = this.#turn(this.#channel.now() + turnMs);
         if (!this.#ended) await (isQuiet ? this.#wait() : immediate());
         if (this.#failure !== undefined) throw this.#failure;
         if (this.#ended) return;

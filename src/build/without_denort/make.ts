@@ -5,7 +5,7 @@
  */
 import { existsSync } from "@std/fs";
 import { basename } from "node:path";
-import { type Part, replaceReferences } from "../program.ts";
+import { type Part, replaceReferences, V8_FLAGS } from "../program.ts";
 import { addProgram, type Bundle } from "./elf.ts";
 import { startRuntime } from "./runtime.ts";
 import { asScript } from "./script.ts";
@@ -22,7 +22,7 @@ export const MAKER_FILES = ["make.ts", "elf.ts", "runtime.ts", "script.ts", "tar
  * network, prompts. `--ext` because the program's path, a file descriptor, has no extension.
  */
 const OPTIONS = "deno run --quiet --allow-all --no-prompt --no-config --no-lock --no-remote --no-npm --cached-only " +
-  "--no-code-cache --ext=js";
+  `--no-code-cache --ext=js --v8-flags=${V8_FLAGS}`;
 
 /**
  * DENO_DIR is a path that nobody can create, not even root, so that no cache is left behind. On a terminal Deno complains
