@@ -17,7 +17,7 @@ export interface DiskSpec {
   readonly sizeMiB: number;
   /** @default what serve() takes; for others, a queue per processor */
   readonly queues?: number;
-  /** That many disks of this kind at once, used by one fio; only for "direct", "ublk" and "brd". @default 1 */
+  /** That many disks of this kind at once, used by one fio; not for files, nor for most of others. @default 1 */
   readonly count?: number;
 }
 

@@ -22,7 +22,7 @@ import {
   type ScalingResult,
   summarize,
 } from "./results.ts";
-import { allPoints, formatPoints, processorCounts, scalingSeries, scalingTitles } from "./scaling.ts";
+import { allPoints, formatPoints, manyKinds, processorCounts, scalingSeries, scalingTitles } from "./scaling.ts";
 import { formatFigures, formatFootprint, formatLedgers, formatRatios } from "./table.ts";
 
 const help =
@@ -33,7 +33,8 @@ const help =
   COUNT=1     counts the guest's instructions instead of time, on one processor, so that the machine may have other work:
               what a request costs, all that runs included; printed and not kept. With QUICK=1 it fails for 5% where that
               alone fails for a quarter; 15 minutes
-  SCALING=1   cost by queues, depth, request size and devices, with 2 and 4 processors; SCALING=disks: that part, not kept
+  SCALING=1   cost by queues, depth, request size and devices, with 2 and 4 processors; SCALING=disks: that part, not kept,
+              also of other DISKS
   FROM=FILE   tables from the measurements of an earlier run (.build/bench/lines.jsonl has the last one's)
   DISKS, JOBS only these; the figures are then printed and not kept
   disks       ${disks.map(({ name }) => name).join(" ")}
@@ -176,6 +177,10 @@ async function measureLedgers(subject: Subject, onLine: (line: Line) => void): P
 
 /** The second table, beside the first that is recorded; or a part of it, to be seen. */
 async function scale(subject: Subject, options: Options, part: string): Promise<number> {
+  const kinds = options.isWhole ? manyKinds : options.disks.map(({ kind }) => kind);
+  if (kinds !== manyKinds && part !== "disks") {
+    throw new UserError(`Cannot take DISKS or JOBS with SCALING=${part}: DISKS goes with SCALING=disks`);
+  }
   const parts = part === "1" ? Object.keys(scalingTitles) : [part];
   if (scalingTitles[parts[0]!] === undefined) {
     throw new UserError(`Cannot take SCALING=${part}: it is 1 or one of ${Object.keys(scalingTitles).join(" ")}`);
@@ -189,7 +194,7 @@ async function scale(subject: Subject, options: Options, part: string): Promise<
   const onLine = keepLines();
   for (const processors of processorCounts) {
     console.log(`${processors} processors`);
-    const series = scalingSeries(options.rounds).filter(({ name }) => parts.includes(name));
+    const series = scalingSeries(options.rounds, kinds).filter(({ name }) => parts.includes(name));
     const plan: Plan = { series, runtimeMs: options.runtimeMs, rampMs, footprint: false, ledger: false };
     const { lines, problem } = await measure(subject, plan, { processors, onLine });
     if (problem !== undefined) problems.push(problem);

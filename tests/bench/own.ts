@@ -10,9 +10,9 @@ import type { ServerOptions } from "./server.ts";
 
 /** Makes the disk, or disks. */
 export async function startOwn(spec: DiskSpec & { readonly kind: OwnKind }): Promise<RunningDisk> {
-  if (spec.count !== undefined) return await startMany(spec, spec.count);
   switch (spec.kind) {
     case "direct":
+      return spec.count === undefined ? await startProgram(spec) : await startMany(spec, spec.count);
     case "file":
       return await startProgram(spec);
     case "mapped-disk":
@@ -24,12 +24,14 @@ export async function startOwn(spec: DiskSpec & { readonly kind: OwnKind }): Pro
   }
 }
 
+function namesOf(name: string, count?: number): readonly string[] {
+  return count === undefined ? [name] : Array.from({ length: count }, (_, i) => `${name}-${i}`);
+}
+
 /** Several disks in memory, of one process: `dblock serve` has a few Workers for all. */
-async function startMany({ name, kind, sizeMiB, queues }: DiskSpec, count: number): Promise<RunningDisk> {
-  if (kind !== "direct") throw new Error(`${name}: only disks in memory are made in numbers`);
-  const names = Array.from({ length: count }, (_, i) => `bench-${name}-${i}`);
-  const own = queues === undefined ? [] : ["--queues", String(queues)];
-  return await startCommand(names, names.flatMap((disk) => [`memory:${sizeMiB}MiB`, "--name", disk, ...own]));
+async function startMany({ name, sizeMiB }: DiskSpec, count: number): Promise<RunningDisk> {
+  const names = namesOf(`bench-${name}`, count);
+  return await startCommand(names, names.flatMap((disk) => [`memory:${sizeMiB}MiB`, "--name", disk]));
 }
 
 /** A file on a disk; around the page cache it is what `loop-disk` is to the kernel. */
@@ -81,9 +83,10 @@ async function startProgram(spec: DiskSpec): Promise<RunningDisk> {
 
 async function startServer(spec: DiskSpec & { readonly kind: OwnKind }): Promise<RunningDisk> {
   const name = `bench-${spec.name}`;
+  const names = namesOf(name, spec.count);
   const options: ServerOptions = {
     kind: spec.kind,
-    name,
+    names,
     sizeBytes: spec.sizeMiB * 2 ** 20,
     ...(spec.queues === undefined ? {} : { queues: spec.queues }),
   };
@@ -96,13 +99,13 @@ async function startServer(spec: DiskSpec & { readonly kind: OwnKind }): Promise
   const lines = child.stdout.pipeThrough(new TextDecoderStream()).pipeThrough(new TextLineStream()).getReader();
   if ((await lines.read()).done) throw new Error(`the server of ${name} ended with ${(await child.status).code}`);
   return {
-    paths: [`/dev/${name}`],
-    dblockNames: [name],
+    paths: names.map((disk) => `/dev/${disk}`),
+    dblockNames: names,
     async [Symbol.asyncDispose]() {
       child.kill("SIGKILL");
       await child.status;
       await lines.cancel();
-      await untilGone([name]);
+      await untilGone(names);
     },
   };
 }

@@ -1,6 +1,6 @@
 /**
- * A program that serves a disk for the bench, as a user of the SDK would write it. Its argument is a ServerOptions as
- * JSON; it prints a line when the disk is there.
+ * A program that serves disks for the bench, as a user of the SDK would write it. Its argument is a ServerOptions as
+ * JSON; it prints a line when the disks are there.
  */
 import { MemoryBackend, type Servable, serve } from "../../src/mod.ts";
 import type { OwnKind } from "./disks.ts";
@@ -9,7 +9,8 @@ import type { MemoryModuleData } from "./memory_module.ts";
 /** What to serve. */
 export interface ServerOptions {
   readonly kind: OwnKind;
-  readonly name: string;
+  /** Of each disk. */
+  readonly names: readonly string[];
   readonly sizeBytes: number;
   readonly queues?: number;
 }
@@ -52,10 +53,16 @@ function makeBackend({ kind, sizeBytes }: ServerOptions): Servable {
 
 async function main(): Promise<void> {
   const options = JSON.parse(Deno.args[0]!) as ServerOptions;
-  const { name, queues } = options;
-  await using device = await serve(makeBackend(options), { name, ...(queues === undefined ? {} : { queues }) });
+  const { names, queues } = options;
+  await using devices = new AsyncDisposableStack();
+  const closed: Promise<unknown>[] = [];
+  for (const name of names) {
+    const device = await serve(makeBackend(options), { name, ...(queues === undefined ? {} : { queues }) });
+    devices.use(device);
+    closed.push(device.closed);
+  }
   console.log("ready");
-  await device.closed;
+  await Promise.all(closed);
 }
 
 if (import.meta.main) await main();
