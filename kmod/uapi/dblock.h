@@ -560,9 +560,8 @@ struct dblock_completion {
  * field), ESTALE (@id), EFAULT (an address), EBUSY (the queue has a server, or
  * somebody else is taking it over, or its server owes late answers to what changes the
  * disk, or this file serves another queue, or is in EXCHANGE), ENODEV (the device is
- * going),
- * EINTR (a signal ended the wait; the server before goes on), EBADF (this file
- * was closed meanwhile: the same).
+ * going), ENOMEM, EINTR (a signal ended the wait; the server before goes on), EBADF
+ * (this file was closed meanwhile: the same).
  */
 struct dblock_attach {
 	__u32 error;

@@ -19,8 +19,8 @@ import { InHand } from "./in_hand.ts";
 import { immediate, TURN_MS } from "./turn.ts";
 
 /**
- * How long a turn may keep timers, signals and other promises waiting where this thread serves nothing else: a turn of the event
- * loop costs as much as two of the system calls that it makes room for, and a big request takes as long as several turns of TURN_MS.
+ * How long a turn may keep timers, signals and other promises waiting where this thread serves nothing else. At 400 requests of
+ * 128k a second TURN_MS is over before the next one comes: each had a turn of the event loop (backends/README.md has figures).
  */
 const ALONE_TURN_MS = 10;
 /** How long a look may keep everything else in this thread waiting. A guess: a store that takes longer is a slow one. */

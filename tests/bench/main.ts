@@ -6,7 +6,7 @@ import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { buildDir, exists, projectDir, runMain, UserError } from "../vm/host.ts";
 import { defaultKernel } from "../vm/kernels.ts";
-import { disks, isOwn, reference, rival } from "./disks.ts";
+import { disks, type DiskSpec, isOwn, reference, rival } from "./disks.ts";
 import { jobs } from "./jobs.ts";
 import { measure, type Measured, prepare, type Subject } from "./measure.ts";
 import type { Line, Plan } from "./plan.ts";
@@ -85,6 +85,9 @@ async function main(): Promise<number> {
   if (values.count && values.scaling !== "") {
     throw new UserError("Cannot take COUNT=1 with SCALING=1: it has one processor");
   }
+  if (values.scaling !== "" && (values.jobs || (values.disks && values.scaling !== "disks"))) {
+    throw new UserError(`Cannot take DISKS or JOBS with SCALING=${values.scaling}: only DISKS, and with SCALING=disks`);
+  }
   const options: Options = {
     kernel: values.kernel || defaultKernel,
     rounds: positive(values.rounds || (values.count ? "1" : "3"), "ROUNDS"),
@@ -103,7 +106,10 @@ async function main(): Promise<number> {
     );
     return await quick(subject, { ...options, base, disks: ownDisks, rampMs, onLine: printProgress });
   }
-  if (values.scaling !== "") return await scale(subject, options, values.scaling);
+  if (values.scaling !== "") {
+    const kinds = values.disks ? options.disks.map(({ kind }) => kind) : manyKinds;
+    return await scale(subject, options, values.scaling, kinds);
+  }
   return await full(subject, options);
 }
 
@@ -176,11 +182,12 @@ async function measureLedgers(subject: Subject, onLine: (line: Line) => void): P
 }
 
 /** The second table, beside the first that is recorded; or a part of it, to be seen. */
-async function scale(subject: Subject, options: Options, part: string): Promise<number> {
-  const kinds = options.isWhole ? manyKinds : options.disks.map(({ kind }) => kind);
-  if (kinds !== manyKinds && part !== "disks") {
-    throw new UserError(`Cannot take DISKS or JOBS with SCALING=${part}: DISKS goes with SCALING=disks`);
-  }
+async function scale(
+  subject: Subject,
+  options: Options,
+  part: string,
+  kinds: readonly DiskSpec["kind"][],
+): Promise<number> {
   const parts = part === "1" ? Object.keys(scalingTitles) : [part];
   if (scalingTitles[parts[0]!] === undefined) {
     throw new UserError(`Cannot take SCALING=${part}: it is 1 or one of ${Object.keys(scalingTitles).join(" ")}`);

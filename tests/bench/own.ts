@@ -8,8 +8,14 @@ import type { RunningDisk } from "./running.ts";
 import { scratchFolder } from "./scratch.ts";
 import type { ServerOptions } from "./server.ts";
 
+/** Disks that there can be several of. */
+const inNumbers: readonly OwnKind[] = ["direct", "delivered", "sync", "async"];
+
 /** Makes the disk, or disks. */
 export async function startOwn(spec: DiskSpec & { readonly kind: OwnKind }): Promise<RunningDisk> {
+  if (spec.count !== undefined && !inNumbers.includes(spec.kind)) {
+    throw new Error(`${spec.name}: ${spec.kind} is not made in numbers, but ${inNumbers.join(", ")}`);
+  }
   switch (spec.kind) {
     case "direct":
       return spec.count === undefined ? await startProgram(spec) : await startMany(spec, spec.count);

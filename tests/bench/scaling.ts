@@ -26,7 +26,7 @@ export const scalingTitles: Readonly<Record<string, string>> = {
   disks: "disks with a queue each (4k randread, 4 jobs of qd32 over all)",
 };
 
-/** What is compared in numbers, unless DISKS says it. A server of theirs that only waits slows the others: few at a time. */
+/** What is compared in numbers, unless DISKS says it. All of them are there at once, in the memory of one VM. */
 export const manyKinds: readonly DiskSpec["kind"][] = ["brd", "ublk", "direct"];
 
 /** The series of one VM; in the last one there are `kinds`. */

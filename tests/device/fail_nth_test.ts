@@ -170,9 +170,10 @@ failTest("opening a device's node fails with ENOMEM", async (faults) => {
 failTest("ATTACH gives the queue to this file or leaves it free", async (faults) => {
   await sh("truncate -s 1M /tmp/content");
   const file_fd = open("/tmp/content", O_RDWR | O_DIRECT);
-  for (const values of [{}, { flags: abi.DBLOCK_ATTACH_FILE, file_fd }]) {
+  const withFile = { flags: abi.DBLOCK_ATTACH_FILE, file_fd };
+  for (const [flags, values] of [[0, {}], [abi.DBLOCK_DEVICE_DIRECT, withFile]] as const) {
     await sweep("ATTACH", async (n) => {
-      using queue = new Queue(createDevice(params(name, { flags: abi.DBLOCK_DEVICE_DIRECT })), 0);
+      using queue = new Queue(createDevice(params(name, { flags })), 0);
       const { value: errno, hasFailed } = faults.fail(n, () => queue.attach(values));
       assertExcused(errno, `ATTACH, step ${n}`);
       // Whatever it said, the same file can attach (again).
