@@ -4,6 +4,8 @@
  * it waits for: an eventfd, which it gives at ATTACH. An EXCHANGE that finds nothing,
  * and is the last before the server sleeps, puts it on the queue's wait list. There
  * whatever would end the wait of an EXCHANGE rings it, once, and takes it off again.
+ * One eventfd may be the bell of many files, so a file whose bell has rung says so to
+ * poll(), although what rang it be gone.
  */
 #include <linux/eventfd.h>
 #include <linux/list.h>
@@ -19,6 +21,7 @@ static int dblock_bell_ring(struct wait_queue_entry *entry, unsigned int mode,
 	struct dblock_bell *bell = container_of(entry, struct dblock_bell, entry);
 
 	list_del_init(&entry->entry);
+	WRITE_ONCE(bell->rung, true);
 	dblock_eventfd_signal(bell->eventfd);
 	return 0;
 }

@@ -132,7 +132,9 @@ static __poll_t dblock_channel_poll(struct file *file, poll_table *table)
 	smp_mb();
 	if (READ_ONCE(queue->gone) || READ_ONCE(queue->channel) != channel)
 		return EPOLLIN | EPOLLRDNORM | EPOLLHUP;
-	return dblock_queue_ready(queue, channel) ? EPOLLIN | EPOLLRDNORM : 0;
+	if (READ_ONCE(channel->bell.rung) || dblock_queue_ready(queue, channel))
+		return EPOLLIN | EPOLLRDNORM;
+	return 0;
 }
 
 static int dblock_resize(struct dblock_device *device, struct dblock_resize *p)

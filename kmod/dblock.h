@@ -228,6 +228,7 @@ struct dblock_poll {
 struct dblock_bell {
 	struct eventfd_ctx *eventfd;	/* or NULL */
 	struct wait_queue_entry entry;
+	bool rung;			/* since the last EXCHANGE began */
 };
 
 /**

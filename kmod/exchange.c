@@ -163,7 +163,11 @@ static int dblock_await(struct dblock_channel *channel, bool nonblock,
 			return given;
 		if (!waited) {
 			waited = true;
-			dblock_poll_wait(channel, nonblock);
+			/* A thread with several queues would keep one waiting
+			 * for the other.
+			 */
+			if (!nonblock || lingers)
+				dblock_poll_wait(channel, nonblock);
 			if (dblock_queue_ready(queue, channel))
 				continue;
 		}
@@ -200,6 +204,7 @@ static int dblock_exchange_ring(struct dblock_channel *channel, bool nonblock,
 	struct dblock_ring_header header = { };
 	int ret = -EINVAL;
 
+	WRITE_ONCE(channel->bell.rung, false);
 	if (count <= device->params.queue_depth &&
 	    (!(flags & DBLOCK_EXCHANGE_ARM) || channel->bell.eventfd))
 		ret = dblock_take(channel, channel->completions, count,

@@ -528,8 +528,9 @@ struct dblock_completion {
  * EXCHANGE with DBLOCK_EXCHANGE_ARM that ends in EAGAIN, 1 is added to the eventfd
  * once, as soon as the next EXCHANGE has something to say, and also when the file is
  * released. It does not have to be read for that to happen again. The kernel keeps
- * the eventfd, and not its descriptor, which may be closed. As poll() says the same,
- * this is for those who want no system call but a read between two EXCHANGEs.
+ * the eventfd, and not its descriptor, which may be closed. This is for those who want
+ * no system call but a read between two EXCHANGEs. Many files may have one eventfd:
+ * from the addition on poll() says POLLIN of its file, until the next EXCHANGE.
  *
  * With FILE, in direct mode and for a device whose cache is not volatile: @address of
  * a completion is no address but an offset in that file, a regular one or a block
@@ -688,13 +689,12 @@ struct dblock_resize {
  * there are to requests[] and the outcome to the header, and returns how many
  * requests that is. It never restarts by itself; interrupted or (O_NONBLOCK)
  * out of work it returns 0 with EINTR or EAGAIN in the header. O_NONBLOCK does
- * not sleep, but where that pays, and no request is in the server's hands, it
- * looks for one for up to the module parameter poll_us (200 by default). With
- * DBLOCK_EXCHANGE_LINGER it also sleeps for up to that time, unless requests have
- * lately come later: for a thread with nothing else to do that cannot wait so
- * long. Without O_NONBLOCK that flag says nothing. DBLOCK_EXCHANGE_ARM is for
- * files with an eventfd. A request that could not be written out is handed out
- * by the next call.
+ * not wait at all. With DBLOCK_EXCHANGE_LINGER, and no request in the server's
+ * hands, it looks for one for up to the module parameter poll_us (200 by default),
+ * where that pays, and then sleeps for up to that time, unless requests have lately
+ * come later: for a thread with nothing else to do that cannot wait so long. Without
+ * O_NONBLOCK that flag says nothing. DBLOCK_EXCHANGE_ARM is for files with an
+ * eventfd. A request that could not be written out is handed out by the next call.
  *
  * Errors: ENODEV (the device is gone: stop serving), ENOTCONN (this file
  * serves its queue no more: another has taken it over), EINVAL (n, or ARM without
@@ -705,7 +705,8 @@ struct dblock_resize {
  * before), EPERM (another process attached), EBUSY (another thread is in
  * EXCHANGE on this queue).
  *
- * poll() on the file, level-triggered: POLLIN when EXCHANGE would not wait;
+ * poll() on the file, level-triggered: POLLIN when EXCHANGE would not wait, and
+ * after an eventfd was written to for this file;
  * POLLIN and POLLHUP when it would say ENODEV or ENOTCONN; POLLERR before
  * ATTACH. An epoll set may have the file from before ATTACH on.
  *

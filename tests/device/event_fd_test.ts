@@ -5,6 +5,7 @@ import { assertEquals } from "@std/assert";
 import * as abi from "../../src/module/abi.ts";
 import { ERRNO } from "../../src/disk/errors.ts";
 import { type Backend, serve } from "../../src/mod.ts";
+import { linux } from "../../src/system/libc.ts";
 import { libc } from "../../src/system/library.ts";
 import { assertWithin, scaled, sh, waitFor } from "./harness.ts";
 import { type Completion, createDevice, destroyDevice, done, infoOf, params, Queue, startDevice } from "./server.ts";
@@ -12,6 +13,7 @@ import { close, O_NONBLOCK, O_RDONLY, open } from "./syscall.ts";
 import { stallMs, wakeAgain } from "./wakeups.ts";
 
 const ROUNDS = scaled(200);
+const POLLIN = 1;
 
 /** An eventfd. */
 class Bell implements Disposable {
@@ -41,8 +43,8 @@ class Bell implements Disposable {
 }
 
 /** A device that is live, whose server has nothing to do and is asleep: the eventfd has told of what there was. */
-async function started(name: string, bell: Bell): Promise<Queue> {
-  const queue = new Queue(createDevice(params(name)), 0);
+async function started(name: string, bell: Bell, changes: Parameters<typeof params>[1] = {}): Promise<Queue> {
+  const queue = new Queue(createDevice(params(name, changes)), 0);
   assertEquals(queue.attach(bell.attachment), 0);
   assertEquals(startDevice(queue.fd, abi.DBLOCK_START_NO_WAIT), 0);
   for (let answers: Completion[] = [];;) {
@@ -143,6 +145,34 @@ Deno.test("an ATTACH of the same file changes the eventfd, or does away with it;
   queue.answerAll();
   await other;
   await destroyDevice("event2");
+});
+
+Deno.test("two files have one eventfd: each says whether it was meant, also when what it was rung for is gone", async () => {
+  using bell = new Bell();
+  using first = await started("event7", bell, { timeout_ms: 1_000 });
+  using second = await started("event8", bell);
+  const files = new Int32Array([first.fd, POLLIN, second.fd, POLLIN]);
+  const readable = () => {
+    linux.poll(files, new BigInt64Array([0n, 0n]));
+    return [1, 3].map((i) => (files[i]! >> 16 & POLLIN) !== 0);
+  };
+  for (const queue of [first, second]) assertEquals(look(queue).header.error, ERRNO.EAGAIN);
+  bell.take();
+  assertEquals(readable(), [false, false]);
+  // Nobody takes it, so it ends by its time.
+  const { status } = await read("event7");
+  assertEquals([status !== 0, infoOf("event7")!.waiting_count, bell.take()], [true, 0, 1]);
+  assertEquals(readable(), [true, false]);
+  assertEquals(readable(), [true, false]);
+  assertEquals(look(first).header.error, ERRNO.EAGAIN);
+  assertEquals(readable(), [false, false]);
+  const other = read("event8");
+  assertEquals(await bell.rung(), 1);
+  assertEquals(readable(), [false, true]);
+  second.answerAll();
+  assertEquals((await other).status, 0);
+  assertEquals(readable(), [false, false]);
+  for (const name of ["event7", "event8"]) await destroyDevice(name);
 });
 
 Deno.test("its descriptor may be closed: the kernel has the eventfd, and nothing else is written to", async () => {
