@@ -56,8 +56,8 @@ export interface ChannelOptions {
   readonly contentFd?: number | undefined;
   /** EXCHANGE does not sleep (it may look for up to the module's poll_us, 200 µs); `wait()` does. @default false */
   readonly nonblocking?: boolean;
-  /** `wait()` will be called, now or after `setNonblocking()`. @default false */
-  readonly waits?: boolean;
+  /** What `wait()` is to wait for, if the module knows how to: this channel's from now on. @default the queue's file */
+  readonly event?: WaitedEvent | undefined;
   /** The queue's file, which somebody else has opened and will close. @default one of its own */
   readonly fd?: number;
   /** @default linux */
@@ -119,7 +119,7 @@ export class Channel implements Disposable {
     this.#ioctl = kernel.ioctlNumber;
     this.#ownsFile = options.fd === undefined;
     this.#fd = options.fd ?? openQueue(name, queue, { kernel, flags: options.nonblocking ? O_NONBLOCK : 0 });
-    this.#event = options.waits ? kernel.openEvent() : undefined;
+    this.#event = options.event;
   }
 
   /**
@@ -328,6 +328,16 @@ export class Channel implements Disposable {
   /** The queue's file, for who waits for several files at once. */
   get fd(): number {
     return this.#fd;
+  }
+
+  /** Whether `wait()` waits for an event, and not for the file. After `attach()`. */
+  get hasEvent(): boolean {
+    return this.#event !== undefined;
+  }
+
+  /** The last EXCHANGE found nothing, and the event is written to when there is something. */
+  get isArmed(): boolean {
+    return this.#isArmed;
   }
 
   /**

@@ -33,7 +33,16 @@ export class MovingQueue implements ServedQueue {
     const { name, id, queue, depth, geometry } = plan;
     this.#plan = plan;
     this.#disk = { mapping, geometry, flusher: flusherOf(mapping) };
-    const channel = new Channel({ name, id, queue, depth, slotBytes: 0, nonblocking: true, waits: true, kernel });
+    const channel = new Channel({
+      name,
+      id,
+      queue,
+      depth,
+      slotBytes: 0,
+      nonblocking: true,
+      event: kernel.openEvent(),
+      kernel,
+    });
     try {
       channel.attach();
       channel.watch(); // before there is I/O: it may fail for lack of descriptors

@@ -185,6 +185,11 @@ export class PolledLoop implements Transport {
     return false;
   }
 
+  /** Serves it no more. Its file is closed after that. */
+  leave(): void {
+    if (!this.#ended) this.#stop();
+  }
+
   /** @returns true: nothing is to come */
   #stop(failure?: unknown): true {
     this.#ended = true;

@@ -10,13 +10,14 @@ import { devicePath } from "./control.ts";
 import { settleWithin } from "./deadline.ts";
 import type { Geometry } from "../disk/dispatch.ts";
 import { DblockError, received } from "../disk/errors.ts";
-import { openPolled, type PolledBackend } from "../disk/late.ts";
+import { openPolled } from "../disk/late.ts";
 import { type Log, logOf } from "../disk/log.ts";
 import { meterOf, putMeter } from "../disk/meter.ts";
 import type { Profile } from "../disk/profile.ts";
 import type { BackendModule, Mapping } from "../disk/servable.ts";
 import { EventLoop } from "./eventloop.ts";
 import { PolledLoop } from "./polled_loop.ts";
+import { Rounds } from "./rounds.ts";
 import { type Kernel, setBatchScheduling } from "../system/libc.ts";
 import type { PollFiles } from "../system/waiting.ts";
 import type { FromWorker, ToWorker } from "./worker.ts";
@@ -53,6 +54,8 @@ export class LocalQueue implements ServedQueue {
   readonly left: Promise<void>;
   #hasLeft = false;
   readonly #channel: Channel;
+  /** Once it has attached. */
+  #server: EventLoop | PolledLoop | undefined;
   readonly #attached: Promise<void>;
 
   /**
@@ -62,6 +65,8 @@ export class LocalQueue implements ServedQueue {
    */
   constructor(plan: QueuePlan, backend: Backend, kernel: Kernel, log: Log, isOnly = false) {
     const { name, id, queue, depth, geometry, takeOver = false } = plan;
+    const polled = isOnly ? openPolled(backend) : undefined;
+    const rounds = Rounds.of(kernel);
     const channel = new Channel({
       name,
       id,
@@ -69,24 +74,29 @@ export class LocalQueue implements ServedQueue {
       depth,
       slotBytes: geometry.maxIoBytes,
       nonblocking: true,
-      waits: true,
+      event: polled === undefined ? rounds.openEvent() : kernel.openEvent(),
       kernel,
     });
     this.#channel = channel;
-    this.#attached = (async () => {
+    const attach = async (): Promise<EventLoop | PolledLoop> => {
       if (takeOver) await channel.attachAsync({ takeOver });
       else channel.attach();
       channel.watch(); // before there is I/O: it may fail for lack of descriptors
       setBatchScheduling();
-    })();
-    this.left = this.#attached.then(() =>
-      serveHere(channel, isOnly ? openPolled(backend) : undefined, backend, plan, kernel, log)
-    )
+      const diskLog = logOf(log, devicePath(name), name);
+      if (polled === undefined) return new EventLoop(channel, backend, geometry, diskLog, rounds);
+      const meter = meterOf(backend);
+      if (meter !== undefined) putMeter(polled.backend, meter);
+      return new PolledLoop(channel, polled, geometry, diskLog, kernel);
+    };
+    const attached = attach().then((server) => this.#server = server);
+    this.#attached = attached.then(() => {});
+    this.left = attached.then((server) => server.run())
       .finally(() => {
         this.#hasLeft = true;
         channel[Symbol.dispose]();
       });
-    this.left.catch(() => {}); // whoever waits for it hears of it
+    for (const promise of [this.#attached, this.left]) promise.catch(() => {}); // whoever waits for it hears of it
   }
 
   get hasLeft(): boolean {
@@ -96,35 +106,20 @@ export class LocalQueue implements ServedQueue {
   /**
    * Returns when it is served.
    *
-   * @throws {DblockError} what `Channel.attach()` throws.
+   * @throws {DblockError} what `Channel.attach()` throws; EMFILE.
    */
   async attached(): Promise<void> {
     await this.#attached;
   }
 
   abandon(): void {
+    this.#server?.leave();
     this.#channel[Symbol.dispose]();
   }
 
   stop(): void {
     this.abandon();
   }
-}
-
-/** Serves a queue until the device is gone, in the way that suits the backend. */
-async function serveHere(
-  channel: Channel,
-  polled: PolledBackend | undefined,
-  backend: Backend,
-  { name, geometry }: QueuePlan,
-  kernel: Kernel,
-  log: Log,
-): Promise<void> {
-  const diskLog = logOf(log, devicePath(name), name);
-  if (polled === undefined) return await new EventLoop(channel, backend, geometry, diskLog).run({ mayBlock: false });
-  const meter = meterOf(backend);
-  if (meter !== undefined) putMeter(polled.backend, meter);
-  await new PolledLoop(channel, polled, geometry, diskLog, kernel).run();
 }
 
 /** How a Worker serves its queue. */

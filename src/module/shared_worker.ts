@@ -12,7 +12,8 @@ import { flusherOf } from "../system/mapping.ts";
 import { type PollFiles, ReadyFiles } from "../system/waiting.ts";
 import { Channel, GONE } from "./channel.ts";
 import { answerMapped, type MappedDisk } from "./mapped.ts";
-import type { Failure, ServeMessage } from "./worker.ts";
+import type { Failure } from "./loaded_backend.ts";
+import type { ServeMessage } from "./worker.ts";
 
 /** To the Worker, first of all. */
 export interface BeginMessage {
@@ -92,7 +93,7 @@ class Queues {
         await new Promise((resolve) => setTimeout(resolve, 0));
         continue;
       }
-      const count = this.#files.wait();
+      const count = this.#files.waitHere();
       for (let i = 0; i < count; i++) {
         const fd = this.#files.ready(i);
         if (fd === this.#bell) this.#lookForClosed();

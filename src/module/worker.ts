@@ -7,15 +7,16 @@
 import type { Backend, CloseReason } from "../disk/backend.ts";
 import { Channel } from "./channel.ts";
 import type { Geometry } from "../disk/dispatch.ts";
-import { DblockError, describe } from "../disk/errors.ts";
 import type { DiskLog } from "../disk/log.ts";
 import { type Profile, profileOf } from "../disk/profile.ts";
-import { type BackendFactory, closeBackend, type Mapping } from "../disk/servable.ts";
+import type { Mapping } from "../disk/servable.ts";
 import { contentFileOf } from "../disk/content_file.ts";
 import { serveContent } from "./content.ts";
 import { EventLoop } from "./eventloop.ts";
 import { PolledLoop } from "./polled_loop.ts";
+import { Rounds } from "./rounds.ts";
 import { openPolled } from "../disk/late.ts";
+import { closeLoaded, type Failure, failureOf, loadBackend, refuseToEnd } from "./loaded_backend.ts";
 import { linux, setBatchScheduling, usePollFiles } from "../system/libc.ts";
 import { serveMapped } from "./mapped.ts";
 import type { PollFiles } from "../system/waiting.ts";
@@ -57,12 +58,6 @@ export interface CloseMessage {
 /** To the Worker. What it cannot do, or has done, ends with `left`. */
 export type ToWorker = LoadMessage | ServeMessage | CloseMessage;
 
-/** Why a Worker cannot go on. */
-export interface Failure {
-  readonly errno: number;
-  readonly message: string;
-}
-
 /** From the Worker. */
 export type FromWorker =
   | { readonly kind: "loaded"; readonly profile: Profile }
@@ -82,15 +77,7 @@ interface WorkerScope {
 const scope = self as unknown as WorkerScope;
 let backend: Backend | undefined;
 
-// Deno tells nobody that a Worker has ended itself, and its disk would wait for ever. An error that nobody catches is heard.
-for (const [owner, name, call] of [[self, "close", "self.close()"], [Deno, "exit", "Deno.exit()"]] as const) {
-  const refuse = (): never => {
-    const error = new Error(`its backend called ${call}`);
-    reportError(error);
-    throw error;
-  };
-  Object.defineProperty(owner, name, { value: refuse });
-}
+refuseToEnd();
 
 function send(message: FromWorker): void {
   scope.postMessage(message);
@@ -98,17 +85,8 @@ function send(message: FromWorker): void {
 
 const log: DiskLog = (message, fields) => send({ kind: "log", message, ...(fields && { fields }) });
 
-async function load(message: LoadMessage): Promise<void> {
-  const module: { readonly default?: unknown } = await import(message.href);
-  if (typeof module.default !== "function") {
-    throw new DblockError(
-      "EINVAL",
-      `Cannot serve ${message.href}`,
-      "its default export is not a function that makes a backend",
-    );
-  }
-  const factory = module.default as BackendFactory;
-  backend = await factory(message.data);
+async function load({ href, data }: LoadMessage): Promise<void> {
+  backend = await loadBackend(href, data);
   send({ kind: "loaded", profile: profileOf(backend) });
 }
 
@@ -139,31 +117,13 @@ async function serve(message: ServeMessage): Promise<void> {
     return await new PolledLoop(channel, polled, geometry, log, linux).run();
   }
   if (eventLoop) channel.setNonblocking();
-  await new EventLoop(channel, backend, geometry, log).run({ mayBlock: !eventLoop });
+  await new EventLoop(channel, backend, geometry, log, Rounds.of(linux)).run({ mayBlock: !eventLoop });
 }
 
 async function close({ reason }: CloseMessage): Promise<void> {
-  let isSaved = true;
-  try {
-    if (backend !== undefined) await closeBackend(backend, reason);
-  } catch (error) {
-    isSaved = false;
-    log(`close() of the backend threw ${describe(error)}`);
-  }
+  const isSaved = backend === undefined || await closeLoaded(backend, reason, log);
   // After this message the main program may end this Worker at any time.
   send({ kind: "ended", isSaved });
-}
-
-async function failureOf(work: Promise<void>): Promise<Failure | undefined> {
-  try {
-    await work;
-    return undefined;
-  } catch (error) {
-    const { message, errno } = error instanceof DblockError
-      ? error
-      : new DblockError("EIO", "A queue's Worker stopped", describe(error), { cause: error });
-    return { errno, message };
-  }
 }
 
 scope.addEventListener("message", async ({ data }) => {

@@ -10,7 +10,7 @@
 import { DblockError, ERRNO, errnoOf } from "../disk/errors.ts";
 import { libc } from "./library.ts";
 import { LoopEvent, type WaitedEvent } from "./loop_event.ts";
-import { closePollFiles, openBell, openPollFiles, Poller, type PollFiles, ring } from "./waiting.ts";
+import { closePollFiles, openBell, openPollFiles, Poller, type PollFiles, ReadyFiles, ring } from "./waiting.ts";
 
 /** Flags, requests and advice of Linux on x86_64 and aarch64. */
 export const O_RDONLY = 0;
@@ -41,6 +41,22 @@ export const SIGUSR2 = 12;
 export const SIGTTIN = 21;
 export const SIGTTOU = 22;
 const SIG_IGN = 1n;
+
+/** Files that a thread looks at together. */
+export interface FileSet extends Disposable {
+  /**
+   * @throws {DblockError} EMFILE (the kernel has no room).
+   */
+  add(fd: number): void;
+  /** Before the file is closed. @returns whether it was there */
+  remove(fd: number): boolean;
+  /** How many of them, up to some, have something to read or have failed now: those that {@linkcode ready} has. */
+  look(): number;
+  /** A file of those that the last look has found, or one that is not in the set. */
+  ready(index: number): number;
+  /** Waits, with this thread free, until one has. */
+  wait(): Promise<void>;
+}
 
 /**
  * The calls that talk to dblock.ko. Everything above this file takes one of
@@ -86,6 +102,12 @@ export interface Kernel {
    * @throws {DblockError} EMFILE.
    */
   openPollFiles(): PollFiles;
+  /**
+   * Opens what a thread looks at several files with.
+   *
+   * @throws {DblockError} EMFILE.
+   */
+  openFileSet(): FileSet;
   /** Ends the wait of a Worker whose file was abandoned. */
   ringPollFiles(files: PollFiles): void;
   /** Closes what `openPollFiles()` gave, whether the Worker is there or not. */
@@ -155,6 +177,11 @@ export const linux: Kernel = {
   },
   openPollFiles(): PollFiles {
     return openPollFiles(libc(), bell ??= openBell(libc()));
+  },
+  openFileSet(): FileSet {
+    const files = linux.openPollFiles();
+    const ready = new ReadyFiles(libc(), files);
+    return Object.assign(ready, { [Symbol.dispose]: () => linux.closePollFiles(files) });
   },
   ringPollFiles(files: PollFiles): void {
     ring(libc(), files);

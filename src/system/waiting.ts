@@ -202,14 +202,18 @@ function noRoom(attempted: string): DblockError {
 /** The system calls of {@linkcode ReadyFiles}. */
 export interface ReadyCalls {
   epoll_ctl(epoll: number, operation: number, fd: number, event: BufferSource): number;
+  epoll_wait(epoll: number, events: BufferSource, capacity: number, timeoutMs: number): Promise<number>;
   epoll_waitHere(epoll: number, events: BufferSource, capacity: number, timeoutMs: number): number;
 }
 
-/** Waits for any number of files and blocks this thread meanwhile: for Workers that have nothing else to do. */
+/** Any number of files that one thread looks at and waits for together, until all are asked for again. */
 export class ReadyFiles {
   readonly #calls: ReadyCalls;
   readonly #files: PollFiles;
   readonly #events = new DataView(new ArrayBuffer(EVENTS_MAX * EVENT_BYTES));
+  /** The other thread writes here. */
+  readonly #found = new DataView(new ArrayBuffer(EVENT_BYTES));
+  #waiting: Promise<number> | undefined;
 
   /** @param files belong to somebody else, whose bell ends a wait */
   constructor(calls: ReadyCalls, files: PollFiles) {
@@ -233,17 +237,36 @@ export class ReadyFiles {
     return control(this.#calls, this.#files.epoll, EPOLL_CTL_MOD, fd, EPOLLIN);
   }
 
-  /** It is waited for no more. */
-  remove(fd: number): void {
-    control(this.#calls, this.#files.epoll, EPOLL_CTL_DEL, fd, 0);
+  /** It is waited for no more. @returns whether it was: a file that another thread has closed was not */
+  remove(fd: number): boolean {
+    return control(this.#calls, this.#files.epoll, EPOLL_CTL_DEL, fd, 0);
   }
 
-  /** Returns when a file has something to read or has failed, or the bell rings: how many {@linkcode ready} has. */
-  wait(): number {
-    return Math.max(0, this.#calls.epoll_waitHere(this.#files.epoll, this.#events, EVENTS_MAX, FOR_EVER));
+  /**
+   * Blocks this thread until a file has something to read or has failed, or the bell rings: how many {@linkcode ready} has. For
+   * Workers that have nothing else to do.
+   */
+  waitHere(): number {
+    return this.#find(FOR_EVER);
   }
 
-  /** A file of those that the last wait has found; the bell, if it rang. */
+  /** The same for what is there already. */
+  look(): number {
+    return this.#find(0);
+  }
+
+  #find(timeoutMs: number): number {
+    return Math.max(0, this.#calls.epoll_waitHere(this.#files.epoll, this.#events, EVENTS_MAX, timeoutMs));
+  }
+
+  /** The same wait on another thread, one for all who ask meanwhile. {@linkcode look} says what has come. */
+  async wait(): Promise<void> {
+    this.#waiting ??= this.#calls.epoll_wait(this.#files.epoll, this.#found, 1, FOR_EVER);
+    await this.#waiting;
+    this.#waiting = undefined;
+  }
+
+  /** A file of those that the last look, or wait here, has found; the bell, if it rang. */
   ready(index: number): number {
     return this.#events.getInt32(index * EVENT_BYTES + DATA_OFFSET, true);
   }

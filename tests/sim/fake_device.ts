@@ -34,6 +34,8 @@ export interface FakeFile {
   registration: Registration | undefined;
   /** What it was attached with, to be rung. */
   event: FakeEvent | undefined;
+  /** It has been rung, and no EXCHANGE was made since. */
+  isRung: boolean;
 }
 
 /** Whether it is this file that serves its queue now. */
@@ -44,6 +46,11 @@ export function serves(file: FakeFile): boolean {
 /** Whether EXCHANGE on it has something to say. */
 export function isReady(file: FakeFile): boolean {
   return file.queue !== undefined && (file.queue.ready || !serves(file));
+}
+
+/** Whether poll() says so: whoever was woken finds out for what. */
+export function isReadable(file: FakeFile): boolean {
+  return file.isRung || isReady(file);
 }
 
 /** What INFO and LIST tell. */

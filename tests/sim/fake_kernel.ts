@@ -42,12 +42,14 @@ import {
   type FakeFile,
   IN_PROGRESS,
   isDevice,
+  isReadable,
   isReady,
   serves,
   write,
 } from "./fake_device.ts";
 import { FakeControl } from "./fake_control.ts";
 import { FakeEvent } from "./fake_event.ts";
+import { FakeFileSet } from "./fake_file_set.ts";
 import { type FakeQueue, type Io, KIND, memoryAt, type Mischief } from "./fake_queue.ts";
 import { Random } from "./random.ts";
 import { type Later, REAL } from "./scheduler.ts";
@@ -101,6 +103,7 @@ export class FakeKernel implements Kernel {
   readonly #mischief: Mischief;
   readonly #random: Random;
   readonly #later: Later;
+  readonly #fileSets = new Map<number, FakeFileSet>();
   #nextFd = 100;
   #waiters: { file: FakeFile; wake: () => void }[] = [];
 
@@ -134,7 +137,8 @@ export class FakeKernel implements Kernel {
       : this.devices.get(path.replace("/dev/", "").replace(/-ctl$/, ""));
     if (path !== DBLOCK_CONTROL_PATH && device === undefined) return -ERRNO.ENOENT;
     const nonblocking = (flags & O_NONBLOCK) !== 0;
-    this.files.set(this.#nextFd, { device, nonblocking, queue: undefined, registration: undefined, event: undefined });
+    const unattached = { queue: undefined, registration: undefined, event: undefined, isRung: false };
+    this.files.set(this.#nextFd, { device, nonblocking, ...unattached });
     return this.#nextFd++;
   }
 
@@ -190,9 +194,40 @@ export class FakeKernel implements Kernel {
     return { epoll: this.#nextFd++, bell: 0 };
   }
 
+  openFileSet(): FakeFileSet {
+    return this.#fileSet(this.openPollFiles());
+  }
+
+  /** What a Worker waits with that was given these. */
+  fileSetOf(files: PollFiles): FakeFileSet {
+    const set = this.#fileSet(files, files.bell);
+    this.#fileSets.set(files.epoll, set);
+    return set;
+  }
+
+  #fileSet(files: PollFiles, bell?: number): FakeFileSet {
+    return new FakeFileSet({
+      isOpen: (fd) => this.files.has(fd),
+      isReady: (fd) => isReadable(this.#file(fd)),
+      waitFor: (fds, wake) => this.#waitForOne(fds.map((fd) => this.#file(fd)), wake),
+      close: () => this.closePollFiles(files),
+    }, bell);
+  }
+
+  #waitForOne(files: readonly FakeFile[], wake: () => void): void {
+    const waiters = files.map((file) => ({ file, wake: () => found() }));
+    const found = () => {
+      this.#waiters = this.#waiters.filter((waiter) => !waiters.includes(waiter));
+      this.#later.after(0, wake);
+    };
+    this.#waiters.push(...waiters);
+    if (files.some(isReadable) || this.#random.chance(this.#mischief.spuriousWake)) found();
+  }
+
   /** A file that is abandoned ends its wait by itself here. */
   ringPollFiles({ epoll }: PollFiles): void {
     this.rung.push(epoll);
+    this.#fileSets.get(epoll)?.ring();
   }
 
   closePollFiles({ epoll }: PollFiles): void {
@@ -237,6 +272,7 @@ export class FakeKernel implements Kernel {
     const queue = file.queue;
     const registration = file.registration;
     if (queue === undefined || registration === undefined) return -1;
+    file.isRung = false;
     const depth = queue.slots.length;
     const requests = registration.ringAddress + dblock_ring_header.size;
     const completions = requests + depth * dblock_request.size;
@@ -269,8 +305,12 @@ export class FakeKernel implements Kernel {
   #arm(file: FakeFile): void {
     const { event } = file;
     if (event === undefined || this.#waiters.some((waiter) => waiter.file === file)) return;
-    if (isReady(file) || this.#random.chance(this.#mischief.spuriousWake)) event.ring();
-    else this.#waiters.push({ file, wake: () => event.ring() });
+    const ring = () => {
+      file.isRung = true;
+      event.ring();
+    };
+    if (isReady(file) || this.#random.chance(this.#mischief.spuriousWake)) ring();
+    else this.#waiters.push({ file, wake: ring });
   }
 
   ioctl(fd: number, request: number, structure: Uint8Array): number {

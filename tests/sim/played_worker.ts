@@ -9,8 +9,10 @@ import { profileOf } from "../../src/disk/profile.ts";
 import { Channel } from "../../src/module/channel.ts";
 import type { Device } from "../../src/module/device.ts";
 import { EventLoop } from "../../src/module/eventloop.ts";
+import { Rounds } from "../../src/module/rounds.ts";
 import { serveOn, type ServeOptions } from "../../src/module/serve.ts";
-import type { Failure, FromWorker, ServeMessage, ToWorker } from "../../src/module/worker.ts";
+import type { Failure } from "../../src/module/loaded_backend.ts";
+import type { FromWorker, ServeMessage, ToWorker } from "../../src/module/worker.ts";
 import { FakeKernel } from "./fake_kernel.ts";
 
 const module = new URL("data:text/javascript,// played");
@@ -82,7 +84,7 @@ export class PlayedWorker {
       await channel.attachAsync({ takeOver });
       await this.say({ kind: "attached", ioFlusher: true });
       this.isServing = true;
-      await new EventLoop(channel, disk, geometry, () => {}).run({ mayBlock: false });
+      await new EventLoop(channel, disk, geometry, () => {}, new Rounds(kernel)).run();
       return undefined;
     } catch (error) {
       return error instanceof DblockError ? error : { errno: ERRNO.EBADF, message: String(error) };

@@ -249,7 +249,7 @@ Deno.test("blockingTurn() lets half the pool wait, and the others in line", asyn
 Deno.test("ReadyFiles finds what is ready each time, the bell once, and sees that a file was closed by another thread", () => {
   const files = linux.openPollFiles();
   const ready = new ReadyFiles(calls(), files);
-  const found = () => Array.from({ length: ready.wait() }, (_, i) => ready.ready(i)).sort();
+  const found = () => Array.from({ length: ready.waitHere() }, (_, i) => ready.ready(i)).sort();
   // All sets of a process have the same bell, which others may have rung before.
   linux.ringPollFiles(files);
   assertEquals(found(), [files.bell]);
