@@ -70,6 +70,7 @@ export { type PowerCut, type PowerOffOptions, WriteCache, type WriteCacheOptions
 export { holdersOf } from "./system/holders.ts";
 export type { DeviceOptions } from "./module/plan.ts";
 export { serve, type ServeOptions } from "./module/serve.ts";
+export { WorkerPool, type WorkerPoolOptions } from "./module/worker_pool.ts";
 export type { DeviceState, OnDeath } from "./module/words.ts";
 export {
   formatNbdAddress,

@@ -12,7 +12,7 @@ import { Control, devicePath } from "../module/control.ts";
 import { callAfter } from "../module/deadline.ts";
 import { hasLostItsServer, settle } from "../module/existing.ts";
 import { checkExisting, type ServeOptions } from "../module/serve.ts";
-import type { SharedWorkers } from "../module/shared_workers.ts";
+import type { WorkerPool } from "../module/worker_pool.ts";
 import { formatNbdAddress } from "../nbd/address.ts";
 import { type Kernel, linux } from "../system/libc.ts";
 import { exists } from "../system/path.ts";
@@ -40,8 +40,8 @@ export interface StartOptions {
   readonly signal: AbortSignal;
   /** For disks that say nothing about it. @default what suits the machine */
   readonly queues?: number | undefined;
-  /** Who serves new disks in memory that say nothing about queues. @default Workers of their own */
-  readonly shared?: SharedWorkers | undefined;
+  /** Who serves disks in memory that say nothing about queues. @default Workers of their own */
+  readonly workers?: WorkerPool | undefined;
   /** @default this machine's */
   readonly kernel?: Kernel;
 }

@@ -3,8 +3,7 @@
 import { DblockError, describe } from "../disk/errors.ts";
 import type { Device } from "../module/device.ts";
 import { type DeviceInfo, list } from "../module/info.ts";
-import { SharedWorkers } from "../module/shared_workers.ts";
-import { linux } from "../system/libc.ts";
+import { WorkerPool } from "../module/worker_pool.ts";
 import { becomeIoFlusher, formatSize, keepCode, ServiceFailure } from "./cli.ts";
 import type { DiskPlan } from "./disk_plan.ts";
 import { figuresOf, Measured } from "./figures.ts";
@@ -54,8 +53,8 @@ export async function serveDisks(plans: readonly DiskPlan[], options: ServerOpti
   await using asked = metrics === undefined
     ? undefined
     : await serveMetrics(metrics, () => figuresOf(measured().map((one) => one.figures())));
-  using shared = sharedWorkers(plans);
-  const disks = await startAll(await nameAll(plans), stop, { signal, shared });
+  using workers = poolFor(plans);
+  const disks = await startAll(await nameAll(plans), stop, { signal, workers });
   undo.defer(async () => {
     await Promise.all(disks.flatMap((disk) => disk.devices.map(undoDevice)));
   });
@@ -181,9 +180,8 @@ async function nameAll(plans: readonly DiskPlan[]): Promise<DiskPlan[]> {
 }
 
 /** As many Workers as there are processors, if there are more disks: a thread for each takes its time to start. */
-function sharedWorkers(plans: readonly DiskPlan[]): SharedWorkers | undefined {
-  const { hardwareConcurrency } = navigator;
-  return plans.length > hardwareConcurrency ? new SharedWorkers(hardwareConcurrency, linux) : undefined;
+function poolFor(plans: readonly DiskPlan[]): WorkerPool | undefined {
+  return plans.length > navigator.hardwareConcurrency ? new WorkerPool() : undefined;
 }
 
 /**

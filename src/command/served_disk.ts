@@ -108,8 +108,10 @@ export class ServedDisk {
     const meters = new Map<DeviceExit, Meter>();
     const starts: Promise<readonly [DeviceExit, Device]>[] = [];
     const startDevice = async (exit: DeviceExit, part: Backend) => {
-      const shared = plan.queues === undefined ? options.shared : undefined;
-      const device = await serveOn(kernel, part, serveOptions(plan, exit.name, options), { shared, startSignal });
+      const workers = plan.queues === undefined ? options.workers : undefined;
+      const device = await serveOn(kernel, part, { ...serveOptions(plan, exit.name, options), workers }, {
+        startSignal,
+      });
       undo.defer(() => undoDevice(device));
       return [exit, device] as const;
     };

@@ -27,8 +27,8 @@ import { type Kernel, linux } from "../system/libc.ts";
 import { MovingQueue } from "./moving_queue.ts";
 import { checkOptions, type DeviceOptions, geometryOf, planDevice } from "./plan.ts";
 import { LocalQueue, type QueuePlan, type QueueServer, QueueWorker, STOP_MS } from "./queue.ts";
-import type { SharedWorkers } from "./shared_workers.ts";
 import { immediate } from "./turn.ts";
+import { queueOf, type WorkerPool } from "./worker_pool.ts";
 
 const DEFAULT_START_TIMEOUT_MS = 60_000;
 /** A guess: long enough for what a cache has to write, and short enough for who waits for the program to end. */
@@ -45,6 +45,11 @@ export interface ServeOptions extends DeviceOptions, LoggingOptions {
   readonly existing?: ExistingPolicy;
   /** A device that is there already, and smaller than the backend, becomes as large once it is served. @default false */
   readonly grow?: boolean;
+  /**
+   * Who serves the queues of a disk in memory, or of a module, together with those of other disks; they have to outlive the
+   * device. Other disks do not need them. @default a Worker for each queue
+   */
+  readonly workers?: WorkerPool | undefined;
   /** Ends the device when aborted, as `Symbol.asyncDispose` does. */
   readonly signal?: AbortSignal | undefined;
   /**
@@ -91,8 +96,6 @@ export async function serve(backend: Servable, options: ServeOptions): Promise<D
 
 /** What this project's own programs say to `serve()` beside its options. */
 export interface ServeOnOptions {
-  /** Who serves a new disk in memory. @default Workers of its own */
-  readonly shared?: SharedWorkers | undefined;
   /** Ends the start when aborted, instead of `ServeOptions.signal`; once the disk is there, it does nothing. */
   readonly startSignal?: AbortSignal | undefined;
 }
@@ -102,7 +105,7 @@ export async function serveOn(
   kernel: Kernel,
   backend: Servable,
   options: ServeOptions,
-  { shared, startSignal = options.signal }: ServeOnOptions = {},
+  { startSignal = options.signal }: ServeOnOptions = {},
 ): Promise<Device> {
   const { name, startTimeoutMs = DEFAULT_START_TIMEOUT_MS, closeTimeoutMs = DEFAULT_CLOSE_TIMEOUT_MS } = options;
   const life = new Life(name, kernel, logFrom(options));
@@ -114,7 +117,7 @@ export async function serveOn(
   undo.defer(() => closeObject(backend, life, closeTimeoutMs));
   checkServeOptions(options);
   limit.signal.throwIfAborted();
-  return await begin(backend, { ...options, closeTimeoutMs }, { life, limit, undo, shared });
+  return await begin(backend, { ...options, closeTimeoutMs }, { life, limit, undo });
 }
 
 /**
@@ -147,13 +150,12 @@ interface Start {
   readonly life: Life;
   readonly limit: Deadline;
   readonly undo: AsyncDisposableStack;
-  readonly shared: SharedWorkers | undefined;
 }
 
 async function begin(
   backend: Servable,
   options: ServeOptions & { readonly closeTimeoutMs: number },
-  { life, limit, undo, shared }: Start,
+  { life, limit, undo }: Start,
 ): Promise<Device> {
   const { name, kernel } = life;
   const { existing = "refuse", grow = false, closeTimeoutMs } = options;
@@ -166,8 +168,9 @@ async function begin(
   const workerCount = isMapped(served) || isModule(served) ? queues : 0;
   // What a module says is not known yet; all else is checked before Workers are started.
   if (!isModule(backend)) planDevice(profileOf(backend), { ...options, queues });
-  const isShared = shared !== undefined && existing === "refuse" && mayShare(backend);
-  const newWorker = (): QueueServer => isShared ? shared.queue() : new QueueWorker(name, life.log, kernel);
+  const pool = mayShare(backend) ? options.workers : undefined;
+  const newWorker = (): QueueServer =>
+    pool === undefined ? new QueueWorker(name, life.log, kernel) : queueOf(pool, name, life.log, kernel);
   // Somebody waits for the disk already: its Workers come later.
   const mapped = isMapped(backend) && found?.origin === "recovered" ? backend : undefined;
   const workers = Array.from({ length: mapped === undefined ? workerCount : 0 }, newWorker);
@@ -248,7 +251,7 @@ function resizerOf(backend: Servable, geometry: Resizer["geometry"]): Resizer | 
 
 /** A file may keep a thread waiting, for a page that has to be read; memory does not. */
 function mayShare(backend: Servable): boolean {
-  return isMapped(backend) && backend.mapping.kind === "anonymous";
+  return isModule(backend) || isMapped(backend) && backend.mapping.kind === "anonymous";
 }
 
 function defaultQueues(backend: Servable): number {

@@ -2,7 +2,7 @@
  * A program that serves disks for the bench, as a user of the SDK would write it. Its argument is a ServerOptions as
  * JSON; it prints a line when the disks are there.
  */
-import { MemoryBackend, type Servable, serve } from "../../src/mod.ts";
+import { MemoryBackend, type Servable, serve, WorkerPool } from "../../src/mod.ts";
 import type { OwnKind } from "./disks.ts";
 import type { MemoryModuleData } from "./memory_module.ts";
 
@@ -54,10 +54,12 @@ function makeBackend({ kind, sizeBytes }: ServerOptions): Servable {
 async function main(): Promise<void> {
   const options = JSON.parse(Deno.args[0]!) as ServerOptions;
   const { names, queues } = options;
+  // Of one disk, each queue has a Worker of its own.
+  using workers = names.length > 1 ? new WorkerPool() : undefined;
   await using devices = new AsyncDisposableStack();
   const closed: Promise<unknown>[] = [];
   for (const name of names) {
-    const device = await serve(makeBackend(options), { name, ...(queues === undefined ? {} : { queues }) });
+    const device = await serve(makeBackend(options), { name, workers, ...(queues === undefined ? {} : { queues }) });
     devices.use(device);
     closed.push(device.closed);
   }
