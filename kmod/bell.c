@@ -57,8 +57,9 @@ bool dblock_bell_arm(struct dblock_channel *channel)
 	if (!channel->bell.eventfd)
 		return true;
 	spin_lock_irqsave(&queue->wait.lock, flags);
-	if (list_empty(&entry->entry))
-		__add_wait_queue(&queue->wait, entry);
+	/* Before epoll's, which comes back to look at what the bell has said. */
+	list_del_init(&entry->entry);
+	__add_wait_queue(&queue->wait, entry);
 	spin_unlock_irqrestore(&queue->wait.lock, flags);
 	/* Pairs with wq_has_sleeper(): either a request that comes now sees the
 	 * bell, or this thread sees the request.
@@ -83,8 +84,10 @@ void dblock_bell_set(struct dblock_channel *channel,
 	struct dblock_bell *bell = &channel->bell;
 
 	if (bell->eventfd) {
-		if (dblock_bell_disarm(channel))
+		if (dblock_bell_disarm(channel)) {
+			WRITE_ONCE(bell->rung, true);
 			dblock_eventfd_signal(bell->eventfd);
+		}
 		eventfd_ctx_put(bell->eventfd);
 	}
 	bell->eventfd = eventfd;

@@ -152,21 +152,20 @@ static int dblock_await(struct dblock_channel *channel, bool nonblock,
 {
 	struct dblock_queue *queue = channel->queue;
 	bool lingers = nonblock && flags & DBLOCK_EXCHANGE_LINGER;
+	/* A thread with several queues would keep one waiting for another. */
+	bool may_look = !nonblock || lingers;
 	bool waited = false;
 	int given, err;
 
 	for (;;) {
 		given = dblock_give(channel);
-		if (given > 0)
+		if (given > 0 && may_look)
 			dblock_poll_learn(channel, given);
 		if (given)
 			return given;
 		if (!waited) {
 			waited = true;
-			/* A thread with several queues would keep one waiting
-			 * for the other.
-			 */
-			if (!nonblock || lingers)
+			if (may_look)
 				dblock_poll_wait(channel, nonblock);
 			if (dblock_queue_ready(queue, channel))
 				continue;

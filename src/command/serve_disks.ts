@@ -45,6 +45,7 @@ export async function serveDisks(plans: readonly DiskPlan[], options: ServerOpti
   using interrupted = abortOnSignals();
   const stop = new AbortController();
   const signal = AbortSignal.any([interrupted.signal, stop.signal]);
+  using workers = poolFor(plans); // ended when its disks are
   await using undo = new AsyncDisposableStack();
   // Before any disk is touched: one that is taken over has no other server to go back to.
   using starting = new Progress(`starting ${plans.length === 1 ? plans[0]!.source.text : `${plans.length} disks`}`);
@@ -53,7 +54,6 @@ export async function serveDisks(plans: readonly DiskPlan[], options: ServerOpti
   await using asked = metrics === undefined
     ? undefined
     : await serveMetrics(metrics, () => figuresOf(measured().map((one) => one.figures())));
-  using workers = poolFor(plans);
   const disks = await startAll(await nameAll(plans), stop, { signal, workers });
   undo.defer(async () => {
     await Promise.all(disks.flatMap((disk) => disk.devices.map(undoDevice)));

@@ -54,7 +54,7 @@ export interface ChannelOptions {
   readonly slotBytes: number;
   /** In direct mode: the file, open with O_DIRECT, in which addresses are offsets. @default they are this process' */
   readonly contentFd?: number | undefined;
-  /** EXCHANGE does not sleep (it may look for up to the module's poll_us, 200 µs); `wait()` does. @default false */
+  /** EXCHANGE does not wait, unless it lingers (for up to twice the module's poll_us, 200 µs); `wait()` does. @default false */
   readonly nonblocking?: boolean;
   /** What `wait()` is to wait for, if the module knows how to: this channel's from now on. @default the queue's file */
   readonly event?: WaitedEvent | undefined;
@@ -118,8 +118,13 @@ export class Channel implements Disposable {
     this.#kernel = kernel;
     this.#ioctl = kernel.ioctlNumber;
     this.#ownsFile = options.fd === undefined;
-    this.#fd = options.fd ?? openQueue(name, queue, { kernel, flags: options.nonblocking ? O_NONBLOCK : 0 });
     this.#event = options.event;
+    try {
+      this.#fd = options.fd ?? openQueue(name, queue, { kernel, flags: options.nonblocking ? O_NONBLOCK : 0 });
+    } catch (error) {
+      options.event?.[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /**

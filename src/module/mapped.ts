@@ -55,7 +55,7 @@ function serveMeanwhile(channel: Channel, disk: MappedDisk, flushes: LateFlushes
   while (flushes.openCount > 0) {
     // Whoever waits for these answers must not wait for the flush.
     if (ring.pending > 0 && channel.commit() === GONE) return false;
-    // No EXCHANGE before there is a request: one that finds none may look for a while, beside who flushes.
+    // No EXCHANGE before there is a request: one that finds none is a system call for nothing.
     if (!flushes.wait(channel.fd)) continue;
     const count = channel.exchange();
     if (count === GONE) return false;

@@ -17,7 +17,8 @@ import type { CloseMessage, FromWorker, LoadMessage, ServeMessage, ToWorker } fr
 /** To the Worker, about one of its queues, by a number that the main program has given it. A queue's file is O_NONBLOCK. */
 export interface ToPoolWorker {
   readonly key: number;
-  readonly message: ToWorker;
+  /** `look`: its file was closed. */
+  readonly message: ToWorker | { readonly kind: "look" };
 }
 
 /** From the Worker, about one of its queues. */
@@ -32,12 +33,13 @@ type Send = (message: FromWorker) => void;
 export class PoolQueues {
   readonly #kernel: Kernel;
   readonly #rounds: Rounds;
-  readonly #backends = new Map<number, Backend>();
+  /** That were asked for, and not closed. */
+  readonly #backends = new Map<number, Promise<Backend>>();
   readonly #sent: Int32Array<SharedArrayBuffer>;
   readonly #send: (message: FromPoolWorker) => void;
   readonly #isIoFlusher: boolean;
   #heardCount = 0;
-  /** Messages that are being dealt with, and queues that wait to be taken over. */
+  /** Messages whose answer has not been said. */
   #busyCount = 0;
   /** Somebody wants timers and ports to run. */
   #isEventLoop = false;
@@ -64,57 +66,64 @@ export class PoolQueues {
     return !this.#isEventLoop && this.#busyCount === 0 && Atomics.load(this.#sent, 0) === this.#heardCount;
   }
 
+  /** Does what the main program says. Resolves when that is done, and a queue is served no more. */
   async hear({ key, message }: ToPoolWorker): Promise<void> {
     this.#heardCount++;
-    const send = (answer: FromWorker) => this.#send({ key, message: answer });
-    if (message.kind === "close") return await this.#whileBusy(this.#close(key, message, send));
-    const work = message.kind === "load" ? this.#load(key, message, send) : this.#serve(key, message, send);
-    const failure = await failureOf(work);
-    // Whose the disk is depends on this, so it is said before the backend is closed, which may take its time.
-    if (message.kind === "serve" || failure !== undefined) send({ kind: "left", failure });
-  }
-
-  async #whileBusy<T>(work: Promise<T>): Promise<T> {
+    if (message.kind === "look") return this.#rounds.lookForClosed();
+    // From here until the answer is said the thread must not wait in the kernel, where no promise goes on.
     this.#busyCount++;
-    try {
-      return await work;
-    } finally {
-      this.#busyCount--;
+    let isBusy = true;
+    const said = () => {
+      if (isBusy) this.#busyCount--;
+      isBusy = false;
+    };
+    const send = (answer: FromWorker) => this.#send({ key, message: answer });
+    if (message.kind === "close") await this.#close(key, message, send);
+    else {
+      const work = message.kind === "load" ? this.#load(key, message, send) : this.#serve(key, message, send, said);
+      const failure = await failureOf(work);
+      // Whose the disk is depends on this, so it is said before the backend is closed, which may take its time.
+      if (message.kind === "serve" || failure !== undefined) send({ kind: "left", failure });
     }
+    said();
   }
 
   async #load(key: number, { href, data }: LoadMessage, send: Send): Promise<void> {
-    const backend = await this.#whileBusy(loadBackend(href, data));
-    this.#backends.set(key, backend);
-    send({ kind: "loaded", profile: profileOf(backend) });
+    const loading = loadBackend(href, data);
+    this.#backends.set(key, loading);
+    send({ kind: "loaded", profile: profileOf(await loading) });
   }
 
-  async #serve(key: number, message: ServeMessage, send: Send): Promise<void> {
+  /** @param said to be called when it is served */
+  async #serve(key: number, message: ServeMessage, send: Send, said: () => void): Promise<void> {
     const { name, id, queue, depth, fd, geometry, takeOver = false, mapping, eventLoop = false } = message;
     const slotBytes = mapping === undefined ? geometry.maxIoBytes : 0;
+    const backend = await this.#backends.get(key);
     using channel = new Channel({ name, id, queue, depth, slotBytes, fd, nonblocking: true, kernel: this.#kernel });
-    if (takeOver) await this.#whileBusy(channel.attachAsync({ takeOver }));
+    if (takeOver) await channel.attachAsync({ takeOver });
     else channel.attach();
     const member = mapping === undefined
-      ? new EventLoop(channel, this.#backendOf(key), geometry, logTo(send), this.#rounds)
+      ? new EventLoop(channel, loaded(backend), geometry, logTo(send), this.#rounds)
       : new MappedMember(channel, mapping, geometry, this.#rounds);
     if (eventLoop) this.#isEventLoop = true;
     send({ kind: "attached", ioFlusher: this.#isIoFlusher });
-    await member.run();
-  }
-
-  #backendOf(key: number): Backend {
-    const backend = this.#backends.get(key);
-    if (backend === undefined) throw new Error("serve came before load");
-    return backend;
+    const served = member.run();
+    said();
+    await served;
   }
 
   async #close(key: number, { reason }: CloseMessage, send: Send): Promise<void> {
-    const backend = this.#backends.get(key);
+    const loading = this.#backends.get(key);
     this.#backends.delete(key);
+    const backend = await loading?.catch(() => undefined); // what could not be loaded was told of
     const isSaved = backend === undefined || await closeLoaded(backend, reason, logTo(send));
     send({ kind: "ended", isSaved });
   }
+}
+
+function loaded(backend: Backend | undefined): Backend {
+  if (backend === undefined) throw new Error("serve came before load");
+  return backend;
 }
 
 function logTo(send: Send): DiskLog {

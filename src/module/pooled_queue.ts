@@ -24,8 +24,9 @@ export class PooledQueue implements QueueServer, Listener {
   readonly #attached = Promise.withResolvers<boolean>();
   readonly #left = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<boolean>();
-  /** It has a backend, which wants to be closed. */
+  /** It has a backend, or will have one, which wants to be closed. */
   #isLoaded = false;
+  #isLoading = false;
   #isServing = false;
   #hasLeft = false;
   #isOver = false;
@@ -54,7 +55,12 @@ export class PooledQueue implements QueueServer, Listener {
 
   async load(module: BackendModule): Promise<Profile> {
     this.#thread.send(this.#key, { kind: "load", href: String(module.module), data: module.data });
-    return await this.#loaded.promise;
+    this.#isLoading = true;
+    try {
+      return await this.#loaded.promise;
+    } finally {
+      this.#isLoading = false;
+    }
   }
 
   /**
@@ -63,6 +69,7 @@ export class PooledQueue implements QueueServer, Listener {
    * @throws {DblockError} at once, if the queue's file cannot be opened.
    */
   serve(plan: QueuePlan, options: WorkerOptions = {}): Promise<boolean> {
+    if (this.#isOver) return this.#attached.promise;
     const fd = this.#fd = openQueue(plan.name, plan.queue, { kernel: this.#kernel, flags: O_NONBLOCK });
     this.#isServing = true;
     this.#thread.send(this.#key, { kind: "serve", ...plan, ...options, fd });
@@ -74,7 +81,7 @@ export class PooledQueue implements QueueServer, Listener {
     if (this.#fd === undefined || this.#isAbandoned) return;
     this.#isAbandoned = true;
     this.#kernel.abandon(this.#fd); // the Worker still uses the number
-    this.#thread.ring();
+    if (!this.#isOver) this.#thread.send(this.#key, { kind: "look" });
   }
 
   stop(): void {
@@ -105,6 +112,8 @@ export class PooledQueue implements QueueServer, Listener {
         );
       }
     }
+    // Nobody has used it. It may take its time to be there, and is not waited for.
+    if (this.#isLoading && !this.#isOver) this.#thread.send(this.#key, { kind: "close", reason });
     // One that is still in its Worker's hands is heard of until it has left.
     if (this.#fd === undefined) this.#thread.forget(this.#key);
     return isSaved;
@@ -130,8 +139,20 @@ export class PooledQueue implements QueueServer, Listener {
 
   /** The kernel should know, and nobody uses the file's number. */
   died(error: DblockError): void {
-    this.#isOver = true;
     this.#closeFile();
+    this.#hasLeft = true;
+    this.#over(error);
+  }
+
+  /** A thread that is in the kernel ends only when it comes back, and may use the file's number then: that stays taken. */
+  terminated(error: DblockError): void {
+    this.#isOver = true;
+    this.abandon();
+    this.#over(error);
+  }
+
+  #over(error: DblockError): void {
+    this.#isOver = true;
     this.#failed(error);
     this.#ended.resolve(false);
     this.#thread.forget(this.#key);

@@ -17,6 +17,8 @@ import { immediate, TURN_MS } from "./turn.ts";
 export interface OwnFiles extends Omit<FileSet, typeof Symbol.dispose> {
   /** Whether it is still there. */
   has(fd: number): boolean;
+  /** Somebody waits for them on another thread, who may be told of the bell instead of this one. */
+  readonly isWaited: boolean;
   /** Waits, and blocks this thread, until one has something to read or has failed: how many {@linkcode ready} has. */
   waitHere(): number;
 }
@@ -49,7 +51,7 @@ export interface Member {
 
 /** A thread that does nothing but this. */
 export interface OwnThread {
-  /** Somebody else's. What is found there and is no member's (a bell) says that another thread may have closed a file. */
+  /** Somebody else's, with a bell in them. */
   readonly files: OwnFiles;
   /** Whether the thread has nothing else to do now. */
   mayBlock(): boolean;
@@ -81,6 +83,8 @@ export class Rounds {
   #waitsForFiles = false;
   /** Some answers have come later: the thread waits in the kernel no more. */
   #answersLater = false;
+  /** One has come: epoll knows of files that were armed before that. */
+  #armsAll = false;
   /** Somebody has left, which it takes a promise to say. */
   #hasLeft = false;
   #isRunning = false;
@@ -129,6 +133,7 @@ export class Rounds {
     this.#files?.add(member.channel.fd);
     this.#members.set(member.channel.fd, member);
     this.#waitsForFiles ||= !member.channel.hasEvent;
+    this.#armsAll = true;
     if (this.#members.size === 2) { for (const each of this.#members.values()) each.wake(); }
     this.#wake(); // nobody has armed it
   }
@@ -156,6 +161,13 @@ export class Rounds {
     this.#waitsForFiles = this.#members.values().some(({ channel }) => !channel.hasEvent);
     if (!this.areShared) this.#end();
     return wasOpen;
+  }
+
+  /** Lets those leave whose files the main program has closed: they say nothing by themselves. */
+  lookForClosed(): void {
+    const files = this.#own?.files;
+    if (files === undefined) return; // the main program's own are closed by those who leave first
+    for (const [fd, member] of [...this.#members]) if (!files.has(fd)) member.leave();
   }
 
   /** The last one, if there is one, is alone. */
@@ -209,12 +221,13 @@ export class Rounds {
   #blockedRound(): void {
     const files = this.#own!.files;
     if (this.#active.length === 0) this.#found(files, files.waitHere());
-    else if (!this.#isLone) this.#found(files, files.look());
+    else if (!this.#isLone || this.#kernel.now() >= this.#lookedMs + TURN_MS) this.#found(files, files.look());
     this.#round();
   }
 
   #mayBlock(): boolean {
-    return this.#own !== undefined && !this.#answersLater && !this.#hasLeft && this.#own.mayBlock();
+    return this.#own !== undefined && !this.#answersLater && !this.#hasLeft && !this.#own.files.isWaited &&
+      this.#own.mayBlock();
   }
 
   /**
@@ -244,32 +257,22 @@ export class Rounds {
     }
     const files = this.#files;
     if (files === undefined) return;
-    this.#lookedMs = this.#kernel.now();
     this.#found(files, files.look());
   }
 
   /** Adds those whose files were found. */
   #found(files: FileSet | OwnFiles, count: number): void {
-    let others = 0;
+    this.#lookedMs = this.#kernel.now();
     for (let i = 0; i < count; i++) {
-      const member = this.#members.get(files.ready(i));
-      if (member === undefined) others++;
-      else this.#activate(member);
+      const member = this.#members.get(files.ready(i)); // the bell is nobody's
+      if (member !== undefined) this.#activate(member);
     }
-    if (others > 0) this.#lookForClosed();
   }
 
   #activate(member: Member): void {
     if (member.isActive) return;
     member.isActive = true;
     this.#active.push(member);
-  }
-
-  /** A file that another thread has closed says nothing by itself. */
-  #lookForClosed(): void {
-    const files = this.#own?.files;
-    if (files === undefined) return; // the main program's are closed by those who leave first
-    for (const [fd, member] of [...this.#members]) if (!files.has(fd)) member.leave();
   }
 
   /** @returns whether there was anything: requests, or answers */
@@ -317,9 +320,11 @@ export class Rounds {
   /** Tells the kernel of all of them that the loop will sleep. @returns false if there is something to do first */
   #mayWait(): boolean {
     if (this.#waitsForFiles) return true; // they say what is there already
+    const armsAll = this.#armsAll;
+    this.#armsAll = false;
     let isQuiet = true;
     for (const member of [...this.#members.values()]) {
-      if (member.channel.isArmed) continue;
+      if (member.channel.isArmed && !armsAll) continue;
       member.step(true, this.#isLone && member === this.#lone);
       if (member.isEnded || member.channel.isArmed) continue;
       isQuiet = false;

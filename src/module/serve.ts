@@ -59,7 +59,7 @@ export interface ServeOptions extends DeviceOptions, LoggingOptions {
   readonly startTimeoutMs?: number;
   /**
    * How long `close()` of the backend may take, in ms; 0 or Infinity: however long. After it, a log line says so, a Worker
-   * is ended, and an object is not waited for any longer. @default 60,000
+   * of its own is ended, and an object, or a Worker of a pool, is not waited for any longer. @default 60,000
    */
   readonly closeTimeoutMs?: number;
   /**
@@ -84,7 +84,7 @@ export interface ServeOptions extends DeviceOptions, LoggingOptions {
  * ```
  *
  * @param backend an object with `read` and `write` (served by this thread's event loop); memory, or a module (served by
- * one Worker per queue)
+ * one Worker per queue, or by `options.workers`)
  * @param options the disk's `name`, and what else is not as usual
  * @throws {DblockError} with what was tried, what is wrong and what to do: ENOENT (module not loaded), EACCES and EPERM
  * (not root), EEXIST (name in use), EBUSY (another server has it), EINVAL (an option), ETIMEDOUT (the disk does not start),
@@ -168,7 +168,8 @@ async function begin(
   const workerCount = isMapped(served) || isModule(served) ? queues : 0;
   // What a module says is not known yet; all else is checked before Workers are started.
   if (!isModule(backend)) planDevice(profileOf(backend), { ...options, queues });
-  const pool = mayShare(backend) ? options.workers : undefined;
+  const isDirect = found !== undefined && (found.info.flags & DBLOCK_DEVICE_DIRECT) !== 0;
+  const pool = mayShare(backend) && !(isModule(backend) && isDirect) ? options.workers : undefined;
   const newWorker = (): QueueServer =>
     pool === undefined ? new QueueWorker(name, life.log, kernel) : queueOf(pool, name, life.log, kernel);
   // Somebody waits for the disk already: its Workers come later.
@@ -180,7 +181,7 @@ async function begin(
     if (saved.includes(false)) life.isUnsaved = true;
   });
   const profile = isModule(served) ? await limit.race(loadAll(workers, served)) : profileOf(served);
-  const fromFile = isModule(served) && profile.hasContentFile && mayUseFile;
+  const fromFile = pool === undefined && isModule(served) && profile.hasContentFile && mayUseFile;
 
   const request = planDevice(fromFile ? directProfile(profile) : profile, { ...options, queues });
   if (found !== undefined) {

@@ -7,12 +7,13 @@
 import { DblockError } from "../disk/errors.ts";
 import type { Log } from "../disk/log.ts";
 import type { Kernel } from "../system/libc.ts";
+import { devicePath } from "./control.ts";
 import type { PollFiles } from "../system/waiting.ts";
-import type { FromPoolWorker } from "./pool_queues.ts";
+import type { FromPoolWorker, ToPoolWorker } from "./pool_queues.ts";
 import type { BeginMessage } from "./pool_worker.ts";
 import { PooledQueue } from "./pooled_queue.ts";
 import type { QueueServer } from "./queue.ts";
-import type { FromWorker, ToWorker } from "./worker.ts";
+import type { FromWorker } from "./worker.ts";
 
 /** Options of a {@linkcode WorkerPool}. */
 export interface WorkerPoolOptions {
@@ -29,7 +30,8 @@ let queueOf: (pool: WorkerPool, name: string, log: Log, kernel: Kernel) => Queue
  * - Disks of one Worker wait for each other: a callback that computes for long keeps those of all of them waiting.
  * - A module is imported once by each Worker, so what it has at its top is shared by the disks whose Worker that is; the factory
  *   is called for each queue, as without a pool. What it throws outside of a callback ends the Worker, and all of its disks.
- * - As soon as a callback of one of them returns a promise, or one has `eventLoop`, the Worker is an event loop.
+ * - Timers and ports of all modules of a Worker stand still while it waits for requests, whichever disk they are of. As soon as
+ *   a callback of one of them returns a promise, or one has `eventLoop`, the Worker is an event loop.
  *
  * ```ts no-run
  * import { MemoryBackend, serve, WorkerPool } from "../mod.ts";
@@ -46,9 +48,10 @@ export class WorkerPool implements Disposable {
   readonly #size: number;
   #threads: Thread[] = [];
   #next = 0;
+  #isDisposed = false;
 
   static {
-    queueOf = (pool, name, log, kernel) => new PooledQueue(pool.#thread(kernel), name, log, kernel);
+    queueOf = (pool, name, log, kernel) => new PooledQueue(pool.#thread(name, kernel), name, log, kernel);
   }
 
   /**
@@ -64,7 +67,10 @@ export class WorkerPool implements Disposable {
   }
 
   /** The Workers take turns. */
-  #thread(kernel: Kernel): Thread {
+  #thread(name: string, kernel: Kernel): Thread {
+    if (this.#isDisposed) {
+      throw new DblockError("ECANCELED", `Cannot serve ${devicePath(name)}`, "its pool of Workers was disposed");
+    }
     this.#threads = this.#threads.filter((thread) => !thread.isOver);
     if (this.#threads.length < this.#size) this.#threads.push(new Thread(kernel));
     return this.#threads[this.#next++ % this.#threads.length]!;
@@ -72,6 +78,7 @@ export class WorkerPool implements Disposable {
 
   /** Ends the Workers. Disks that they still serve lose their server. */
   [Symbol.dispose](): void {
+    this.#isDisposed = true;
     for (const thread of this.#threads) thread.end();
   }
 }
@@ -84,6 +91,8 @@ export interface Listener {
   heard(message: FromWorker): void;
   /** The Worker's code does not run any more. */
   died(error: DblockError): void;
+  /** It is about not to run any more. */
+  terminated(error: DblockError): void;
 }
 
 /** One of the Workers. */
@@ -126,27 +135,28 @@ export class Thread {
   }
 
   /** Nobody is told anything by a Worker that has ended: `died()` says it. */
-  send(key: number, message: ToWorker): void {
+  send(key: number, message: ToPoolWorker["message"]): void {
     if (this.#over !== undefined) return this.#listeners.get(key)?.died(this.#over);
     Atomics.add(this.#sent, 0, 1);
-    this.#worker.postMessage({ key, message });
-    this.ring();
-  }
-
-  /** It hears what it was told, and looks whether its files are still there. */
-  ring(): void {
-    if (this.#over === undefined) this.#kernel.ringPollFiles(this.#pollFiles);
+    try {
+      this.#worker.postMessage({ key, message });
+    } catch (error) {
+      Atomics.sub(this.#sent, 0, 1); // it cannot be cloned
+      throw error;
+    }
+    this.#kernel.ringPollFiles(this.#pollFiles);
   }
 
   end(): void {
-    this.#ended(new DblockError("ECANCELED", "A Worker stopped", "it was told to"));
+    const error = new DblockError("ECANCELED", "A Worker stopped", "it was told to");
+    this.#ended(error, (listener) => listener.terminated(error));
     this.#worker.terminate();
   }
 
-  #ended(error: DblockError): void {
+  #ended(error: DblockError, tell: (listener: Listener) => void = (listener) => listener.died(error)): void {
     if (this.#over !== undefined) return;
     this.#over = error;
-    for (const listener of [...this.#listeners.values()]) listener.died(error);
+    for (const listener of [...this.#listeners.values()]) tell(listener);
     this.#kernel.closePollFiles(this.#pollFiles);
   }
 }

@@ -266,6 +266,11 @@ export class ReadyFiles {
     this.#waiting = undefined;
   }
 
+  /** Whether somebody is in {@linkcode wait}. */
+  get isWaited(): boolean {
+    return this.#waiting !== undefined;
+  }
+
   /** A file of those that the last look, or wait here, has found; the bell, if it rang. */
   ready(index: number): number {
     return this.#events.getInt32(index * EVENT_BYTES + DATA_OFFSET, true);

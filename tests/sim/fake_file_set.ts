@@ -18,6 +18,7 @@ export class FakeFileSet implements FileSet, OwnFiles {
   readonly #bell: number | undefined;
   readonly #fds = new Set<number>();
   #isRung = false;
+  #waiting: Promise<void> | undefined;
   #found: number[] = [];
   #wake: () => void = () => {};
 
@@ -29,6 +30,7 @@ export class FakeFileSet implements FileSet, OwnFiles {
   add(fd: number): void {
     if (this.#fds.has(fd) || !this.#kernel.isOpen(fd)) throw new Error(`add(${fd}) to an epoll set`);
     this.#fds.add(fd);
+    this.#wake(); // who waits already waits for this one, too
   }
 
   remove(fd: number): boolean {
@@ -57,15 +59,26 @@ export class FakeFileSet implements FileSet, OwnFiles {
   }
 
   waitHere(): number {
-    throw new Error("epoll_wait would block for ever");
+    if (this.look() === 0) throw new Error("epoll_wait would block for ever");
+    return this.#found.length;
+  }
+
+  get isWaited(): boolean {
+    return this.#waiting !== undefined;
   }
 
   wait(): Promise<void> {
-    return new Promise((resolve) => {
+    return this.#waiting ??= this.#wait();
+  }
+
+  async #wait(): Promise<void> {
+    await new Promise<void>((resolve) => {
       this.#wake = resolve;
       if (this.#isRung) resolve();
       else this.#kernel.waitFor(this.#open, resolve);
     });
+    this.#isRung = false; // edge-triggered: who waited was told of it
+    this.#waiting = undefined;
   }
 
   /** Somebody has rung the bell. */

@@ -7,7 +7,8 @@ import { FileBackend } from "../../../src/backends/file.ts";
 import { MemoryBackend } from "../../../src/backends/memory.ts";
 import type { CloseReason } from "../../../src/disk/backend.ts";
 import type { Servable } from "../../../src/disk/servable.ts";
-import { DBLOCK_OPERATION_READ as READ } from "../../../src/module/abi.ts";
+import { ERRNO } from "../../../src/disk/errors.ts";
+import { DBLOCK_IOC_CREATE, DBLOCK_OPERATION_READ as READ } from "../../../src/module/abi.ts";
 import type { Device } from "../../../src/module/device.ts";
 import { type FromPoolWorker, PoolQueues, type ToPoolWorker } from "../../../src/module/pool_queues.ts";
 import type { BeginMessage } from "../../../src/module/pool_worker.ts";
@@ -54,6 +55,7 @@ class Played {
       this.#queues = new PoolQueues(Played.kernel, files, NEVER_ALL, say);
       return;
     }
+    structuredClone(message); // as the real one does, which refuses functions
     if (message.message.kind === "serve") this.names.push(message.message.name);
     assertEquals(Atomics.load(this.begun!.sent, 0), ++this.#heardCount, "it is told before it may wait again");
     setTimeout(() => this.isDead || void this.#queues!.hear(message), 0);
@@ -88,6 +90,7 @@ function play() {
 interface Plan {
   readonly fill: number;
   readonly isLate?: boolean;
+  readonly loadMs?: number;
   readonly throws?: string;
 }
 
@@ -95,7 +98,8 @@ interface Plan {
 const closed: [fill: number, reason: CloseReason][] = [];
 Object.assign(globalThis, { poolTestClosed: closed });
 
-const SOURCE = `export default ({ fill, isLate, throws }) => {
+const SOURCE = `export default async ({ fill, isLate, throws, loadMs }) => {
+  if (loadMs) await new Promise((done) => setTimeout(done, loadMs));
   if (throws) throw new Error(throws);
   const read = (buffer) => void buffer.fill(fill);
   return {
@@ -198,7 +202,57 @@ Deno.test("disks that a pool still serves when it is disposed lose their server"
   const devices = [await played.memory("a"), await played.serve("b", module({ fill: 1 }))];
   played.workers[Symbol.dispose]();
   for (const device of devices) assertEquals((await device.closed).reason, "failed");
+  // Their threads may still be in the kernel with these numbers.
+  assertEquals([played.kernel.files.size, played.kernel.abandoned.size], [0, 2]);
+  await assertRejects(() => played.memory("c"), Error, "disposed");
+  assertEquals(Played.all.length, 2);
+});
+
+Deno.test("a module that is given up while it loads is closed once it is there, and its Worker goes on", async () => {
+  using played = play();
+  closed.length = 0;
+  await using _b = await played.serve("b", module({ fill: 1 }));
+  const slow = played.serve("a", module({ fill: 7, loadMs: 50 }), { startTimeoutMs: 10 });
+  await assertRejects(() => slow, Error, "not there after");
+  while (closed.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  assertEquals(closed, [[7, "unused"]]);
+  assertEquals(await played.read("b"), 0);
+});
+
+Deno.test("data that cannot be cloned is refused, and its Worker has nothing to wait for", async () => {
+  using played = play();
+  const bad = { module: "data:text/javascript,", data: () => {} } as unknown as Servable;
+  await assertRejects(() => played.serve("a", bad), DOMException);
+  assertEquals(Played.all.map(({ begun }) => begun!.sent[0]), [0]);
+  await using _b = await played.serve("b", module({ fill: 1 }));
+  assertEquals(await played.read("b"), 0);
+});
+
+Deno.test("a Worker that dies while a disk is being created takes nothing with it that is not given back", async () => {
+  using played = play();
+  const { kernel } = played;
+  const ioctl = kernel.ioctl.bind(kernel);
+  kernel.ioctl = (fd, request, structure) => {
+    const result = ioctl(fd, request, structure);
+    if (request === DBLOCK_IOC_CREATE) Played.all.at(-1)!.die();
+    return result;
+  };
+  for (const backend of [new MemoryBackend({ sizeBytes: MIB }), module({ fill: 1 })]) {
+    await assertRejects(() => played.serve("a", backend), Error, "boom");
+  }
+  await new Promise((resolve) => setTimeout(resolve, 10));
   played.isClean();
+});
+
+Deno.test("a queue whose file cannot be opened leaves no event open", async () => {
+  const kernel = new FakeKernel();
+  const backend = { sizeBytes: MIB, read() {}, write() {} };
+  kernel.refusedPaths.set("/dev/a-ctl", ERRNO.EMFILE);
+  for (let i = 0; i < 2; i++) {
+    await assertRejects(() => serveOn(kernel, backend, { name: "a", log: () => {} }), Error);
+  }
+  assertEquals([...kernel.events.values()].filter((event) => !event.isOver), []);
+  assertEquals(kernel.events.size > 0, true);
 });
 
 Deno.test("a disk that cannot be created leaves nothing with its Worker", async () => {
