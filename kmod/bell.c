@@ -57,9 +57,11 @@ bool dblock_bell_arm(struct dblock_channel *channel)
 	if (!channel->bell.eventfd)
 		return true;
 	spin_lock_irqsave(&queue->wait.lock, flags);
-	/* Before epoll's, which comes back to look at what the bell has said. */
-	list_del_init(&entry->entry);
-	__add_wait_queue(&queue->wait, entry);
+	/* After epoll's: who hears the bell finds the file among those that
+	 * are ready.
+	 */
+	if (list_empty(&entry->entry))
+		__add_wait_queue_entry_tail(&queue->wait, entry);
 	spin_unlock_irqrestore(&queue->wait.lock, flags);
 	/* Pairs with wq_has_sleeper(): either a request that comes now sees the
 	 * bell, or this thread sees the request.

@@ -83,8 +83,6 @@ export class Rounds {
   #waitsForFiles = false;
   /** Some answers have come later: the thread waits in the kernel no more. */
   #answersLater = false;
-  /** One has come: epoll knows of files that were armed before that. */
-  #armsAll = false;
   /** Somebody has left, which it takes a promise to say. */
   #hasLeft = false;
   #isRunning = false;
@@ -133,7 +131,6 @@ export class Rounds {
     this.#files?.add(member.channel.fd);
     this.#members.set(member.channel.fd, member);
     this.#waitsForFiles ||= !member.channel.hasEvent;
-    this.#armsAll = true;
     if (this.#members.size === 2) { for (const each of this.#members.values()) each.wake(); }
     this.#wake(); // nobody has armed it
   }
@@ -208,11 +205,13 @@ export class Rounds {
   }
 
   async #run(): Promise<void> {
-    while (this.areShared) {
+    for (let wasAsleep = false; this.areShared;) {
       while (this.#mayBlock()) this.#blockedRound();
       this.#endsMs = this.#kernel.now() + TURN_MS;
-      const isBusy = this.#turn(true) || !this.#mayWait();
-      await (isBusy || this.#hasLeft ? immediate() : this.#wait());
+      // Whoever was woken for nothing does not know whose event it was.
+      const isBusy: boolean = this.#turn(true) || !this.#mayWait(wasAsleep);
+      wasAsleep = !isBusy && !this.#hasLeft;
+      await (wasAsleep ? this.#wait() : immediate());
       this.#hasLeft = false;
     }
   }
@@ -317,14 +316,17 @@ export class Rounds {
     this.#active.length = 0;
   }
 
-  /** Tells the kernel of all of them that the loop will sleep. @returns false if there is something to do first */
-  #mayWait(): boolean {
+  /**
+   * Tells the kernel of all of them that the loop will sleep.
+   *
+   * @param isUnsure also of those that it was told of before
+   * @returns false if there is something to do first
+   */
+  #mayWait(isUnsure: boolean): boolean {
     if (this.#waitsForFiles) return true; // they say what is there already
-    const armsAll = this.#armsAll;
-    this.#armsAll = false;
     let isQuiet = true;
     for (const member of [...this.#members.values()]) {
-      if (member.channel.isArmed && !armsAll) continue;
+      if (member.channel.isArmed && !isUnsure) continue;
       member.step(true, this.#isLone && member === this.#lone);
       if (member.isEnded || member.channel.isArmed) continue;
       isQuiet = false;
